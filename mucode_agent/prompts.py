@@ -9,7 +9,7 @@ import functools
 import hashlib
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
@@ -71,17 +71,18 @@ def extract_code(reply: str, entry_point: str | None = None) -> str:
 
     Of several fenced blocks the first that parses and defines `entry_point` is taken, else the first that parses, else
     the first. A fence that is never closed runs to the end. Without a fence, the reply itself or the longest run of its
-    lines that parses, if that defines something.
+    lines that parses, if that defines something. The asserts that a function's program makes of itself are left out:
+    they are a guess at tests, and a wrong one would end a right program.
     """
     reply = _answer(reply)
-    blocks = [textwrap.dedent(match["code"]).strip("\r\n") for match in _FENCE.finditer(reply)]
-    blocks = [block for block in blocks if block.strip()]
+    blocks = list(_blocks(reply))
     if not blocks:
-        return "" if _FENCE.search(reply) else _unfenced(reply)
-    return next(
+        return "" if _OPENING.search(reply) else _without_own_tests(_unfenced(reply), entry_point)
+    chosen = next(
         (block for block in blocks if _defines(block, entry_point)),
         next((block for block in blocks if _parsed(block)), blocks[0]),
     )
+    return _without_own_tests(chosen, entry_point)
 
 
 @functools.cache
@@ -160,12 +161,47 @@ def _answer(reply: str) -> str:
     return reply.rpartition("</think>")[2].split("<think>")[0].strip() if "</think>" in reply else ""
 
 
-_FENCE = re.compile(
-    r"^[ \t]*(?P<fence>`{3,}|~{3,})[^\n`]*(?:\n|\Z)(?P<code>.*?)(?:^[ \t]*(?P=fence)[ \t]*\r?$|\Z)",
-    re.MULTILINE | re.DOTALL,
-)
+_OPENING = re.compile(r"^[ \t]*(?P<fence>`{3,}|~{3,})[^\n`]*(?:\n|\Z)", re.MULTILINE)
 _STATEMENT = re.compile(r"(?:async +def|def|class) +\w+ *[(:]|import +\w|from +[\w.]+ +import |@\w")
 _LONGEST_UNFENCED = 400
+_FENCES_TRIED = 8
+
+
+def _blocks(reply: str) -> Iterator[str]:
+    """The fenced blocks that hold something. A fence inside a docstring does not end its block."""
+    at = 0
+    while opening := _OPENING.search(reply, at):
+        closing = re.compile(rf"^[ \t]*{opening['fence']}[ \t]*\r?$", re.MULTILINE)
+        ends = [(match.start(), match.end()) for match in closing.finditer(reply, opening.end())]
+        ends = ends[:_FENCES_TRIED] or [(len(reply), len(reply))]
+        blocks = [textwrap.dedent(reply[opening.end() : start]).strip("\r\n") for start, _ in ends]
+        chosen = next((i for i, block in enumerate(blocks) if _parsed(block)), 0)
+        if blocks[chosen].strip():
+            yield blocks[chosen]
+        at = ends[chosen][1]
+
+
+def _without_own_tests(code: str, entry_point: str | None) -> str:
+    """`code` without module-level asserts, and without calls of those of its functions that assert."""
+    tree = _parsed(code) if entry_point is not None else None
+    if tree is None:
+        return code
+    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name != entry_point)
+    tests = {node.name for node in functions if any(isinstance(part, ast.Assert) for part in ast.walk(node))}
+    own = [node for node in tree.body if isinstance(node, ast.Assert) or _calls_one_of(node, tests)]
+    others = {line for node in tree.body if node not in own for line in _lines_of(node)}
+    dropped = {line for node in own for line in _lines_of(node)} - others
+    lines = code.split("\n")
+    return "\n".join(line for number, line in enumerate(lines, 1) if number not in dropped).rstrip() if own else code
+
+
+def _lines_of(node: ast.stmt) -> range:
+    return range(node.lineno, (node.end_lineno or node.lineno) + 1)
+
+
+def _calls_one_of(node: ast.stmt, names: set[str]) -> bool:
+    call = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in names
 
 
 def _parsed(code: str) -> ast.Module | None:

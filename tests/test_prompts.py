@@ -151,3 +151,26 @@ def test_thoughts_never_enter_the_next_prompt() -> None:
 def test_sample_input_is_not_taken_for_the_program() -> None:
     reply = "For the input\n```\n5\n```\nwrite\n```python\nprint(int(input()) * 2)\n```"
     assert extract_code(reply) == "print(int(input()) * 2)"
+
+
+def test_a_fence_inside_a_docstring_does_not_end_the_block():
+    program = 'def f(x):\n    """Adds one.\n\n```\nf(1)\n```\n    """\n    return x + 1'
+    assert extract_code(f"Sure:\n```python\n{program}\n```\nDone.", "f") == program
+
+
+def test_a_programs_own_asserts_are_no_part_of_it():
+    own = "assert f(1) == 3\n\ndef test_f():\n    assert f(2) == 9\n\ntest_f()"
+    needed = "import sys\nsys.setrecursionlimit(5000)"
+    code = extract_code(f"```python\ndef f(x):\n    assert x > 0\n    return x + 1\n\n{own}\n\n{needed}\n```", "f")
+    assert code.startswith("def f(x):\n    assert x > 0\n    return x + 1")
+    assert "assert f(1)" not in code
+    assert not code.replace("def test_f()", "").count("test_f()")
+    assert code.endswith("import sys\nsys.setrecursionlimit(5000)")
+
+
+def test_an_assert_that_shares_its_line_with_the_program_stays():
+    assert extract_code("```python\ndef f(x): return x\nassert f(1); y = 2\n```", "f").endswith("assert f(1); y = 2")
+
+
+def test_the_asserts_of_a_program_on_standard_input_stay():
+    assert "assert n > 0" in extract_code("```python\nn = int(input())\nassert n > 0\nprint(n)\n```")

@@ -6,6 +6,7 @@ rounding of batched arithmetic: exact in float32 but for ties, and not guarantee
 Not covered: repetition penalties, beam search, encoder-decoder models.
 """
 
+import inspect
 import math
 import threading
 from collections.abc import Iterator, Sequence
@@ -75,6 +76,8 @@ class Engine:
         """Tokens of prompt and completion together."""
         ends = [model.generation_config.eos_token_id, config.eos_token_id, tokenizer.eos_token_id]
         self.ends = {i for end in ends if end is not None for i in ([end] if isinstance(end, int) else end)}
+        parameters = inspect.signature(model.forward).parameters
+        self._cache = "cache" if "cache" in parameters else "past_key_values"
         self._one_at_a_time = threading.Lock()
 
     def encode(self, messages: list[dict[str, str]]) -> Tensor:
@@ -126,7 +129,7 @@ class Engine:
     def _forward(self, ids: Tensor, cache: Any) -> Tensor:
         """Logits of the next token, (B, V), float32."""
         with self._one_at_a_time, torch.inference_mode():
-            output = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            output = self.model(input_ids=ids, use_cache=True, logits_to_keep=1, **{self._cache: cache})
             logits: Tensor = output.logits[:, -1].float()
             return logits
 
