@@ -40,7 +40,7 @@ def task(problem: Problem) -> str:
         ask = f"Write a Python function `{problem.entry_point}`."
     parts = [ask, problem.prompt.strip()]
     if problem.public_tests and problem.show_tests:
-        parts.append("Your code should satisfy these tests:\n" + _shown(problem))
+        parts.append("Your code should satisfy these tests:\n" + shown_tests(problem))
     parts.append("Answer with the complete code, imports included, in one ```python block. Do not include the tests.")
     return "\n\n".join(parts)
 
@@ -94,7 +94,7 @@ def prompt_digest() -> str:
 # --- the task and the feedback -------------------------------------------------------------------------------------
 
 
-def _shown(problem: Problem) -> str:
+def shown_tests(problem: Problem) -> str:
     shown = [_shown_test(test) for test in problem.public_tests[:_SHOWN_TESTS]]
     return "\n".join(_clipped(text, _SHOWN_TEST_CHARS) for text in shown)
 

@@ -175,10 +175,14 @@ class TransformersChatModel(BaseChatModel):
         }
 
 
-def _load(model: str, device: str | None, dtype: str | None) -> "Engine":
+def prepare_torch() -> None:
+    """Before torch is first imported: threads that spin at its barriers make it many times slower on a busy machine."""
     if "torch" not in sys.modules:
-        # Threads that spin at torch's barriers make it many times slower whenever something else wants a core.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _load(model: str, device: str | None, dtype: str | None) -> "Engine":
+    prepare_torch()
     try:
         import torch
         import transformers  # noqa: F401

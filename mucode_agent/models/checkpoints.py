@@ -67,7 +67,7 @@ def convert_gguf(gguf: Path, directory: Path) -> None:
     """
     model, tokenizer = _read(str(gguf), torch.bfloat16)
     try:
-        with _quiet():
+        with quiet():
             tokenizer.save_pretrained(directory)
             model.save_pretrained(directory)
     except SafetensorError as error:  # its writer reports a full disk so
@@ -81,9 +81,9 @@ def _load(name: str, device: str, dtype: torch.dtype) -> Engine:
 
 def _read(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
     path = Path(name).expanduser()
-    with _quiet():
+    with quiet():
         if not (path.suffix == ".gguf" and path.is_file()):
-            place = str(path) if path.exists() else _of_the_hub(name)
+            place = str(path) if path.exists() else of_the_hub(name)
             return AutoModelForCausalLM.from_pretrained(place, dtype=dtype), AutoTokenizer.from_pretrained(place)
         with contextlib.redirect_stderr(io.StringIO()):  # the reader's progress bar has no other switch
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
@@ -93,7 +93,7 @@ def _read(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
             return model, tokenizer
 
 
-def _of_the_hub(name: str) -> str:
+def of_the_hub(name: str) -> str:
     """What `from_pretrained` loads for a hub id: its copy in the hub's cache, or the id itself if the hub answers."""
     try:
         return huggingface_hub.snapshot_download(name, local_files_only=True)
@@ -109,7 +109,7 @@ def _of_the_hub(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No log lines and no progress bars of transformers, whose switches are global."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]

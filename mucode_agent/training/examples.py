@@ -1,0 +1,150 @@
+"""What a verifier is taught: distinct programs of one problem side by side, with the pairs to compare. Pure functions.
+
+The paper's pairs (section 3.2, eq. 3) are right and wrong programs of one problem. A program that stands in several
+pairs is read once: pairs come in groups, and a group's loss is the mean over its pairs (InstructGPT, Ouyang et al.
+2022, section 3.5, argues the same for over-fitting).
+"""
+
+import difflib
+import hashlib
+import random
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from mucode_agent.training.data import Attempt, ProblemAttempts
+from mucode_agent.types import Problem, Record
+
+Loss = Literal["bt", "bce", "bt+bce"]
+"""Bradley-Terry on pairs (eq. 3), binary cross-entropy on programs (eq. 2 as meant), or their sum."""
+
+GROUP = 8
+"""Programs that are read together, at most."""
+NEAR = 0.8
+"""Share of content words in common from which on two statements count as one problem."""
+
+
+class Group(Record):
+    """Distinct programs of one problem."""
+
+    problem_id: str
+    codes: tuple[str, ...]
+    labels: tuple[bool, ...]
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Indices of (right, wrong), every combination."""
+        return [(i, j) for i, y in enumerate(self.labels) if y for j, z in enumerate(self.labels) if not z]
+
+
+def groups(
+    data: Iterable[ProblemAttempts],
+    *,
+    loss: Loss,
+    per_problem: int = 2 * GROUP,
+    near_misses: bool = False,
+    seed: int = 0,
+) -> list[Group]:
+    """The training examples: per problem at most `per_problem` distinct programs, right and wrong ones in balance.
+
+    Under `bt` alone, problems whose programs are all right or all wrong teach nothing and are left out. With
+    `near_misses` the wrong programs kept are those that pass the most public tests and look most like a right one;
+    else chance decides. Same data and seed, same groups, whatever the order of the attempts.
+    """
+    found: list[Group] = []
+    for entry in sorted(data, key=lambda entry: entry.problem.id):
+        chance = random.Random(f"{seed}/{entry.problem.id}")  # noqa: S311
+        attempts = sorted(entry.distinct(), key=lambda attempt: attempt.form)
+        chance.shuffle(attempts)
+        right = [attempt for attempt in attempts if attempt.correct]
+        wrong = [attempt for attempt in attempts if not attempt.correct]
+        if not (right and wrong) and loss == "bt":
+            continue
+        if near_misses and right:
+            wrong.sort(key=lambda attempt: _nearness(attempt, right), reverse=True)
+        most = max(per_problem // 2, per_problem - min(len(right), len(wrong)))
+        right, wrong = right[:most], wrong[:most]
+        found += [_group(entry.problem, part) for part in _parts(right, wrong)]
+    return found
+
+
+def overlap(training: Sequence[Problem], evaluation: Sequence[Problem]) -> list[tuple[str, str]]:
+    """Pairs of ids (training, evaluation) of one and the same problem: nearly equal statements, or equal tests.
+
+    Statements are compared as bags of their content words, with the entry point's name, numbers and punctuation put
+    aside; tests with the entry point's name put aside, of which at least two and half of either problem's must agree.
+    """
+    known = [(problem.id, _words(problem), _tests(problem)) for problem in evaluation]
+    found = []
+    for problem in training:
+        mine, tests = _words(problem), _tests(problem)
+        found += [(problem.id, id_) for id_, words, others in known if _alike(mine, words) or _same(tests, others)]
+    return found
+
+
+def held_out(
+    data: Sequence[ProblemAttempts], share: float, seed: int
+) -> tuple[list[ProblemAttempts], list[ProblemAttempts]]:
+    """The data in two parts by problem, (training, held out): which part depends on the problem's id and seed alone."""
+    cut = int(share * (1 << 32))
+
+    def out(entry: ProblemAttempts) -> bool:
+        return int.from_bytes(hashlib.sha256(f"{seed}/{entry.problem.id}".encode()).digest()[:4]) < cut
+
+    return [entry for entry in data if not out(entry)], [entry for entry in data if out(entry)]
+
+
+def _group(problem: Problem, attempts: Sequence[Attempt]) -> Group:
+    return Group(
+        problem_id=problem.id,
+        codes=tuple(attempt.candidate.code for attempt in attempts),
+        labels=tuple(attempt.correct for attempt in attempts),
+    )
+
+
+def _parts(right: list[Attempt], wrong: list[Attempt]) -> list[list[Attempt]]:
+    """Groups of at most GROUP programs, right and wrong ones spread evenly over them."""
+    count = -(-(len(right) + len(wrong)) // GROUP)
+    return [right[part::count] + wrong[count - 1 - part :: count] for part in range(count)]
+
+
+def _nearness(attempt: Attempt, right: Sequence[Attempt]) -> tuple[float, float]:
+    report = attempt.candidate.report
+    passed = report.tests_passed / len(report.results) if report and report.results else 0.0
+    matcher = difflib.SequenceMatcher(b=attempt.candidate.code, autojunk=False)
+    ratios = []
+    for other in right[:GROUP]:
+        matcher.set_seq1(other.candidate.code)
+        ratios.append(matcher.quick_ratio())
+    return passed, max(ratios)
+
+
+_STOP_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "a an and are as be by find for from function given if in is it of on or python return that the this to using "
+        "which whether with write you your",
+    )
+)
+
+
+def _words(problem: Problem) -> Counter[str]:
+    text = problem.prompt.replace(problem.entry_point or "\0", " ")
+    return Counter(word for word in re.findall(r"[a-z]+", text.lower()) if word not in _STOP_WORDS)
+
+
+def _tests(problem: Problem) -> set[str]:
+    tests = (*problem.public_tests, *problem.private_tests)
+    texts = (test.model_dump_json().replace(problem.entry_point or "\0", "f") for test in tests)
+    return {re.sub(r"\s+", "", text) for text in texts}
+
+
+def _alike(a: Counter[str], b: Counter[str]) -> bool:
+    either = (a | b).total()
+    return either > 0 and (a & b).total() / either >= NEAR
+
+
+def _same(a: set[str], b: set[str]) -> bool:
+    shared = len(a & b)
+    return shared >= min(2, len(a), len(b)) > 0 and shared >= max(len(a), len(b)) / 2

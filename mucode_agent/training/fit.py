@@ -1,0 +1,284 @@
+"""One fine-tuning run, of a verifier or a generator: transformers' Trainer with our loss, resume and report.
+
+Not a training framework: what a Trainer does is left to it (gradient accumulation, schedule, checkpoints, torchrun).
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from rich.console import Console
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from mucode_agent.evaluation.progress import BETWEEN_LINES_S, duration
+from mucode_agent.evaluation.store import write_whole
+from mucode_agent.types import ProblemError, Record
+
+BLOCKS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The linear layers of a decoder block that LoRA adapts, where the model has them."""
+
+
+class FitSettings(Record):
+    """How a model is fine-tuned. The defaults of rate, epochs and batch are the caller's (paper, table 6)."""
+
+    epochs: Annotated[float, Field(gt=0)] = 2.0
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-6
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    """Examples of one optimiser step, over all devices."""
+    micro_batch: Annotated[int, Field(ge=1)] = 2
+    """Examples of one forward pass on one device."""
+    lora_rank: Annotated[int, Field(ge=0)] = 0
+    """Rank of LoRA adapters, merged into the weights at the end; 0 trains the weights themselves."""
+    last_layers: Annotated[int, Field(ge=0)] = 0
+    """Train only so many of the last decoder blocks, which is cheaper; 0 trains all."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the steps in which the learning rate rises; it then falls to 0 in a straight line."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    save_steps: Annotated[int, Field(ge=1)] = 50
+    """Optimiser steps between checkpoints; a killed run goes on from the last one."""
+    seed: int = 0
+
+
+class Fitted(Record):
+    """How a run went."""
+
+    steps: int
+    loss: float | None
+    """Mean over the run's last tenth of logged steps."""
+    seconds: float
+    """Of this start; a resumed run counts from its resume."""
+    tokens: int
+    peak_memory_mb: float
+
+
+Loss = Callable[[Any, dict[str, Any]], torch.Tensor]
+"""(model, batch) → the mean loss over the batch's examples."""
+Report = Callable[[Any], str]
+"""Words on the quality of the model as it is now, for the progress line."""
+
+
+def begin(directory: Path, identity: dict[str, Any]) -> None:
+    """Makes the run's directory, or goes on with one of the same identity.
+
+    Raises ProblemError where it holds another run: the message says what differs.
+    """
+    path = directory / "training.json"
+    text = json.dumps(identity, indent=2, sort_keys=True, default=str)
+    if path.exists():
+        held = json.loads(path.read_text())
+        now = json.loads(text)
+        differing = [key for key in sorted({*held, *now}) if held.get(key) != now.get(key)]
+        if differing:
+            told = "; ".join(f"{key} was {held.get(key)!r}, now {now.get(key)!r}"[:200] for key in differing[:4])
+            raise ProblemError(f"{directory} holds another training: {told}; give another directory")
+        return
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ProblemError(f"cannot make {directory}: {error.strerror}; give another directory") from None
+    if others := sorted(item.name for item in directory.iterdir() if not item.name.startswith(".")):
+        raise ProblemError(f"{directory} holds {others[0]} and no training; give a new or an empty directory")
+    write_whole(path, text + "\n")
+
+
+def fit(
+    model: Any,
+    examples: Sequence[Any],
+    *,
+    collate: Callable[[list[Any]], dict[str, Any]],
+    loss: Loss,
+    directory: Path,
+    settings: FitSettings,
+    report: Report | None = None,
+    console: Console | None = None,
+) -> Fitted:
+    """Trains `model` in place, from the last checkpoint in `directory` where there is one.
+
+    Every example counts alike, so that one device and several see the same loss. Deterministic for a seed, device and
+    number of threads.
+    """
+    world = _world_size()
+    if settings.batch_size % (settings.micro_batch * world):
+        raise ProblemError(
+            f"batch_size {settings.batch_size} must be a multiple of micro_batch {settings.micro_batch} × {world} "
+            "processes; change one of them"
+        )
+    checkpoints = directory / "checkpoints"
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        per_device_train_batch_size=settings.micro_batch,
+        gradient_accumulation_steps=settings.batch_size // (settings.micro_batch * world),
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        lr_scheduler_type="linear",
+        max_grad_norm=1.0,
+        adam_epsilon=1e-5,  # as the authors' code
+        bf16=_mixed(model),
+        use_cpu=model.device.type == "cpu",
+        seed=settings.seed,
+        data_seed=settings.seed,
+        logging_steps=1,
+        save_steps=settings.save_steps,
+        save_total_limit=1,
+        report_to=[],
+        disable_tqdm=True,
+        log_level="error",
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        label_names=[],
+        ddp_backend="gloo" if world > 1 and model.device.type == "cpu" else None,
+        ddp_find_unused_parameters=False,
+    )
+    watch = _Watch(console or Console(stderr=True, highlight=False), report)
+    trainer = _Trainer(
+        model=model, args=arguments, train_dataset=list(examples), data_collator=collate, callbacks=[watch], loss=loss
+    )
+    for callback in list(trainer.callback_handler.callbacks):
+        if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
+            trainer.remove_callback(callback)
+    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None  # type: ignore[no-untyped-call]
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=last)
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    tail = losses[-max(1, len(losses) // 10) :]
+    return Fitted(
+        steps=trainer.state.global_step,
+        loss=sum(tail) / len(tail) if tail else None,
+        seconds=time.monotonic() - started,
+        tokens=trainer.tokens,
+        peak_memory_mb=peak_memory_mb(),
+    )
+
+
+def trainable(model: Any, settings: FitSettings, *, task: Literal["SEQ_CLS", "CAUSAL_LM"]) -> Any:
+    """`model` with what the settings train left trainable: all of it, its last blocks, or LoRA adapters."""
+    count = model.config.get_text_config().num_hidden_layers
+    if settings.last_layers > count:
+        raise ProblemError(f"last_layers must be at most {count}, the blocks of this model, got {settings.last_layers}")
+    kept = range(count - settings.last_layers if settings.last_layers else 0, count)
+    if settings.lora_rank:
+        return _with_lora(model, settings, list(kept), task)
+    if settings.last_layers:
+        marks = tuple(f".layers.{number}." for number in kept)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(any(mark in name for mark in marks) or name.startswith("score"))
+    return model
+
+
+def merged(model: Any) -> Any:
+    """Plain weights, with LoRA adapters folded in."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+
+
+def is_main_process() -> bool:
+    import torch.distributed as distributed
+
+    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+
+
+def seed_everything(seed: int) -> None:
+    set_seed(seed, deterministic=False)
+
+
+def peak_memory_mb() -> float:
+    """Of this process on its device, in MiB."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+class _Trainer(Trainer):
+    """Trainer with a loss of ours, which is a mean over examples of equal weight."""
+
+    def __init__(self, *, loss: Loss, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._loss = loss
+        self.model_accepts_loss_kwargs = False  # the mean over micro-batches is taken by Trainer
+        self.tokens = 0
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        del num_items_in_batch
+        self.tokens += int(inputs["attention_mask"].sum())
+        loss = self._loss(model, inputs)
+        return (loss, None) if return_outputs else loss
+
+
+class _Watch(TrainerCallback):
+    """Tells how a training goes: a line now and then, with the quality that `report` finds."""
+
+    def __init__(self, console: Console, report: Report | None) -> None:
+        self._console, self._report = console, report
+        self._started = self._told = time.monotonic()
+        self._first = 0
+        self._words = ""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        del args, control, kwargs
+        self._started = self._told = time.monotonic()
+        self._first = state.global_step
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        del args, control, kwargs
+        last = state.global_step >= state.max_steps
+        if not state.is_world_process_zero or not logs or "loss" not in logs:
+            return
+        if last or time.monotonic() - self._told >= BETWEEN_LINES_S:
+            elapsed, done = time.monotonic() - self._started, state.global_step - self._first
+            left = duration(elapsed / max(1, done) * (state.max_steps - state.global_step))
+            self._console.print(
+                f"step {state.global_step}/{state.max_steps} · loss {logs['loss']:.4f}{self._words}"
+                f" · {left} left · {duration(elapsed)}",
+                markup=False,
+                soft_wrap=True,
+            )
+            self._told = time.monotonic()
+
+    def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        del args, control, kwargs
+        if self._report is not None and state.is_world_process_zero and state.global_step < state.max_steps:
+            self._words = f" · {self._report(model)}"
+
+
+def _with_lora(model: Any, settings: FitSettings, layers: list[int], task: str) -> Any:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ProblemError(f"LoRA needs {error.name}: pip install 'mucode-agent[train]'") from error
+    names = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    targets = [name for name in BLOCKS if name in names] or "all-linear"
+    config = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=2 * settings.lora_rank,
+        target_modules=targets,
+        layers_to_transform=layers if settings.last_layers else None,
+        modules_to_save=["score"] if task == "SEQ_CLS" else None,
+        task_type=task,
+    )
+    return get_peft_model(model, config)
+
+
+def _mixed(model: Any) -> bool:
+    """Whether matrices are multiplied in bfloat16 while trained weights stay in float32."""
+    from mucode_agent.models.checkpoints import best_dtype
+
+    return best_dtype(model.device.type) == "bfloat16"
+
+
+def _world_size() -> int:
+    import os
+
+    with contextlib.suppress(ValueError):
+        return max(1, int(os.environ.get("WORLD_SIZE", "1")))
+    return 1

@@ -1,0 +1,326 @@
+"""Trains a verifier: R(x, y) on the base of a generator, from labelled attempts (paper, section 3.2).
+
+The directory that results is a plain checkpoint, which transformers and vLLM load as it is, with the card beside it.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from rich.console import Console
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from mucode_agent.evaluation.metrics import pairwise_accuracy
+from mucode_agent.evaluation.store import write_whole
+from mucode_agent.models.checkpoints import best_device, of_the_hub, quiet
+from mucode_agent.training.calibrate import calibrated_card
+from mucode_agent.training.data import ProblemAttempts, data_sha256
+from mucode_agent.training.examples import GROUP, Group, Loss, groups, overlap
+from mucode_agent.training.fit import (
+    FitSettings,
+    Fitted,
+    begin,
+    fit,
+    is_main_process,
+    merged,
+    seed_everything,
+    trainable,
+)
+from mucode_agent.types import Problem, ProblemError, Record
+from mucode_agent.verifiers.card import CARD, VerifierCard, read_card
+from mucode_agent.verifiers.scoring import pad_token, padded
+from mucode_agent.verifiers.text import text_digest, verifier_text
+
+
+class VerifierSettings(FitSettings):
+    """How a verifier is trained. Rate, epochs and length are the paper's (table 6) unless a LoRA run asks for more."""
+
+    loss: Loss = "bt"
+    l2: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the mean squared logit; the authors' code has 1e-3."""
+    per_problem: Annotated[int, Field(ge=2)] = 2 * GROUP
+    """Distinct programs of one problem at most."""
+    near_misses: bool = False
+    """Keep the wrong programs that are nearest to right, rather than any."""
+    max_tokens: Annotated[int, Field(ge=16)] = 2048
+    """A program whose text is longer is left out and counted; nothing is cut off."""
+
+
+class Trained(Record):
+    """A trained verifier, and how it came about."""
+
+    directory: Path
+    card: VerifierCard
+    fitted: Fitted | None
+    """None where the directory was finished before."""
+    groups: int
+    too_long: int
+
+
+def train_verifier(
+    data: Sequence[ProblemAttempts],
+    *,
+    base: str,
+    out: Path,
+    held_out: Sequence[ProblemAttempts] = (),
+    evaluation: Sequence[Problem] = (),
+    generators: Sequence[str] = (),
+    settings: VerifierSettings | None = None,
+    console: Console | None = None,
+) -> Trained:
+    """Trains on `data` from `base`, calibrates on `held_out`, and writes checkpoint, card and README into `out`.
+
+    Goes on from the last checkpoint where `out` holds this very training, and returns at once where it is finished.
+
+    Args:
+        data: Attempts at training problems, labelled by all tests.
+        base: A checkpoint directory or hub id; the paper takes the generator's own base.
+        out: A new directory, or that of the same training.
+        held_out: Attempts at other problems, for calibration and quality; without them the verifier has no probability.
+        evaluation: Problems that training data must not contain, beside those held out.
+        generators: Who wrote the held-out programs; see `models.identity`.
+        settings: Loss, rates, sizes.
+        console: Where progress is told; standard error unless given.
+
+    Raises:
+        ProblemError: The data hold no usable example, contain an evaluation problem, or `out` holds something else.
+    """
+    settings = settings or VerifierSettings()
+    _refuse_overlap(data, [*(entry.problem for entry in held_out), *evaluation])
+    sha256, held_sha256 = data_sha256(data), data_sha256(held_out) if held_out else None
+    identity = {
+        "kind": "verifier",
+        "base": base,
+        "data_sha256": sha256,
+        "held_out_sha256": held_sha256,
+        "text": text_digest(),
+        **settings.model_dump(mode="json", exclude={"save_steps"}),
+    }
+    begin(out, identity)
+    examples = groups(
+        data,
+        loss=settings.loss,
+        per_problem=settings.per_problem,
+        near_misses=settings.near_misses,
+        seed=settings.seed,
+    )
+    if (out / CARD).exists() and (card := read_card(out)) is not None:
+        return Trained(directory=out, card=card, fitted=None, groups=len(examples), too_long=0)
+    model, tokenizer = _base(base, settings)
+    encode = _encoder({entry.problem.id: entry.problem for entry in data}, tokenizer)
+    encoded, too_long = _within(examples, encode, settings)
+    if not encoded:
+        raise ProblemError(
+            f"the data hold no problem with right and wrong programs of at most {settings.max_tokens} tokens, so there "
+            "is nothing to compare; give more traces, or loss bce"
+        )
+    pad = pad_token(tokenizer)
+    model.config.pad_token_id = pad
+    model = trainable(model, settings, task="SEQ_CLS")
+    fitted = fit(
+        model,
+        encoded,
+        collate=lambda batch: collated(batch, pad),
+        loss=lambda net, batch: group_loss(
+            net(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.squeeze(-1).float(),
+            batch["groups"],
+            settings.loss,
+            settings.l2,
+        ),
+        directory=out,
+        settings=settings,
+        report=_quality_line(held_out, tokenizer, pad) if held_out else None,
+        console=console,
+    )
+    if is_main_process():
+        _save(merged(model), tokenizer, out)
+        card = VerifierCard(
+            base=base,
+            text=text_digest(),
+            loss=settings.loss,
+            seed=settings.seed,
+            training={**settings.model_dump(mode="json"), "programs": sum(len(e.ids) for e in encoded)},
+            data_sha256=sha256,
+            calibration_sha256=held_sha256,
+            generators=tuple(generators),
+        )
+        card = calibrated_card(card, out, held_out) if held_out else card
+        write_whole(out / "README.md", readme(card))
+        write_whole(out / CARD, card.model_dump_json(indent=2) + "\n")  # last: a directory with a card is finished
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        return Trained(directory=out, card=card, fitted=fitted, groups=len(encoded), too_long=too_long)
+    card = VerifierCard(
+        base=base, text=text_digest(), loss=settings.loss, seed=settings.seed, training={}, data_sha256=sha256
+    )
+    return Trained(directory=out, card=card, fitted=fitted, groups=len(encoded), too_long=too_long)
+
+
+# --- the loss ------------------------------------------------------------------------------------------------------
+
+
+class Encoded(Record):
+    """A group as tokens."""
+
+    ids: tuple[tuple[int, ...], ...]
+    labels: tuple[bool, ...]
+
+
+def collated(batch: Sequence[Encoded], pad: int) -> dict[str, Any]:
+    """All programs of a batch's groups as one padded matrix (B, L); `groups` says which rows belong together."""
+    ids, mask = padded([list(row) for example in batch for row in example.ids], pad)
+    return {"input_ids": ids, "attention_mask": mask, "groups": [example.labels for example in batch]}
+
+
+def group_loss(logits: Tensor, batch: Sequence[Sequence[bool]], loss: Loss, l2: float = 0.0) -> Tensor:
+    """The mean over groups of the loss of each; `logits` (B,) holds the groups' programs one after the other.
+
+    `bt`: mean over the group's (right, wrong) pairs of -log σ(R⁺ - R⁻), eq. 3; 0 for a group without pairs.
+    `bce`: mean over its programs of the cross-entropy, eq. 2 with its sign mended. `l2` weighs the mean squared logit.
+    """
+    total = logits.new_zeros(())
+    start = 0
+    for labels in batch:
+        scores = logits[start : start + len(labels)]
+        start += len(labels)
+        right = torch.tensor(labels, device=logits.device)
+        if "bt" in loss and right.any() and not right.all():
+            total = total - logsigmoid(scores[right].unsqueeze(1) - scores[~right].unsqueeze(0)).mean()
+        if "bce" in loss:
+            total = total + binary_cross_entropy_with_logits(scores, right.float())
+        if l2:
+            total = total + l2 * scores.square().mean()
+    return total / len(batch)
+
+
+# --- its parts -----------------------------------------------------------------------------------------------------
+
+
+def _refuse_overlap(data: Sequence[ProblemAttempts], evaluation: Sequence[Problem]) -> None:
+    pairs = overlap([entry.problem for entry in data], evaluation)
+    if pairs:
+        told = ", ".join(f"{mine} (is {theirs})" for mine, theirs in pairs[:8])
+        raise ProblemError(
+            f"{len({mine for mine, _ in pairs})} training problems also stand in an evaluation set, equal or nearly "
+            f"so: {told}; leave them out with --drop-overlap"
+        )
+
+
+def _base(base: str, settings: VerifierSettings) -> tuple[Any, Any]:
+    """The classifier with a new head, seeded, and its tokenizer."""
+    seed_everything(settings.seed)
+    path = Path(base).expanduser()
+    try:
+        with quiet():
+            place = str(path) if path.exists() else of_the_hub(base)
+            tokenizer = AutoTokenizer.from_pretrained(place)
+            # LoRA leaves the base as it is, so half the memory does; trained weights need float32's small steps.
+            dtype = torch.bfloat16 if settings.lora_rank else torch.float32
+            model = AutoModelForSequenceClassification.from_pretrained(place, num_labels=1, dtype=dtype)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ProblemError(
+            f"no base model could be loaded from {base!r} ({reason}): give a directory made by `save_pretrained`, or a "
+            "hub id that this machine can reach"
+        ) from error
+    width = model.config.get_text_config().hidden_size
+    torch.nn.init.normal_(model.score.weight, std=(width + 1) ** -0.5)  # as the authors' code
+    return model.to(best_device()), tokenizer
+
+
+def _encoder(problems: dict[str, Problem], tokenizer: Any) -> Callable[[str, str], list[int]]:
+    def encode(problem_id: str, code: str) -> list[int]:
+        ids: list[int] = tokenizer(verifier_text(problems[problem_id], code))["input_ids"]
+        return ids
+
+    return encode
+
+
+def _within(
+    examples: Sequence[Group], encode: Callable[[str, str], list[int]], settings: VerifierSettings
+) -> tuple[list[Encoded], int]:
+    """The groups as tokens without programs that are too long, and how many those were."""
+    kept, too_long = [], 0
+    for group in examples:
+        rows = [
+            (tuple(encode(group.problem_id, code)), label)
+            for code, label in zip(group.codes, group.labels, strict=True)
+        ]
+        fitting = [(ids, label) for ids, label in rows if len(ids) <= settings.max_tokens]
+        too_long += len(rows) - len(fitting)
+        labels = tuple(label for _, label in fitting)
+        if fitting and (settings.loss != "bt" or len(set(labels)) == 2):
+            kept.append(Encoded(ids=tuple(ids for ids, _ in fitting), labels=labels))
+    return kept, too_long
+
+
+_REPORTED_PROBLEMS = 24
+
+
+def _quality_line(held_out: Sequence[ProblemAttempts], tokenizer: Any, pad: int) -> Callable[[Any], str]:
+    """Pairwise accuracy on some held-out problems, while training goes on."""
+    both = [e for e in held_out if len({attempt.correct for attempt in e.attempts}) > 1][:_REPORTED_PROBLEMS]
+    rows = []
+    for entry in both:
+        distinct = entry.distinct()[:GROUP]
+        ids = [tokenizer(verifier_text(entry.problem, a.candidate.code))["input_ids"] for a in distinct]
+        rows.append((ids, [attempt.correct for attempt in distinct]))
+
+    def words(model: Any) -> str:
+        device, training = next(model.parameters()).device, model.training
+        model.train(False)
+        scored = []
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+            for ids, labels in rows:
+                tokens, mask = padded(ids, pad)
+                logits = model(input_ids=tokens.to(device), attention_mask=mask.to(device)).logits
+                scored.append((logits.float().squeeze(-1).tolist(), labels))
+        model.train(training)
+        found = pairwise_accuracy(scored)
+        return f"held-out pairs {100 * found.value:.1f} %" if found else "no held-out pairs"
+
+    return words
+
+
+def _save(model: Any, tokenizer: Any, out: Path) -> None:
+    """The checkpoint, in the dtype that scores are computed in."""
+    if hasattr(model.config, "problem_type"):
+        model.config.problem_type = "multi_label_classification"  # servers then map one logit by a sigmoid
+    with quiet():
+        model.to(torch.bfloat16).save_pretrained(out)
+        tokenizer.save_pretrained(out)
+
+
+def readme(card: VerifierCard) -> str:
+    """The model card for people."""
+    lines = [
+        "# A µCODE verifier",
+        "",
+        "R(x, y): one logit for a problem and one program, higher for programs that are more likely right.",
+        "",
+        f"- base: `{card.base}` · loss: {card.loss} · seed {card.seed}",
+        f"- training data: sha256 `{card.data_sha256[:16]}`",
+        f"- input wording: `{card.text}` (`mucode_agent.verifiers.text`)",
+        f"- programs of: {', '.join(card.generators) or 'not said'}",
+    ]
+    if (platt := card.calibration) is not None:
+        config = json.dumps({"logit_mean": round(platt.mean, 6), "logit_sigma": round(platt.sigma, 6)})
+        lines += [
+            f"- calibration: P(correct) = sigmoid((logit - {platt.mean:.4f}) / {platt.sigma:.4f})",
+            "- served: `vllm serve DIRECTORY --runner pooling`; this package asks for raw logits and calibrates itself.",
+            f"  For other clients the server can do it: `--pooler-config '{config}'`",
+        ]
+    if (quality := card.quality) is not None:
+        lines += ["", "| held-out | |", "|---|---|", f"| problems | {quality.problems} |"]
+        for name in ("candidates", "right", "pairwise_accuracy", "auc", "brier", "expected_error", "isotonic_brier"):
+            value = getattr(quality, name)
+            if value is not None:
+                lines.append(f"| {name.replace('_', ' ')} | {value if isinstance(value, int) else f'{value:.3f}'} |")
+        if card.calibration is not None:
+            lines += ["", "![reliability](reliability.png)"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,82 @@
+"""What a trained verifier is worth, and for what: the file that stands beside its weights."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from mucode_agent.types import ProblemError, Record
+from mucode_agent.verifiers.calibration import Platt
+from mucode_agent.verifiers.fusion import Fusion
+from mucode_agent.verifiers.text import text_digest
+
+CARD_VERSION: Literal[1] = 1
+CARD = "mucode_verifier.json"
+
+
+class Quality(Record):
+    """Measured on programs of held-out problems, distinct by normal form."""
+
+    problems: int
+    candidates: int
+    right: int
+    """How many of the candidates are right."""
+    pairwise_accuracy: float | None
+    """Mean over problems of P(a right program scores above a wrong one); None where no problem has both."""
+    auc: float | None
+    """Over all candidates together."""
+    brier: float | None = None
+    expected_error: float | None = None
+    """ECE of the calibrated probabilities."""
+    isotonic_brier: float | None = None
+    """Of isotonic regression, cross-fitted on halves of the problems, as the Platt figures are."""
+
+
+class VerifierCard(Record):
+    """A verifier's identity, calibration and quality."""
+
+    card_version: Literal[1] = CARD_VERSION
+    base: str
+    """The checkpoint that it was trained from."""
+    text: str
+    """Digest of the input's wording; see `verifiers.text`."""
+    loss: str
+    seed: int
+    training: dict[str, float | int | str | bool | None]
+    """Settings of the training."""
+    data_sha256: str
+    """Of the training problems, programs and labels."""
+    calibration_sha256: str | None = None
+    """Of the held-out ones."""
+    generators: tuple[str, ...] = ()
+    """Whose programs the calibration rests on; see `models.identity`."""
+    calibration: Platt | None = None
+    quality: Quality | None = None
+    fusion: Fusion | None = None
+
+
+def read_card(directory: Path) -> VerifierCard | None:
+    """The card beside the weights; None where there is none, as for a public reward model.
+
+    Raises ProblemError where it is damaged, of another version, or of another wording of the input.
+    """
+    path = directory / CARD
+    try:
+        card = VerifierCard.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ProblemError(f"cannot read {path}: {error.strerror}; give a readable verifier") from None
+    except ValidationError as error:
+        cause = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in cause["loc"]) or "the file"
+        raise ProblemError(
+            f"{path} is no verifier card of version {CARD_VERSION}: {where}: {cause['msg'].lower()}; "
+            "train the verifier again with this version"
+        ) from None
+    if card.text != text_digest():
+        raise ProblemError(
+            f"the verifier {directory} was trained on the input wording {card.text}, this version writes "
+            f"{text_digest()}; train it again, or use the version that trained it"
+        )
+    return card

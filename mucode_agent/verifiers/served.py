@@ -1,0 +1,76 @@
+"""A verifier behind vLLM's `/classify`, with the same text and the same calibration as in process."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from mucode_agent.types import InfrastructureError, Problem, ProblemError, Score
+from mucode_agent.verifiers.card import VerifierCard, read_card
+from mucode_agent.verifiers.local import calibrated
+from mucode_agent.verifiers.text import verifier_text
+
+_BAD_REQUEST = range(400, 500)
+
+
+class ServedVerifier:
+    """R(x, y) by `vllm serve DIRECTORY --runner pooling`. Logits are asked for raw; the card's calibration is ours.
+
+    A server started with a `logit_mean` and `logit_sigma` of its own would calibrate twice: start it without them.
+    """
+
+    def __init__(self, model: str, url: str, *, timeout: float = 600) -> None:
+        """`model` is the served name; where it is a directory with a card as well, the card gives the calibration."""
+        self.model = model
+        self.url = url.rstrip("/").removesuffix("/v1")
+        self.card: VerifierCard | None = read_card(Path(model).expanduser()) if model else None
+        self._client = httpx.Client(timeout=timeout)
+
+    @property
+    def name(self) -> str:
+        return f"vllm:{self.model}"
+
+    def score(self, problem: Problem, codes: Sequence[str]) -> list[Score]:
+        """Raises InfrastructureError where the server is dead, refuses or answers with something else."""
+        if not codes:
+            return []
+        request = {
+            "input": [verifier_text(problem, code) for code in codes],
+            "use_activation": False,
+            **({"model": self.model} if self.model else {}),
+        }
+        return calibrated(self.card, self._logits(self._post(request), len(codes)))
+
+    def _post(self, request: dict[str, Any]) -> Any:
+        try:
+            response = self._client.post(f"{self.url}/classify", json=request)
+            if response.status_code in _BAD_REQUEST and "maximum" in response.text:
+                raise ProblemError(
+                    f"a program is longer than the verifier at {self.url} reads ({response.text.strip()[:200]}): "
+                    "serve it with a longer --max-model-len"
+                )
+            response.raise_for_status()
+            return response.json()
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            if isinstance(error, ProblemError):
+                raise
+            body = error.response.text.strip()[:200] if isinstance(error, httpx.HTTPStatusError) else str(error)
+            raise InfrastructureError(
+                f"the verifier at {self.url} gave no scores ({type(error).__name__}: {body}): "
+                "start it with `vllm serve DIRECTORY --runner pooling`, or mend the URL"
+            ) from error
+
+    def _logits(self, answer: Any, count: int) -> list[float]:
+        try:
+            rows = sorted(answer["data"], key=lambda row: row["index"])
+            logits = [float(logit) for row in rows for logit in row["probs"]]
+        except (KeyError, TypeError, ValueError):
+            logits = []
+        if len(logits) != count or not all(map(math.isfinite, logits)):
+            raise InfrastructureError(
+                f"the verifier at {self.url} answered {count} programs with {len(logits)} usable scores: "
+                "serve a model with one logit by `vllm serve DIRECTORY --runner pooling`"
+            )
+        return logits
