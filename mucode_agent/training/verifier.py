@@ -312,7 +312,7 @@ def readme(card: VerifierCard) -> str:
         config = json.dumps({"logit_mean": round(platt.mean, 6), "logit_sigma": round(platt.sigma, 6)})
         lines += [
             f"- calibration: P(correct) = sigmoid((logit - {platt.mean:.4f}) / {platt.sigma:.4f})",
-            "- served: `vllm serve DIRECTORY --runner pooling`; this package asks for raw logits and calibrates itself.",
+            "- served: `vllm serve DIRECTORY --runner pooling`; this package asks for raw logits and calibrates them.",
             f"  For other clients the server can do it: `--pooler-config '{config}'`",
         ]
     if (quality := card.quality) is not None:
