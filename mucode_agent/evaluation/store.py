@@ -227,10 +227,10 @@ def open_store(directory: Path, config: Config, benchmark: Benchmark) -> Iterato
     with _locked(directory):
         if (directory / "config.json").exists():
             held = read_config(directory)
-            _check_same(held.identity, config.identity, directory)
+            check_same(held.identity, config.identity, directory)
             config = held
         else:
-            _check_unused(directory)
+            check_unused(directory)
             lines = "".join(problem.model_dump_json() + "\n" for problem in benchmark.problems)
             write_whole(directory / "problems.jsonl", lines)
             write_whole(directory / "config.json", config.model_dump_json(indent=2) + "\n")
@@ -322,10 +322,20 @@ def write_whole(path: Path, text: str) -> None:
                 os.fsync(file.fileno())
             Path(temporary).chmod(0o644)
             Path(temporary).replace(path)
+            _sync(path.parent)
         finally:
             Path(temporary).unlink(missing_ok=True)
     except OSError as error:
         raise InfrastructureError(f"cannot write {path}: {error.strerror}; free room, then run again") from error
+
+
+def _sync(directory: Path) -> None:
+    """A renamed file is still there after a crash of the machine only where its directory is on disk too."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def digest(value: Any) -> str:
@@ -359,7 +369,8 @@ def _locked(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _check_same(held: Identity, asked: Identity, directory: Path) -> None:
+def check_same(held: Record, asked: Record, directory: Path) -> None:
+    """Raises ProblemError saying what differs where results of two identities would be mixed."""
     before, now = held.model_dump(mode="json"), asked.model_dump(mode="json")
     differing = [f"{key} was {_told(before[key])}, now {_told(now[key])}" for key in now if before[key] != now[key]]
     if differing:
@@ -369,7 +380,8 @@ def _check_same(held: Identity, asked: Identity, directory: Path) -> None:
         )
 
 
-def _check_unused(directory: Path) -> None:
+def check_unused(directory: Path) -> None:
+    """Raises ProblemError where a new run would be begun among somebody's files."""
     others = sorted(path.name for path in directory.iterdir() if path.name != "lock" and not path.name.startswith("."))
     strange = [name for name in others if name != "problems.jsonl"]  # written first: a start that was killed leaves it
     if strange:
