@@ -22,6 +22,7 @@ from rich.console import Console
 from mucode_agent.evaluation.commands import app as evaluate
 from mucode_agent.evaluation.execute import execute
 from mucode_agent.prompts import outcome
+from mucode_agent.training.commands import rollout
 from mucode_agent.types import (
     ExecutionReport,
     InfrastructureError,
@@ -143,6 +144,7 @@ def solve(
 
 
 app.command()(execute)
+app.command()(rollout)
 
 
 @app.command()

@@ -20,7 +20,7 @@ class Tally:
         self, total: int, show: Callable[["Tally"], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.total, self.done, self.tokens, self.note = total, 0, 0, ""
-        self._right: list[bool] = []
+        self._right: list[float] = []
         self._arm = ""
         self._drawn_problems = 0
         self._drew = False
@@ -31,12 +31,13 @@ class Tally:
         self.note, self._drew = "", True
         self._show(self)
 
-    def finished(self, problem_id: str, outcomes: dict[str, bool]) -> None:
+    def finished(self, problem_id: str, outcomes: dict[str, float]) -> None:
         del problem_id
-        self._arm = "turns" if "turns" in outcomes else next(iter(outcomes))
         self.done += 1
         self._drawn_problems += self._drew  # problems of an earlier start cost no time in this one
-        self._right.append(outcomes[self._arm])
+        if outcomes:
+            self._arm = "turns" if "turns" in outcomes else next(iter(outcomes))
+            self._right.append(outcomes[self._arm])
         self.note = ""
         self._show(self)
 
@@ -48,7 +49,7 @@ class Tally:
         elapsed = self._clock() - self._started
         parts = [f"{self.done}/{self.total}"]
         if self._right:
-            share = proportion([float(right) for right in self._right])
+            share = proportion(self._right)
             parts.append(f"{self._arm} {100 * share.value:.1f} % [{100 * share.low:.1f}, {100 * share.high:.1f}]")
         if self.tokens and elapsed > 0:
             parts.append(f"{self.tokens / elapsed:.0f} tokens/s")

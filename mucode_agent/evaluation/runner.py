@@ -8,18 +8,19 @@ import asyncio
 import contextlib
 import datetime
 import importlib.metadata
-import math
 import platform
-import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from mucode_agent.evaluation.benchmarks import Benchmark
+from mucode_agent.evaluation.judging import WholeSolves, distinct_programs, judge
+from mucode_agent.evaluation.patience import Failure, Patience, Watch, all_done, own_connections
 from mucode_agent.evaluation.recorded import RecordedModel
 from mucode_agent.evaluation.results import belongs
 from mucode_agent.evaluation.store import (
     Arm,
+    ArmName,
     Config,
     Identity,
     Judgement,
@@ -31,47 +32,9 @@ from mucode_agent.evaluation.store import (
 from mucode_agent.graphs.selection import Selector, normal_form
 from mucode_agent.graphs.solver import Solver, create_solver
 from mucode_agent.prompts import prompt_digest
-from mucode_agent.tools.sandbox import arun
-from mucode_agent.traces import CandidateRow, DecisionRow, NullTrace, ProblemRow, TraceRow, TraceSink
-from mucode_agent.types import (
-    ExecutionReport,
-    InfrastructureError,
-    Problem,
-    ProblemError,
-    Record,
-    Sample,
-    Sandbox,
-    Verifier,
-)
+from mucode_agent.traces import NullTrace, TraceRow, TraceSink
+from mucode_agent.types import Problem, Sample, Sandbox, Verifier
 from mucode_agent.verifiers import NoVerifier
-
-ATTEMPTS = 4
-"""How often a problem may meet a failing model, sandbox or verifier while others succeed, before it is left."""
-
-LONGEST_PAUSE_S = 15.0
-
-
-class Failure(Record):
-    """A problem that was left unfinished, and why."""
-
-    problem_id: str
-    cause: str
-
-
-class Watch(Protocol):
-    """Who is told how a run goes."""
-
-    def drawn(self, samples: Sequence[Sample]) -> None:
-        """New completions, never one from an earlier start."""
-        ...
-
-    def finished(self, problem_id: str, outcomes: dict[str, bool]) -> None:
-        """A problem is done in every arm; `outcomes` says by arm whether its answer is right."""
-        ...
-
-    def waiting(self, cause: str, seconds: float) -> None:
-        """Something failed, and is tried again after a pause."""
-        ...
 
 
 def arms(*, n: int, max_turns: int, temperature: float, greedy: bool, independent: bool) -> tuple[Arm, ...]:
@@ -113,7 +76,7 @@ def run_benchmark(
     run or is in use, and InfrastructureError where the model, sandbox or verifier failed for longer than `patience`
     seconds.
     """
-    judge = verifier or NoVerifier()
+    scorer = verifier or NoVerifier()
     identity = Identity(
         benchmark=benchmark.name,
         split=benchmark.split,
@@ -121,7 +84,7 @@ def run_benchmark(
         problems=len(benchmark.problems),
         benchmark_sha256=benchmark.sha256,
         model=model_name,
-        verifier=judge.name,
+        verifier=scorer.name,
         prompt=prompt_digest(),
         arms=arms(n=n, max_turns=max_turns, temperature=temperature, greedy=greedy, independent=independent),
         selector=selector,
@@ -137,7 +100,7 @@ def run_benchmark(
         environment=environment(),
     )
     for arm in identity.arms:  # settings out of range must not reach the directory
-        _solver(arm, identity, model, sandbox, judge, NullTrace())
+        _solver(arm, identity, model, sandbox, scorer, NullTrace())
     with open_store(directory, config, benchmark) as store:
         return asyncio.run(
             evaluate(
@@ -145,7 +108,7 @@ def run_benchmark(
                 benchmark.problems,
                 model=model,
                 sandbox=sandbox,
-                verifier=judge,
+                verifier=scorer,
                 watch=watch,
                 concurrency=concurrency,
                 patience=patience,
@@ -191,38 +154,10 @@ async def evaluate(
     Raises:
         InfrastructureError: Patience is at its end. What was finished is saved, and the same call goes on from there.
     """
-    async with _own_connections(model) as generator:
+    async with own_connections(model) as generator:
         run = _Run(store, generator, sandbox, verifier, watch, concurrency, patience)
-        return await _all(run, problems)
-
-
-@contextlib.asynccontextmanager
-async def _own_connections(model: Any) -> AsyncIterator[Any]:
-    """The model with connections of this event loop, closed with it.
-
-    langchain-openai shares one client among all loops of a process: connections of an ended loop would be left open,
-    and the next loop would be handed them.
-    """
-    root = getattr(model, "root_async_client", None)
-    if root is None:
-        yield model
-        return
-    from openai import DefaultAsyncHttpxClient
-
-    async with DefaultAsyncHttpxClient(timeout=root.timeout) as connections:
-        own = root.with_options(http_client=connections)
-        yield model.model_copy(update={"root_async_client": own, "async_client": own.chat.completions})
-
-
-async def _all(run: "_Run", problems: Sequence[Problem]) -> list[Failure]:
-    tasks = [asyncio.create_task(run.problem(problem)) for problem in problems]
-    try:
-        return [failure for failure in await asyncio.gather(*tasks) if failure is not None]
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
+        outcomes = await all_done([run.problem(problem) for problem in problems])
+    return [failure for failure in outcomes if failure is not None]
 
 
 class _Run:
@@ -237,58 +172,48 @@ class _Run:
         patience: float,
     ) -> None:
         identity = store.config.identity
-        self.store, self.sandbox, self.watch, self.patience = store, sandbox, watch, patience
+        self.store, self.sandbox, self.watch = store, sandbox, watch
+        self.patience = Patience(patience, watch, store.directory)
         self.arms, self.judged, self.gate = identity.arms, store.judged(), asyncio.Semaphore(concurrency)
         recorded = RecordedModel(identity.model, model, store.samples, self._drawn)
-        self.traces = {arm.name: _FinishedTrace(store) for arm in self.arms}
-        self.solvers = {
-            arm.name: _solver(arm, identity, recorded, sandbox, verifier, self.traces[arm.name]) for arm in self.arms
-        }
+        trace = WholeSolves(self._solved)
+        self.solvers = {arm.name: _solver(arm, identity, recorded, sandbox, verifier, trace) for arm in self.arms}
+        self.solves: dict[tuple[ArmName, str], Solve] = {}
         for solve in store.solves():
-            for arm in self.arms:
-                if belongs(solve, arm):
-                    self.traces[arm.name].solves[solve.problem_id] = solve
-        self.last_success = time.monotonic()
+            self._found(solve)
 
     def _drawn(self, samples: Sequence[Sample]) -> None:
-        self.last_success = time.monotonic()
+        self.patience.succeeded()
         self.watch.drawn(samples)
 
-    async def problem(self, problem: Problem) -> Failure | None:
-        attempts, failures, failed_at = 0, 0, -math.inf
-        while True:
-            try:
-                async with self.gate:  # one arm after the other: the next finds the samples of this
-                    solves = {arm.name: await self.solve(arm, problem) for arm in self.arms}
-                await self.judge(problem, solves.values())  # outside, so that the generator has its next problem
-            except ProblemError as error:
-                return Failure(problem_id=problem.id, cause=str(error))
-            except InfrastructureError as error:
-                attempts += self.last_success > failed_at  # while nothing works at all, it is not this problem's fault
-                failures, failed_at = failures + 1, time.monotonic()
-                if attempts > ATTEMPTS:
-                    return Failure(problem_id=problem.id, cause=str(error))
-                await self.bear(error, failures)
-            else:
-                self.last_success = time.monotonic()
-                self.watch.finished(problem.id, {name: self.right(problem, solve) for name, solve in solves.items()})
-                return None
+    def _solved(self, rows: list[TraceRow]) -> None:
+        self.store.trace.append(rows)
+        (solve,) = finished_solves(rows)
+        self._found(solve)
 
-    async def bear(self, error: InfrastructureError, failures: int) -> None:
-        """Waits a little, or raises when nothing has worked for longer than patience lasts."""
-        if time.monotonic() - self.last_success >= self.patience:
-            raise InfrastructureError(
-                f"{error}. All that was finished is saved in {self.store.directory}; run the same command to go on"
-            ) from error
-        pause = min(LONGEST_PAUSE_S, 0.25 * 2.0**failures, self.patience)
-        self.watch.waiting(str(error), pause)
-        await asyncio.sleep(pause)
+    def _found(self, solve: Solve) -> None:
+        for arm in self.arms:
+            if belongs(solve, arm):
+                self.solves[arm.name, solve.problem_id] = solve
+
+    async def problem(self, problem: Problem) -> Failure | None:
+        outcome = await self.patience.attempt(problem.id, lambda: self.finish(problem))
+        if isinstance(outcome, Failure):
+            return outcome
+        self.patience.succeeded()
+        self.watch.finished(problem.id, {name: self.right(problem, solve) for name, solve in outcome.items()})
+        return None
+
+    async def finish(self, problem: Problem) -> dict[str, Solve]:
+        async with self.gate:  # one arm after the other: the next finds the samples of this
+            solves: dict[str, Solve] = {arm.name: await self.solve(arm, problem) for arm in self.arms}
+        await self.judge(problem, solves.values())  # outside, so that the generator has its next problem
+        return solves
 
     async def solve(self, arm: Arm, problem: Problem) -> Solve:
-        solves = self.traces[arm.name].solves
-        if problem.id not in solves:
+        if (arm.name, problem.id) not in self.solves:
             await self.solvers[arm.name].ainvoke({"problem": problem.public().model_dump(mode="json")})
-        return solves[problem.id]
+        return self.solves[arm.name, problem.id]
 
     def right(self, problem: Problem, solve: Solve) -> bool:
         code = solve.solution.code
@@ -296,44 +221,13 @@ class _Run:
 
     async def judge(self, problem: Problem, solves: Iterable[Solve]) -> None:
         """Every distinct program on all tests. Each is judged once in a run, whatever arm drew it."""
-        programs = {normal_form(c.code): c.code for solve in solves for c in solve.candidates if c.code}
+        programs = distinct_programs(candidate for solve in solves for candidate in solve.candidates)
         missing = {form: code for form, code in programs.items() if (problem.id, form) not in self.judged}
-        reports = await arun(self.sandbox, [problem.judge_job(code) for code in missing.values()])
-        judgements = [_judgement(problem.id, form, report) for form, report in zip(missing, reports, strict=True)]
-        if sound := [judgement for judgement in judgements if judgement.status != "infra"]:
-            self.store.judgements.append(sound)
-            self.judged |= {(problem.id, judgement.program): judgement for judgement in sound}
-        if broken := [judgement for judgement in judgements if judgement.status == "infra"]:
-            raise InfrastructureError(
-                f"{len(broken)} of {len(judgements)} programs of {problem.id} could not be judged: {broken[0].error}"
-            )
+        await judge(self.sandbox, problem, missing, self._judged)
 
-
-class _FinishedTrace:
-    """Keeps the rows of a solve until it is whole: what is on disk then never mixes two tellings of one solve."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._rows: dict[str, list[TraceRow]] = {}
-        self.solves: dict[str, Solve] = {}
-        """By problem."""
-
-    def write(self, rows: Sequence[TraceRow]) -> None:
-        for row in rows:
-            if isinstance(row, ProblemRow):
-                self._rows[row.run_id] = []
-            self._rows[row.run_id].append(row)
-            if isinstance(row, DecisionRow) and row.solution is not None:
-                self._finish(self._rows.pop(row.run_id))
-
-    def _finish(self, rows: list[TraceRow]) -> None:
-        for row in rows:
-            report = row.candidate.report if isinstance(row, CandidateRow) else None
-            if report is not None and report.status == "infra":
-                raise InfrastructureError(f"a candidate could not be run on its public tests: {report.error}")
-        self._store.trace.append(rows)
-        (solve,) = finished_solves(rows)
-        self.solves[solve.problem_id] = solve
+    def _judged(self, judgements: list[Judgement]) -> None:
+        self.store.judgements.append(judgements)
+        self.judged |= {(row.problem_id, row.program): row for row in judgements}
 
 
 def _solver(arm: Arm, identity: Identity, model: Any, sandbox: Sandbox, verifier: Verifier, trace: TraceSink) -> Solver:
@@ -349,16 +243,4 @@ def _solver(arm: Arm, identity: Identity, model: Any, sandbox: Sandbox, verifier
         accept_threshold=identity.accept_threshold,
         max_tokens=identity.max_tokens,
         seed=identity.seed,
-    )
-
-
-def _judgement(problem_id: str, program: str, report: ExecutionReport) -> Judgement:
-    failure = report.first_failure
-    return Judgement(
-        problem_id=problem_id,
-        program=program,
-        status=report.status,
-        tests_passed=report.tests_passed,
-        tests=len(report.results),
-        error=(failure.error if failure else report.error),
     )

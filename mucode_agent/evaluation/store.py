@@ -227,10 +227,10 @@ def open_store(directory: Path, config: Config, benchmark: Benchmark) -> Iterato
     with _locked(directory):
         if (directory / "config.json").exists():
             held = read_config(directory)
-            _check_same(held.identity, config.identity, directory)
+            check_same(held.identity.model_dump(mode="json"), config.identity.model_dump(mode="json"), directory)
             config = held
         else:
-            _check_unused(directory)
+            check_unused(directory)
             lines = "".join(problem.model_dump_json() + "\n" for problem in benchmark.problems)
             write_whole(directory / "problems.jsonl", lines)
             write_whole(directory / "config.json", config.model_dump_json(indent=2) + "\n")
@@ -240,20 +240,35 @@ def open_store(directory: Path, config: Config, benchmark: Benchmark) -> Iterato
 
 def read_config(directory: Path) -> Config:
     """Raises ProblemError where the directory holds no run, or one that another version made."""
+    return read_identified(directory, TypeAdapter(Config), "store_version", STORE_VERSION, "evaluate run")
+
+
+def read_identified(directory: Path, form: TypeAdapter[Row], field: str, version: int, command: str) -> Row:
+    """The config.json that `command` wrote; `field` of its identity is its version. Raises ProblemError."""
     path = directory / "config.json"
     data = _bytes(path, f"{directory} is no run directory")
     try:
-        version = json.loads(data)["identity"]["store_version"]
+        identity = json.loads(data)["identity"]
+        known = field in identity
     except (ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise ProblemError(f"{path} is no configuration of a run; give the directory that `{command}` wrote")
+    check_version(path, json.dumps(identity).encode(), field, version)
+    return parsed(form, data, str(path))
+
+
+def check_version(path: Path, data: bytes, field: str, version: int) -> None:
+    """Raises ProblemError where the JSON object says that another version of this package wrote it."""
+    try:
+        found = json.loads(data)[field]
+    except (ValueError, KeyError, TypeError):
+        return  # no version at all: its reader says what is wrong
+    if found != version:
         raise ProblemError(
-            f"{path} is no configuration of a run; give the directory that `evaluate run` wrote"
-        ) from None
-    if version != STORE_VERSION:
-        raise ProblemError(
-            f"{path} has store_version {version}, this version of mucode_agent reads {STORE_VERSION}; "
+            f"{path} has {field} {found}, this version of mucode_agent reads {version}; "
             "use the version that wrote it, or run again into another directory"
         )
-    return parsed(TypeAdapter(Config), data, str(path))
 
 
 def read_problems(directory: Path) -> list[Problem]:
@@ -322,10 +337,20 @@ def write_whole(path: Path, text: str) -> None:
                 os.fsync(file.fileno())
             Path(temporary).chmod(0o644)
             Path(temporary).replace(path)
+            _sync(path.parent)
         finally:
             Path(temporary).unlink(missing_ok=True)
     except OSError as error:
         raise InfrastructureError(f"cannot write {path}: {error.strerror}; free room, then run again") from error
+
+
+def _sync(directory: Path) -> None:
+    """A renamed file is still there after a crash of the machine only where its directory is on disk too."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def digest(value: Any) -> str:
@@ -359,9 +384,9 @@ def _locked(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _check_same(held: Identity, asked: Identity, directory: Path) -> None:
-    before, now = held.model_dump(mode="json"), asked.model_dump(mode="json")
-    differing = [f"{key} was {_told(before[key])}, now {_told(now[key])}" for key in now if before[key] != now[key]]
+def check_same(held: dict[str, Any], asked: dict[str, Any], directory: Path) -> None:
+    """Raises ProblemError saying what differs where results of two identities would be mixed."""
+    differing = [f"{key} was {_told(held[key])}, now {_told(asked[key])}" for key in asked if held[key] != asked[key]]
     if differing:
         raise ProblemError(
             f"{directory} holds results of another run: {'; '.join(differing)}; "
@@ -369,7 +394,8 @@ def _check_same(held: Identity, asked: Identity, directory: Path) -> None:
         )
 
 
-def _check_unused(directory: Path) -> None:
+def check_unused(directory: Path) -> None:
+    """Raises ProblemError where a new run would be begun among somebody's files."""
     others = sorted(path.name for path in directory.iterdir() if path.name != "lock" and not path.name.startswith("."))
     strange = [name for name in others if name != "problems.jsonl"]  # written first: a start that was killed leaves it
     if strange:

@@ -14,6 +14,7 @@ from langchain_core.messages import BaseMessage
 from mucode_agent.evaluation.store import Judgement, Solve, read_judgements, read_problems, read_solves
 from mucode_agent.graphs.selection import normal_form
 from mucode_agent.prompts import render
+from mucode_agent.training.shards import holds_rollouts, read_shards
 from mucode_agent.types import Candidate, Problem, ProblemError, Record, Turn
 
 
@@ -99,6 +100,10 @@ def data_sha256(data: Iterable[ProblemAttempts]) -> str:
 
 
 def _read(path: Path) -> Iterator[tuple[Problem, list[Attempt]]]:
+    if holds_rollouts(path):
+        for problem, shard in read_shards(path):
+            yield problem, list(attempts_of(problem, shard.solves, shard.judgements)) if shard else []
+        return
     solves: dict[str, list[Solve]] = {}
     judgements: dict[str, list[Judgement]] = {}
     for solve in read_solves(path):

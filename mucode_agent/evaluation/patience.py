@@ -1,0 +1,115 @@
+"""Going on while a model, sandbox or verifier fails now and then: who is told, what is tried again, when it ends."""
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from mucode_agent.types import InfrastructureError, ProblemError, Record, Sample
+
+ATTEMPTS = 4
+"""How often a problem may meet a failing model, sandbox or verifier while others succeed, before it is left."""
+
+LONGEST_PAUSE_S = 15.0
+
+T = TypeVar("T")
+
+
+class Failure(Record):
+    """A problem that was left unfinished, and why."""
+
+    problem_id: str
+    cause: str
+
+
+class Watch(Protocol):
+    """Who is told how a run goes."""
+
+    def drawn(self, samples: Sequence[Sample]) -> None:
+        """New completions, never one from an earlier start."""
+        ...
+
+    def finished(self, problem_id: str, outcomes: dict[str, float]) -> None:
+        """A problem is done; `outcomes` says by arm whether its answer is right, or what share of its answers. Empty
+        where this process does not know.
+        """
+        ...
+
+    def waiting(self, cause: str, seconds: float) -> None:
+        """Something failed, and is tried again after a pause."""
+        ...
+
+
+class Patience:
+    """How long a run bears failures that are no problem's fault."""
+
+    def __init__(self, seconds: float, watch: Watch, directory: Path) -> None:
+        """`seconds` without any success end the run; `directory` is where everything finished is saved."""
+        self._seconds, self._watch, self._directory = seconds, watch, directory
+        self._last_success = time.monotonic()
+
+    def succeeded(self) -> None:
+        """Something worked: a completion came, a problem was finished."""
+        self._last_success = time.monotonic()
+
+    async def attempt(self, problem_id: str, work: Callable[[], Awaitable[T]]) -> T | Failure:
+        """What `work` returns, tried again where model, sandbox or verifier failed; `work` keeps what it has done.
+
+        A problem that cannot be used, or that failed ATTEMPTS times while others succeeded, is a `Failure`. Raises
+        InfrastructureError where nothing has worked for longer than patience lasts.
+        """
+        attempts, failures, failed_at = 0, 0, -math.inf
+        while True:
+            try:
+                return await work()
+            except ProblemError as error:
+                return Failure(problem_id=problem_id, cause=str(error))
+            except InfrastructureError as error:
+                attempts += self._last_success > failed_at  # while nothing works at all, it is not this problem's fault
+                failures, failed_at = failures + 1, time.monotonic()
+                if attempts > ATTEMPTS:
+                    return Failure(problem_id=problem_id, cause=str(error))
+                await self._bear(error, failures)
+
+    async def _bear(self, error: InfrastructureError, failures: int) -> None:
+        """Waits a little, or raises when nothing has worked for longer than patience lasts."""
+        if time.monotonic() - self._last_success >= self._seconds:
+            raise InfrastructureError(
+                f"{error}. All that was finished is saved in {self._directory}; run the same command to go on"
+            ) from error
+        pause = min(LONGEST_PAUSE_S, 0.25 * 2.0**failures, self._seconds)
+        self._watch.waiting(str(error), pause)
+        await asyncio.sleep(pause)
+
+
+@contextlib.asynccontextmanager
+async def own_connections(model: Any) -> AsyncIterator[Any]:
+    """The model with connections of this event loop, closed with it.
+
+    langchain-openai shares one client among all loops of a process: connections of an ended loop would be left open,
+    and the next loop would be handed them.
+    """
+    root = getattr(model, "root_async_client", None)
+    if root is None:
+        yield model
+        return
+    from openai import DefaultAsyncHttpxClient
+
+    async with DefaultAsyncHttpxClient(timeout=root.timeout) as connections:
+        own = root.with_options(http_client=connections)
+        yield model.model_copy(update={"root_async_client": own, "async_client": own.chat.completions})
+
+
+async def all_done(coroutines: Sequence[Awaitable[T]]) -> list[T]:
+    """The results in order. One that raises, or a cancellation, ends the others before it goes on."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise

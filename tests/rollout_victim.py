@@ -1,0 +1,49 @@
+"""A worker that kills itself: `python rollout_victim.py DIRECTORY LOG KILL_AT PAUSE`.
+
+Every draw and every execution is an event; before event KILL_AT the process ends by SIGKILL. LOG gets a line per draw,
+which takes PAUSE seconds.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from evaluation_victim import CountingSandbox, Quiet, SeededModel, benchmark, hash_of
+
+from mucode_agent.training.rollouts import roll_out
+
+
+def rollouts(directory, *, model=None, sandbox=None, watch=None, tasks=None, **options):
+    settings = {"per_problem": 3, "max_turns": 2, "concurrency": 4, "patience": 0.0} | options
+    return roll_out(
+        tasks or benchmark(),
+        Path(directory),
+        model=model or SeededModel(),
+        sandbox=sandbox or CountingSandbox(lambda: None),
+        watch=watch or Quiet(),
+        **settings,
+    )
+
+
+def main(directory, log, kill_at, pause):
+    events = 0
+
+    def event():
+        nonlocal events
+        events += 1
+        if events == int(kill_at):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def before(messages, seed, temperature):
+        event()
+        with Path(log).open("a") as file:
+            file.write(f"{temperature} {seed} {hash_of(messages)}\n")
+        time.sleep(float(pause))
+
+    rollouts(directory, model=SeededModel(before=before), sandbox=CountingSandbox(event))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
