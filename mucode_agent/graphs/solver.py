@@ -57,6 +57,9 @@ Generator = BaseChatModel | Runnable[LanguageModelInput, AIMessage]
 
 Solver = CompiledStateGraph["SolverState", None, "SolverInput", "SolverOutput"]
 
+_SAVER = "__pregel_checkpointer"
+"""LangGraph's key for the checkpointer of this run, a parent's included; None where there is none."""
+
 STEPS_PER_WAVE = 4
 """Supersteps from `generate` to `select`; `approve` is one more."""
 
@@ -245,7 +248,12 @@ class _Nodes:
 
     # --- prepare: a clean state, whatever the thread held before ---
 
-    def prepare(self, state: SolverState) -> dict[str, Any]:
+    def prepare(self, state: SolverState, config: RunnableConfig) -> dict[str, Any]:
+        if self.settings.approve and config.get("configurable", {}).get(_SAVER, self) is None:
+            raise ProblemError(
+                "approve=True waits for a person, and without a checkpointer nothing could resume the solve; "
+                "give checkpointer= to create_solver, or one to the graph that it is embedded in"
+            )
         given = state.get("problem")
         if not given:
             raise ProblemError("the solver's input has no key 'problem'; give {'problem': {…}}")
