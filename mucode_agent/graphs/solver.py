@@ -26,10 +26,12 @@ from langgraph.types import Checkpointer, interrupt
 from pydantic import Field, ValidationError
 
 from mucode_agent.graphs.clustering import agreement, behaviour, calls_in, probe, untested
+from mucode_agent.graphs.drafting import adraft, draft
 from mucode_agent.graphs.selection import Approval, Selector, best_over_turns, decide, normal_form, select
 from mucode_agent.models import asample, load_model, sample
 from mucode_agent.problems import read_problem
 from mucode_agent.prompts import ask_for_inputs, extract_code, prompt_digest, render
+from mucode_agent.tools.langchain import create_run_python
 from mucode_agent.tools.sandbox import arun, load_sandbox, run
 from mucode_agent.traces import CandidateRow, DecisionRow, NullTrace, ProblemRow, TraceSink, run_id
 from mucode_agent.types import (
@@ -115,6 +117,9 @@ class Settings(Record):
     budget: Budget = Budget()
     approve: bool = False
     """Whether a person is asked, by LangGraph's `interrupt`, before an answer is accepted. Needs a checkpointer."""
+    tools_per_candidate: Annotated[int, Field(ge=0, le=64)] = 0
+    """Calls of `run_python` that the generator may make while it writes one candidate, in the same sandbox and without
+    any test; needs a model that can call tools. Each call is another request."""
     probes: Annotated[int, Field(ge=0, le=64)] = 8
     """Inputs on which candidates are compared where there are no public tests: taken from the prompt, and asked of the
     model where the prompt has fewer. 0 compares nothing."""
@@ -145,8 +150,8 @@ def create_solver(
         trace: Where every candidate and decision is recorded.
         checkpointer: As for `StateGraph.compile`.
         name: Of the compiled graph.
-        settings: The fields of `Settings`: n, max_turns, wave, selector, accept_threshold, budget, approve, probes,
-            temperature, max_tokens, seed.
+        settings: The fields of `Settings`: n, max_turns, wave, selector, accept_threshold, budget, approve,
+            tools_per_candidate, probes, temperature, max_tokens, seed.
 
     Raises:
         ProblemError: A setting is unknown or out of its range. When run: the problem or the model cannot be used.
@@ -324,13 +329,15 @@ class _Nodes:
     def generate(self, state: SolverState, config: RunnableConfig) -> dict[str, Any]:
         started = time.monotonic()
         messages, options = self._request(state)
-        return self._generated(state, sample(self._model(), messages, config=config, **options), started)
+        draw = draft if "tool" in options else sample
+        return self._generated(state, draw(self._model(), messages, config=config, **options), started)
 
     async def agenerate(self, state: SolverState, config: RunnableConfig) -> dict[str, Any]:
         started = time.monotonic()
         messages, options = self._request(state)
         model = await asyncio.to_thread(self._model)
-        return self._generated(state, await asample(model, messages, config=config, **options), started)
+        draw = adraft if "tool" in options else asample
+        return self._generated(state, await draw(model, messages, config=config, **options), started)
 
     def _request(self, state: SolverState) -> tuple[list[BaseMessage], dict[str, Any]]:
         problem, turns, settings = _problem(state), _turns(state), self.settings
@@ -339,12 +346,16 @@ class _Nodes:
         if (most := settings.budget.candidates) is not None:
             n = min(n, most - _usage(state).candidates)
         _emit("turn_started" if not drawn else "wave_started", turn=number, candidates=n)
-        return render(problem, turns), {
+        options: dict[str, Any] = {
             "n": n,
             "seed": _seed(problem, settings.seed, number) + drawn,
             "temperature": settings.temperature,
             "max_tokens": settings.max_tokens,
         }
+        if settings.tools_per_candidate:
+            tool = create_run_python(self._sandbox(), limits=problem.limits)
+            options |= {"tool": tool, "calls": settings.tools_per_candidate}
+        return render(problem, turns), options
 
     def _generated(self, state: SolverState, samples: Sequence[Sample], started: float) -> dict[str, Any]:
         usage = _usage(state).plus(seconds=time.monotonic() - started, samples=samples)
