@@ -12,7 +12,7 @@ import functools
 import hashlib
 import threading
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Annotated, Any, TypedDict
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -137,6 +137,7 @@ def create_solver(
     sandbox: str | Sandbox = "local",
     verifier: Verifier | None = None,
     trace: TraceSink | None = None,
+    request_timeout: float | None = None,
     checkpointer: Checkpointer = None,
     name: str = "mucode",
     **settings: Any,
@@ -148,6 +149,8 @@ def create_solver(
         sandbox: Where candidates run: `local`, `e2b`, or any `Sandbox`.
         verifier: R(x, y); None scores all candidates equally.
         trace: Where every candidate and decision is recorded.
+        request_timeout: Seconds for one request to the server that a model string names; None is 600 for a URL, else
+            the provider's own.
         checkpointer: As for `StateGraph.compile`.
         name: Of the compiled graph.
         settings: The fields of `Settings`: n, max_turns, wave, selector, accept_threshold, budget, approve,
@@ -157,7 +160,9 @@ def create_solver(
         ProblemError: A setting is unknown or out of its range. When run: the problem or the model cannot be used.
         InfrastructureError: When run: the model, sandbox or verifier failed.
     """
-    graph = build_solver(model, sandbox=sandbox, verifier=verifier, trace=trace, **settings)
+    graph = build_solver(
+        model, sandbox=sandbox, verifier=verifier, trace=trace, request_timeout=request_timeout, **settings
+    )
     return graph.compile(checkpointer=checkpointer, name=name)
 
 
@@ -167,10 +172,12 @@ def build_solver(
     sandbox: str | Sandbox = "local",
     verifier: Verifier | None = None,
     trace: TraceSink | None = None,
+    request_timeout: float | None = None,
     **settings: Any,
 ) -> StateGraph[SolverState, None, SolverInput, SolverOutput]:
     """The uncompiled graph of `create_solver`, for callers that compile it their own way."""
-    nodes = _Nodes(model, sandbox, verifier or NoVerifier(), trace or NullTrace(), _settings(settings))
+    load = functools.partial(load_model, timeout=request_timeout)
+    nodes = _Nodes(model, sandbox, verifier or NoVerifier(), trace or NullTrace(), _settings(settings), load)
     graph = StateGraph(SolverState, input_schema=SolverInput, output_schema=SolverOutput)
     graph.add_node("prepare", nodes.prepare)
     graph.add_node("generate", RunnableLambda(nodes.generate, nodes.agenerate, name="generate"))
@@ -222,8 +229,9 @@ class _Nodes:
         verifier: Verifier,
         trace: TraceSink,
         settings: Settings,
+        load: Callable[[str], Generator],
     ) -> None:
-        self._model_spec, self._sandbox_spec = model, sandbox
+        self._model_spec, self._sandbox_spec, self._load = model, sandbox, load
         self._loaded_model: Generator | None = None
         self._loaded_sandbox: Sandbox | None = None
         self._verifier, self._trace, self.settings = verifier, trace, settings
@@ -235,7 +243,7 @@ class _Nodes:
         with self._lock:
             if self._loaded_model is None:
                 spec = self._model_spec
-                self._loaded_model = load_model(spec) if isinstance(spec, str) else spec
+                self._loaded_model = self._load(spec) if isinstance(spec, str) else spec
             return self._loaded_model
 
     def _sandbox(self) -> Sandbox:
