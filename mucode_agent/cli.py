@@ -95,6 +95,9 @@ def solve(
     timeout: Annotated[
         float | None, typer.Option(help="CPU seconds per test; default: the problem's own limit.")
     ] = None,
+    request_timeout: Annotated[
+        float | None, typer.Option(help="Seconds for one request to a model server; default: 600 for a URL.")
+    ] = None,
     trace: Annotated[Path | None, typer.Option(help="Append every candidate and decision to this JSONL file.")] = None,
     output: Annotated[
         Path | None, typer.Option(help="Write the result to this file instead of standard output.")
@@ -116,6 +119,7 @@ def solve(
             model,
             sandbox=place,
             trace=JsonlTrace(trace) if trace else None,
+            request_timeout=request_timeout,
             n=n,
             max_turns=turns,
             wave=wave,

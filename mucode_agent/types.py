@@ -221,6 +221,8 @@ class Sample(Record):
     """Sum of the tokens' log-probabilities, where the model gives them."""
     finish_reason: str = ""
     """`stop`, `length`, or the provider's own word."""
+    tool_calls: int = 0
+    """Made by the generator before it answered, where it may; their tokens are in the counts above."""
 
 
 class Score(Record):
@@ -320,6 +322,7 @@ class Usage(Record):
     candidates: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    tool_calls: int = 0
     seconds: float = 0.0
     """Wall time inside the nodes: time between a kill and the resume is not counted."""
 
@@ -332,6 +335,7 @@ class Usage(Record):
             candidates=self.candidates + len(samples),
             prompt_tokens=self.prompt_tokens + sum(sample.prompt_tokens for sample in samples),
             completion_tokens=self.completion_tokens + sum(sample.completion_tokens for sample in samples),
+            tool_calls=self.tool_calls + sum(sample.tool_calls for sample in samples),
             seconds=self.seconds + seconds,
         )
 

@@ -23,6 +23,9 @@ class ChatServer(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
+    def handle_error(self, *_: Any) -> None:
+        """A client that has left is no fault of the server."""
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: ChatServer

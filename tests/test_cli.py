@@ -146,6 +146,8 @@ def test_a_bad_problem_is_one_sentence(
         (["--selector", "best"], "selector: input should be"),
         (["--sandbox", "docker"], "no sandbox is called 'docker'"),
         (["--timeout", "0"], "--timeout: input should be greater than 0, got 0"),
+        (["--request-timeout", "0"], "a request's timeout must be a number of seconds above 0, got 0"),
+        (["--request-timeout", "nan"], "a request's timeout must be a number of seconds above 0, got nan"),
         (["--require-isolation", "full"], "--require-isolation must be any or strong"),
         (["--output", "/nowhere/x.py"], "cannot write /nowhere/x.py"),
         (["--trace", "/nowhere/x.jsonl"], "cannot write the trace /nowhere/x.jsonl"),
@@ -167,6 +169,18 @@ def test_a_dead_server_is_an_infrastructure_failure(
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert "http://127.0.0.1:9/v1 failed" in err
+
+
+def test_a_slow_server_is_waited_for_as_long_as_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], problem: Path
+) -> None:
+    with serve([fenced(GOOD)], delay_s=60) as server:
+        options = ["--model", f"vllm:m@{server.url}", "--request-timeout", "0.2"]
+        assert mucode(monkeypatch, "solve", problem, *options) == INFRASTRUCTURE
+        assert len(server.requests) == 3
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "raise the timeout" in err
 
 
 def test_a_server_that_returns_fewer_than_n_is_an_infrastructure_failure(

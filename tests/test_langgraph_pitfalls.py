@@ -148,7 +148,8 @@ def test_a_low_recursion_limit_of_the_parent_returns_the_best_so_far(approve: bo
     graph = StateGraph(State)
     graph.add_node("solve", solver(BAD, n=1, max_turns=100, approve=approve))
     graph.add_edge(START, "solve")
-    solution = graph.compile().invoke({"problem": PROBLEM}, {"recursion_limit": 12})["solution"]
+    config: Any = {"recursion_limit": 12, "configurable": {"thread_id": "1"}}
+    solution = graph.compile(checkpointer=InMemorySaver()).invoke({"problem": PROBLEM}, config)["solution"]
     assert (solution["stop_reason"], solution["best"]["code"]) == ("recursion_limit", BAD)
 
 

@@ -21,7 +21,7 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import Command
 from processes import descendants
 
-from mucode_agent import LocalSandbox, MemoryTrace, create_solver, read_trace
+from mucode_agent import LocalSandbox, MemoryTrace, ProblemError, add_solver, create_solver, read_trace
 from mucode_agent.traces import CandidateRow, DecisionRow
 
 GOOD, BAD = "def f(x):\n    return x + 1", "def f(x):\n    return x"
@@ -186,6 +186,40 @@ def test_approval_works_inside_a_parent_that_has_the_saver() -> None:
     parent = graph.compile(checkpointer=InMemorySaver())
     assert "__interrupt__" in parent.invoke({"problem": PROBLEM}, THREAD)
     assert parent.invoke(Command(resume=True), THREAD)["solution"]["turns"] == 2
+
+
+def test_approval_works_in_a_node_that_calls_the_solver_under_a_parents_saver() -> None:
+    class State(TypedDict, total=False):
+        task: dict[str, Any]
+        result: dict[str, Any]
+
+    graph = StateGraph(State)
+    add_solver(graph, solver(GOOD, n=1, approve=True), problem="task", solution="result")
+    graph.add_edge(START, "solve")
+    parent = graph.compile(checkpointer=InMemorySaver())
+    assert "__interrupt__" in parent.invoke({"task": PROBLEM}, THREAD)
+    assert parent.invoke(Command(resume=True), THREAD)["result"]["solved"]
+
+
+@pytest.mark.parametrize("embedded", [False, True])
+@pytest.mark.parametrize("config", [None, THREAD])
+def test_approval_without_a_checkpointer_is_refused_before_anything_is_drawn(embedded: bool, config: Any) -> None:
+    class State(TypedDict, total=False):
+        problem: dict[str, Any]
+        solution: dict[str, Any]
+
+    model = ScriptedModel(replies=[fenced(GOOD)])
+    graph: Any = create_solver(model, sandbox=RuleSandbox(lambda _: True), n=1, approve=True)
+    if embedded:
+        parent = StateGraph(State)
+        parent.add_node("solve", graph)
+        parent.add_edge(START, "solve")
+        graph = parent.compile()
+    with pytest.raises(ProblemError, match="without a checkpointer nothing could resume"):
+        graph.invoke({"problem": PROBLEM}, config)
+    with pytest.raises(ProblemError, match="without a checkpointer nothing could resume"):
+        asyncio.run(graph.ainvoke({"problem": PROBLEM}, config))
+    assert model.seen == []
 
 
 def test_nothing_that_fails_is_ever_shown_to_the_person() -> None:

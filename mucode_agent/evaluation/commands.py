@@ -58,6 +58,9 @@ def run(
     limit: Limit = None,
     concurrency: Annotated[int, typer.Option(help="Problems in flight.")] = 16,
     patience: Annotated[float, typer.Option(help="Seconds that a failing server is waited for.")] = 60.0,
+    request_timeout: Annotated[
+        float | None, typer.Option(help="Seconds for one request to a model server; default: 600 for a URL.")
+    ] = None,
     sandbox: Place = "local",
 ) -> None:
     """Run a benchmark, or go on with a run; print the tables, write results.json and report.html."""
@@ -74,7 +77,7 @@ def run(
     asked = load_benchmark(benchmark, split=split, testless=testless, limit=limit)  # type: ignore[arg-type]
     directory = output or Path("runs") / _slug(f"{asked.name}-{split}-{model}-seed{seed}")
     console.print(f"{asked.name}: {len(asked.problems)} problems, {directory}", markup=False, soft_wrap=True)
-    generator = load_model(model, temperature=temperature, max_tokens=max_tokens)
+    generator = load_model(model, temperature=temperature, max_tokens=max_tokens, timeout=request_timeout)
     with (
         contextlib.closing(load_sandbox(sandbox)) as place,
         _reported_if_cut_short(directory, console),

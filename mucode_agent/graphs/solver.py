@@ -12,7 +12,7 @@ import functools
 import hashlib
 import threading
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Annotated, Any, TypedDict
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -26,10 +26,12 @@ from langgraph.types import Checkpointer, interrupt
 from pydantic import Field, ValidationError
 
 from mucode_agent.graphs.clustering import agreement, behaviour, calls_in, probe, untested
+from mucode_agent.graphs.drafting import adraft, draft
 from mucode_agent.graphs.selection import Approval, Selector, best_over_turns, decide, normal_form, select
 from mucode_agent.models import asample, load_model, sample
 from mucode_agent.problems import read_problem
 from mucode_agent.prompts import ask_for_inputs, extract_code, prompt_digest, render
+from mucode_agent.tools.langchain import create_run_python
 from mucode_agent.tools.sandbox import arun, load_sandbox, run
 from mucode_agent.traces import CandidateRow, DecisionRow, NullTrace, ProblemRow, TraceSink, run_id
 from mucode_agent.types import (
@@ -56,6 +58,9 @@ from mucode_agent.verifiers import NoVerifier
 Generator = BaseChatModel | Runnable[LanguageModelInput, AIMessage]
 
 Solver = CompiledStateGraph["SolverState", None, "SolverInput", "SolverOutput"]
+
+_SAVER = "__pregel_checkpointer"
+"""LangGraph's key for the checkpointer of this run, a parent's included; None where there is none."""
 
 STEPS_PER_WAVE = 4
 """Supersteps from `generate` to `select`; `approve` is one more."""
@@ -112,6 +117,9 @@ class Settings(Record):
     budget: Budget = Budget()
     approve: bool = False
     """Whether a person is asked, by LangGraph's `interrupt`, before an answer is accepted. Needs a checkpointer."""
+    tools_per_candidate: Annotated[int, Field(ge=0, le=64)] = 0
+    """Calls of `run_python` that the generator may make while it writes one candidate, in the same sandbox and without
+    any test; needs a model that can call tools. Each call is another request."""
     probes: Annotated[int, Field(ge=0, le=64)] = 8
     """Inputs on which candidates are compared where there are no public tests: taken from the prompt, and asked of the
     model where the prompt has fewer. 0 compares nothing."""
@@ -129,6 +137,7 @@ def create_solver(
     sandbox: str | Sandbox = "local",
     verifier: Verifier | None = None,
     trace: TraceSink | None = None,
+    request_timeout: float | None = None,
     checkpointer: Checkpointer = None,
     name: str = "mucode",
     **settings: Any,
@@ -140,16 +149,20 @@ def create_solver(
         sandbox: Where candidates run: `local`, `e2b`, or any `Sandbox`.
         verifier: R(x, y); None scores all candidates equally.
         trace: Where every candidate and decision is recorded.
+        request_timeout: Seconds for one request to the server that a model string names; None is 600 for a URL, else
+            the provider's own.
         checkpointer: As for `StateGraph.compile`.
         name: Of the compiled graph.
-        settings: The fields of `Settings`: n, max_turns, wave, selector, accept_threshold, budget, approve, probes,
-            temperature, max_tokens, seed.
+        settings: The fields of `Settings`: n, max_turns, wave, selector, accept_threshold, budget, approve,
+            tools_per_candidate, probes, temperature, max_tokens, seed.
 
     Raises:
         ProblemError: A setting is unknown or out of its range. When run: the problem or the model cannot be used.
         InfrastructureError: When run: the model, sandbox or verifier failed.
     """
-    graph = build_solver(model, sandbox=sandbox, verifier=verifier, trace=trace, **settings)
+    graph = build_solver(
+        model, sandbox=sandbox, verifier=verifier, trace=trace, request_timeout=request_timeout, **settings
+    )
     return graph.compile(checkpointer=checkpointer, name=name)
 
 
@@ -159,10 +172,12 @@ def build_solver(
     sandbox: str | Sandbox = "local",
     verifier: Verifier | None = None,
     trace: TraceSink | None = None,
+    request_timeout: float | None = None,
     **settings: Any,
 ) -> StateGraph[SolverState, None, SolverInput, SolverOutput]:
     """The uncompiled graph of `create_solver`, for callers that compile it their own way."""
-    nodes = _Nodes(model, sandbox, verifier or NoVerifier(), trace or NullTrace(), _settings(settings))
+    load = functools.partial(load_model, timeout=request_timeout)
+    nodes = _Nodes(model, sandbox, verifier or NoVerifier(), trace or NullTrace(), _settings(settings), load)
     graph = StateGraph(SolverState, input_schema=SolverInput, output_schema=SolverOutput)
     graph.add_node("prepare", nodes.prepare)
     graph.add_node("generate", RunnableLambda(nodes.generate, nodes.agenerate, name="generate"))
@@ -214,8 +229,9 @@ class _Nodes:
         verifier: Verifier,
         trace: TraceSink,
         settings: Settings,
+        load: Callable[[str], Generator],
     ) -> None:
-        self._model_spec, self._sandbox_spec = model, sandbox
+        self._model_spec, self._sandbox_spec, self._load = model, sandbox, load
         self._loaded_model: Generator | None = None
         self._loaded_sandbox: Sandbox | None = None
         self._verifier, self._trace, self.settings = verifier, trace, settings
@@ -227,7 +243,7 @@ class _Nodes:
         with self._lock:
             if self._loaded_model is None:
                 spec = self._model_spec
-                self._loaded_model = load_model(spec) if isinstance(spec, str) else spec
+                self._loaded_model = self._load(spec) if isinstance(spec, str) else spec
             return self._loaded_model
 
     def _sandbox(self) -> Sandbox:
@@ -245,7 +261,12 @@ class _Nodes:
 
     # --- prepare: a clean state, whatever the thread held before ---
 
-    def prepare(self, state: SolverState) -> dict[str, Any]:
+    def prepare(self, state: SolverState, config: RunnableConfig) -> dict[str, Any]:
+        if self.settings.approve and config.get("configurable", {}).get(_SAVER, self) is None:
+            raise ProblemError(
+                "approve=True waits for a person, and without a checkpointer nothing could resume the solve; "
+                "give checkpointer= to create_solver, or one to the graph that it is embedded in"
+            )
         given = state.get("problem")
         if not given:
             raise ProblemError("the solver's input has no key 'problem'; give {'problem': {…}}")
@@ -316,13 +337,15 @@ class _Nodes:
     def generate(self, state: SolverState, config: RunnableConfig) -> dict[str, Any]:
         started = time.monotonic()
         messages, options = self._request(state)
-        return self._generated(state, sample(self._model(), messages, config=config, **options), started)
+        draw = draft if "tool" in options else sample
+        return self._generated(state, draw(self._model(), messages, config=config, **options), started)
 
     async def agenerate(self, state: SolverState, config: RunnableConfig) -> dict[str, Any]:
         started = time.monotonic()
         messages, options = self._request(state)
         model = await asyncio.to_thread(self._model)
-        return self._generated(state, await asample(model, messages, config=config, **options), started)
+        draw = adraft if "tool" in options else asample
+        return self._generated(state, await draw(model, messages, config=config, **options), started)
 
     def _request(self, state: SolverState) -> tuple[list[BaseMessage], dict[str, Any]]:
         problem, turns, settings = _problem(state), _turns(state), self.settings
@@ -331,12 +354,16 @@ class _Nodes:
         if (most := settings.budget.candidates) is not None:
             n = min(n, most - _usage(state).candidates)
         _emit("turn_started" if not drawn else "wave_started", turn=number, candidates=n)
-        return render(problem, turns), {
+        options: dict[str, Any] = {
             "n": n,
             "seed": _seed(problem, settings.seed, number) + drawn,
             "temperature": settings.temperature,
             "max_tokens": settings.max_tokens,
         }
+        if settings.tools_per_candidate:
+            tool = create_run_python(self._sandbox(), limits=problem.limits)
+            options |= {"tool": tool, "calls": settings.tools_per_candidate}
+        return render(problem, turns), options
 
     def _generated(self, state: SolverState, samples: Sequence[Sample], started: float) -> dict[str, Any]:
         usage = _usage(state).plus(seconds=time.monotonic() - started, samples=samples)

@@ -1,5 +1,6 @@
 """Model strings: which chat model a name on the command line means."""
 
+import math
 import os
 import re
 from typing import Any
@@ -35,12 +36,15 @@ def load_model(
         top_p: Mass of the likeliest tokens that are drawn from, in (0, 1].
         max_tokens: Most tokens of one completion.
         api_key: For a server; else `MUCODE_API_KEY` for a URL, and the provider's own variable for `provider:model`.
-        timeout: Seconds for one request to a server; 600 for a URL unless given, else the provider's own.
+        timeout: Seconds that one request to a server may take; 600 for a URL unless given, else the provider's own. A
+            request that fails is tried twice more.
 
     Raises:
         ProblemError: The string means no model, or what it needs is not installed.
         InfrastructureError: A URL had to be asked for its model and did not answer.
     """
+    if timeout is not None and not 0 < timeout < math.inf:
+        raise ProblemError(f"a request's timeout must be a number of seconds above 0, got {timeout:g}")
     options: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
     options = {name: value for name, value in options.items() if value is not None}
     kind, _, rest = spec.strip().partition(":")
@@ -107,7 +111,7 @@ def _served(
             model=name,
             base_url=url,
             api_key=SecretStr(key),
-            timeout=timeout or 600,
+            timeout=600 if timeout is None else timeout,
             native_n=vllm,
             use_responses_api=False,
             **options,

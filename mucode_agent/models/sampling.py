@@ -19,6 +19,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, ensure_config
 from langchain_core.runnables.config import get_config_list, get_executor_for_config, merge_configs
 from langchain_core.runnables.configurable import DynamicRunnable
+from langchain_core.tools import BaseTool
 from langgraph.constants import TAG_NOSTREAM
 from langgraph.errors import GraphBubbleUp
 
@@ -56,14 +57,7 @@ def sample(
         InfrastructureError: The model or its server failed, or gave fewer than n.
         ProblemError: n is below 1, the prompt does not fit the model's context, or the answer is no AIMessage.
     """
-    draw = _Draw(model, messages, n, seed, {"temperature": temperature, "max_tokens": max_tokens}, config)
-    while True:
-        try:
-            return draw.from_result(draw.at_once()) if draw.native else draw.from_messages(draw.each())
-        except (GraphBubbleUp, MucodeError):
-            raise
-        except Exception as error:  # noqa: BLE001 - every provider has its own classes; each is raised as ours
-            draw.give_way(error)
+    return _Draw(model, messages, n, seed, {"temperature": temperature, "max_tokens": max_tokens}, config).samples()
 
 
 async def asample(
@@ -78,13 +72,42 @@ async def asample(
 ) -> list[Sample]:
     """`sample`, for an event loop. Cancelling it cancels the requests, or stops the model in this process."""
     draw = _Draw(model, messages, n, seed, {"temperature": temperature, "max_tokens": max_tokens}, config)
-    while True:
-        try:
-            return draw.from_result(await draw.aat_once()) if draw.native else draw.from_messages(await draw.aeach())
-        except (GraphBubbleUp, MucodeError):
-            raise
-        except Exception as error:  # noqa: BLE001
-            draw.give_way(error)
+    return await draw.asamples()
+
+
+def ask(
+    model: Runnable[LanguageModelInput, AIMessage],
+    messages: Sequence[BaseMessage],
+    *,
+    tools: Sequence[BaseTool],
+    seed: int,
+    temperature: float | None = None,
+    max_tokens: int | None = None,
+    config: RunnableConfig | None = None,
+) -> tuple[Sample, AIMessage]:
+    """One completion by a model that may call the tools, with the message that holds its calls; else as `sample`.
+
+    Raises ProblemError where the model cannot be given tools.
+    """
+    draw = _Draw(model, messages, 1, seed, {"temperature": temperature, "max_tokens": max_tokens}, config, tools)
+    [one] = draw.samples()
+    return one, draw.answers[0]
+
+
+async def aask(
+    model: Runnable[LanguageModelInput, AIMessage],
+    messages: Sequence[BaseMessage],
+    *,
+    tools: Sequence[BaseTool],
+    seed: int,
+    temperature: float | None = None,
+    max_tokens: int | None = None,
+    config: RunnableConfig | None = None,
+) -> tuple[Sample, AIMessage]:
+    """`ask`, for an event loop."""
+    draw = _Draw(model, messages, 1, seed, {"temperature": temperature, "max_tokens": max_tokens}, config, tools)
+    [one] = await draw.asamples()
+    return one, draw.answers[0]
 
 
 class _Draw:
@@ -98,11 +121,16 @@ class _Draw:
         seed: int,
         settings: Mapping[str, Any],
         config: RunnableConfig | None,
+        tools: Sequence[BaseTool] = (),
     ) -> None:
         if n < 1:
             raise ProblemError(f"n must be at least 1, got {n}")
         self.n, self.seed, self.messages = n, seed, list(messages)
+        self.answers: list[AIMessage] = []
         self.model, bound, self.config = _unwrapped(model, ensure_config(config))
+        if tools:
+            self.model, given, self.config = _unwrapped(_with_tools(self.model, tools), self.config)
+            bound |= given
         # Tokens of internal candidates must not flood the message stream of a host graph.
         self.config = merge_configs(self.config, {"tags": [TAG_NOSTREAM]})
         self.name = _name(self.model)
@@ -116,6 +144,26 @@ class _Draw:
         if self.is_chat and (getattr(self.model, "cache", None) or get_llm_cache() is not None):
             self.model = self.model.model_copy(update={"cache": False})
         self._given_way: set[str] = set()
+
+    def samples(self) -> list[Sample]:
+        while True:
+            try:
+                return self.from_result(self.at_once()) if self.native else self.from_messages(self.each())
+            except (GraphBubbleUp, MucodeError):
+                raise
+            except Exception as error:  # noqa: BLE001 - every provider has its own classes; each is raised as ours
+                self.give_way(error)
+
+    async def asamples(self) -> list[Sample]:
+        while True:
+            try:
+                if self.native:
+                    return self.from_result(await self.aat_once())
+                return self.from_messages(await self.aeach())
+            except (GraphBubbleUp, MucodeError):
+                raise
+            except Exception as error:  # noqa: BLE001
+                self.give_way(error)
 
     def at_once(self) -> LLMResult:
         result: LLMResult = self.model.generate([self.messages], **self._at_once_arguments())
@@ -183,6 +231,7 @@ class _Draw:
 
     def from_messages(self, messages: Sequence[BaseMessage]) -> list[Sample]:
         samples = [_sample(message, self.seed + i, self.name) for i, message in enumerate(messages)]
+        self.answers = [message for message in messages if isinstance(message, AIMessage)]
         _refused.update((self.name, option) for option in self._given_way)
         return samples
 
@@ -221,6 +270,15 @@ def _unwrapped(model: Any, config: RunnableConfig) -> tuple[Any, dict[str, Any],
         config = merge_configs(config, *(factory(config) for factory in model.config_factories))
         model = model.bound
     return model, bound, config
+
+
+def _with_tools(model: Any, tools: Sequence[BaseTool]) -> Any:
+    try:
+        return model.bind_tools(tools)
+    except (AttributeError, NotImplementedError) as error:
+        raise ProblemError(
+            f"model {_name(model)} cannot call tools: leave tools_per_candidate at 0, or take a chat model that can"
+        ) from error
 
 
 def _fitted(model: BaseChatModel, options: dict[str, Any]) -> tuple[BaseChatModel, dict[str, Any]]:
@@ -289,6 +347,8 @@ def _usage_once(samples: Sequence[Sample], total: Mapping[str, Any]) -> list[Sam
 
 
 def _remedy(error: Exception, status: int | None) -> str:
+    if status == 400 and "tool" in str(error):
+        return "start its server with tool calls (vLLM: --enable-auto-tool-choice --tool-call-parser), or use no tools"
     match status:
         case 401 | 403:
             return "give its key, in MUCODE_API_KEY or the provider's own variable"

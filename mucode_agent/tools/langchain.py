@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Annotated, Any, Literal
 
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from mucode_agent.prompts import outcome
 from mucode_agent.tools.sandbox import run
@@ -144,8 +144,17 @@ def _tool(
         coroutine=coroutine,
         response_format="content_and_artifact",
         handle_tool_error=True,
-        handle_validation_error=True,
+        handle_validation_error=_misused,
     )
+
+
+def _misused(error: object) -> str:
+    """What a model must mend in its call."""
+    if not isinstance(error, ValidationError):
+        return f"The arguments cannot be used: {error}"
+    faults = error.errors(include_url=False, include_input=False)
+    told = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].lower()}" for fault in faults)
+    return f"The arguments cannot be used: {'; '.join(told)}."
 
 
 async def _submitted(sandbox: Sandbox, job: Job) -> ExecutionReport:

@@ -1,0 +1,128 @@
+"""Candidates of a generator that may run code while it writes: the tool loop inside the generate node.
+
+Each candidate is a conversation of its own, which ends with the first answer that calls no tool. Only that answer is
+kept; what led to it is counted, and forgotten.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import get_executor_for_config
+from langchain_core.tools import BaseTool
+
+from mucode_agent.models import aask, ask
+from mucode_agent.types import Sample
+
+LAST = "No calls are left: answer with the code now."
+
+
+def draft(
+    model: Runnable[LanguageModelInput, AIMessage],
+    messages: Sequence[BaseMessage],
+    *,
+    tool: BaseTool,
+    calls: int,
+    n: int,
+    seed: int,
+    config: RunnableConfig,
+    **options: Any,
+) -> list[Sample]:
+    """Exactly n answers to the messages, each after at most `calls` calls of the tool; all requests of answer i have
+    the seed `seed + i`.
+
+    A sample's tokens are those of all its requests, its text and log-probability those of the answer. A model that
+    still calls when none are left has answered with the text beside its call. Raises as `sample` does, and ProblemError
+    where the model cannot call tools.
+    """
+
+    def one(index: int) -> Sample:
+        conversation = _Conversation(messages, tool, calls)
+        while True:
+            drawn = ask(model, conversation.messages, tools=[tool], seed=seed + index, config=config, **options)
+            for call in (asked := conversation.asked(*drawn)):
+                conversation.hear(conversation.refusal(call) or tool.invoke(call, config))
+            if not asked:
+                return conversation.answer()
+
+    with get_executor_for_config(config) as executor:
+        return list(executor.map(one, range(n)))
+
+
+async def adraft(
+    model: Runnable[LanguageModelInput, AIMessage],
+    messages: Sequence[BaseMessage],
+    *,
+    tool: BaseTool,
+    calls: int,
+    n: int,
+    seed: int,
+    config: RunnableConfig,
+    **options: Any,
+) -> list[Sample]:
+    """`draft`, for an event loop. Cancelling it cancels the requests and kills the programs."""
+    gate = asyncio.Semaphore(config.get("max_concurrency") or n)
+
+    async def one(index: int) -> Sample:
+        conversation = _Conversation(messages, tool, calls)
+        async with gate:
+            while True:
+                request = conversation.messages
+                drawn = await aask(model, request, tools=[tool], seed=seed + index, config=config, **options)
+                for call in (asked := conversation.asked(*drawn)):
+                    conversation.hear(conversation.refusal(call) or await tool.ainvoke(call, config))
+                if not asked:
+                    return conversation.answer()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(index)) for index in range(n)]
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None  # as `draft` has it: one answer's failure is the failure
+    return [task.result() for task in tasks]
+
+
+class _Conversation:
+    """What was said for one candidate, and how many calls are left."""
+
+    def __init__(self, messages: Sequence[BaseMessage], tool: BaseTool, calls: int) -> None:
+        self.messages, self._tool, self._most, self._left = list(messages), tool, calls, calls
+        self._drawn: list[Sample] = []
+
+    def asked(self, sample: Sample, message: AIMessage) -> list[dict[str, Any]]:
+        """The calls in a message, every one of which must be heard; none where the message is the answer."""
+        self._drawn.append(sample)
+        calls = [*message.tool_calls, *message.invalid_tool_calls] if self._left else []
+        if calls:
+            self.messages.append(message)
+        return [{**call, "id": call["id"] or "", "type": "tool_call"} for call in calls]
+
+    def refusal(self, call: dict[str, Any]) -> ToolMessage | None:
+        """The answer to a call that cannot be run."""
+        if not self._left:
+            words = LAST
+        elif call["name"] != self._tool.name:
+            words = f"There is no tool {call['name']}; call {self._tool.name}."
+        elif not isinstance(call["args"], dict):
+            words = f"The arguments are no JSON object: {str(call['args'])[:200]}"
+        else:
+            return None
+        return ToolMessage(words, tool_call_id=call["id"], status="error")
+
+    def hear(self, result: ToolMessage) -> None:
+        if self._left == 1:
+            result = result.model_copy(update={"content": f"{result.text}\n\n{LAST}"})
+        self._left = max(0, self._left - 1)
+        self.messages.append(result)
+
+    def answer(self) -> Sample:
+        return self._drawn[-1].model_copy(
+            update={
+                "prompt_tokens": sum(sample.prompt_tokens for sample in self._drawn),
+                "completion_tokens": sum(sample.completion_tokens for sample in self._drawn),
+                "tool_calls": self._most - self._left,
+            }
+        )
