@@ -19,10 +19,11 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from mucode_agent.evaluation.commands import Threshold, Trust, VerifierSpec
 from mucode_agent.evaluation.commands import app as evaluate
 from mucode_agent.evaluation.execute import execute
 from mucode_agent.prompts import outcome
-from mucode_agent.training.commands import rollout
+from mucode_agent.training.commands import rollout, train
 from mucode_agent.types import (
     ExecutionReport,
     InfrastructureError,
@@ -84,7 +85,12 @@ def solve(
     wave: Annotated[
         int | None, typer.Option(help="Candidates drawn before the tests are asked; default: all n.")
     ] = None,
-    selector: Annotated[str, typer.Option(help="tests+verifier · tests · verifier · random")] = "tests+verifier",
+    selector: Annotated[
+        str, typer.Option(help="tests+verifier · tests · verifier · random · fusion")
+    ] = "tests+verifier",
+    verifier: VerifierSpec = "none",
+    accept_threshold: Threshold = None,
+    trust_calibration: Trust = False,
     temperature: Annotated[float, typer.Option(help="Of sampling; 0 is greedy.")] = 0.7,
     max_tokens: Annotated[int, typer.Option(help="Of one completion.")] = 1024,
     seed: Annotated[int, typer.Option(help="Same seed, same candidates.")] = 0,
@@ -124,6 +130,9 @@ def solve(
             max_turns=turns,
             wave=wave,
             selector=selector,
+            verifier=verifier,
+            accept_threshold=accept_threshold,
+            trust_calibration=trust_calibration,
             temperature=temperature,
             max_tokens=max_tokens,
             seed=seed,
@@ -149,6 +158,7 @@ def solve(
 
 app.command()(execute)
 app.command()(rollout)
+app.add_typer(train, name="train")
 
 
 @app.command()

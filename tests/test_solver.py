@@ -31,6 +31,10 @@ from mucode_agent.graphs.solver import Settings
 from mucode_agent.tools.local import LocalSandbox
 from mucode_agent.traces import CandidateRow, DecisionRow, ProblemRow, read_trace
 from mucode_agent.types import CodeTest, ExecutionReport, Job, Score, StopReason
+from mucode_agent.verifiers.calibration import Platt
+from mucode_agent.verifiers.card import VerifierCard
+from mucode_agent.verifiers.fusion import Fusion
+from mucode_agent.verifiers.text import text_digest
 
 GOOD, BAD, WORSE = "def f(x):\n    return x + 1", "def f(x):\n    return x", "def f(x):\n    return 0"
 SECRET = "41414141"
@@ -78,15 +82,64 @@ def test_the_answer_is_the_best_over_all_turns() -> None:
     assert (solution.solved, solution.stop_reason, solution.best.turn) == (False, "max_turns", 1)
 
 
+class CardedVerifier(LengthVerifier):
+    """Calibrated, on programs of whom its card names."""
+
+    def __init__(self, *generators: str) -> None:
+        super().__init__(calibrated=True)
+        self.card = VerifierCard(
+            base="none",
+            text=text_digest(),
+            loss="bt",
+            seed=0,
+            training={},
+            data_sha256="0",
+            generators=generators,
+            calibration=Platt(mean=0.0, sigma=1.0),
+            fusion=Fusion(weights=(4.0, 0.0, 0.01, 0.0, 0.0), bias=-2.0),
+        )
+
+
 @pytest.mark.parametrize("selector", SELECTORS)
 def test_private_tests_never_reach_a_prompt_a_score_or_the_selection(selector: str) -> None:
-    trace, verifier = MemoryTrace(), LengthVerifier()
+    trace, verifier = MemoryTrace(), CardedVerifier()
     graph, model, sandbox = solver([BAD], n=2, selector=selector, verifier=verifier, trace=trace)
     events = list(graph.stream({"problem": PROBLEM.model_dump(mode="json")}, stream_mode=["custom", "updates"]))
     assert len(model.seen) == 6
     for place in (model.seen, sandbox.jobs, verifier.seen, events, trace.rows):
         assert place
         assert SECRET not in str(place)
+
+
+def test_early_acceptance_is_refused_on_a_calibration_made_for_another_generator() -> None:
+    verifier = CardedVerifier("someone-else")
+    graph, _, _ = solver([GOOD], n=1, verifier=verifier, accept_threshold=0.1)
+    with pytest.raises(ProblemError, match="calibrated on programs of someone-else, not of ScriptedModel"):
+        solve(graph)
+    graph, _, _ = solver([GOOD], n=1, verifier=verifier, accept_threshold=0.1, trust_calibration=True)
+    assert solve(graph).solved
+
+
+def test_a_foreign_calibration_is_a_warning_in_the_trace_and_the_own_one_is_none() -> None:
+    for generators, warned in (("someone-else", True), ("ScriptedModel", False)):
+        trace = MemoryTrace()
+        graph, _, _ = solver([GOOD], n=1, verifier=CardedVerifier(generators), trace=trace)
+        solve(graph)
+        assert ("warning" in trace.rows[0].settings) == warned
+
+
+def test_fusion_ranks_and_routes_by_one_probability_of_tests_and_verifier() -> None:
+    graph, _, _ = solver([BAD, GOOD], n=2, selector="fusion", verifier=CardedVerifier(), accept_threshold=0.85)
+    solution = solve(graph)
+    assert solution.solved
+    assert solution.best.code == GOOD
+    assert solution.best.score is not None
+    assert 0.85 <= solution.best.score.probability <= 0.95
+
+
+def test_fusion_without_a_fitted_verifier_is_refused_when_the_graph_is_built() -> None:
+    with pytest.raises(ProblemError, match="selector fusion needs a verifier that was calibrated"):
+        solver([GOOD], n=1, selector="fusion")
 
 
 def test_async_and_sync_give_the_same_trace() -> None:

@@ -33,6 +33,13 @@ BENCHMARKS = (
 Bench = Annotated[str, typer.Argument(metavar="BENCH", help=BENCHMARKS)]
 Split = Annotated[str, typer.Option(help="fixed: ours · paper: the authors' rules, faults included")]
 Limit = Annotated[int | None, typer.Option(help="Only the first problems.")]
+VerifierSpec = Annotated[
+    str, typer.Option(help="none · a directory that `train verifier` wrote · vllm:DIRECTORY@URL · a reward model's id")
+]
+Threshold = Annotated[float | None, typer.Option(help="P(correct) that an answer needs beside its public tests.")]
+Trust = Annotated[
+    bool, typer.Option("--trust-calibration", help="Though the verifier was calibrated on another generator.")
+]
 Place = Annotated[str, typer.Option(help="Where programs run: local · e2b")]
 
 
@@ -48,6 +55,9 @@ def run(
     temperature: Annotated[float, typer.Option(help="Of sampling.")] = 0.7,
     max_tokens: Annotated[int, typer.Option(help="Of one completion.")] = 1024,
     selector: Annotated[str, typer.Option(help=" · ".join(SELECTORS))] = "tests+verifier",
+    verifier: VerifierSpec = "none",
+    accept_threshold: Threshold = None,
+    trust_calibration: Trust = False,
     seed: Annotated[int, typer.Option(help="Same seed, same candidates.")] = 0,
     greedy: Annotated[bool, typer.Option(help="Also one candidate a turn at temperature 0.")] = True,
     independent: Annotated[
@@ -69,10 +79,15 @@ def run(
     from mucode_agent.evaluation.runner import run_benchmark
     from mucode_agent.models import load_model
     from mucode_agent.tools.sandbox import load_sandbox
+    from mucode_agent.verifiers import load_verifier
+    from mucode_agent.verifiers.card import foreign
 
     _at_least("concurrency", concurrency, 1)
     _at_least("patience", patience, 0)
     chosen = _selector(selector)
+    scorer = load_verifier(verifier)
+    if accept_threshold is not None and not trust_calibration and (doubt := foreign(scorer, model)) is not None:
+        raise ProblemError(f"{doubt}; calibrate on this one's programs, or give --trust-calibration")
     console = Console(stderr=True, highlight=False)
     asked = load_benchmark(benchmark, split=split, testless=testless, limit=limit)  # type: ignore[arg-type]
     directory = output or Path("runs") / _slug(f"{asked.name}-{split}-{model}-seed{seed}")
@@ -95,7 +110,9 @@ def run(
             temperature=temperature,
             greedy=greedy,
             independent=independent,
+            verifier=scorer,
             selector=chosen,
+            accept_threshold=accept_threshold,
             max_tokens=max_tokens,
             seed=seed,
             concurrency=concurrency,

@@ -241,6 +241,7 @@ def _solver(arm: Arm, identity: Identity, model: Any, sandbox: Sandbox, verifier
         temperature=arm.temperature,
         selector=identity.selector,
         accept_threshold=identity.accept_threshold,
+        trust_calibration=True,  # what it is worth on this generator is what a run measures
         max_tokens=identity.max_tokens,
         seed=identity.seed,
     )

@@ -9,8 +9,8 @@ from typing import Literal, get_args
 
 from mucode_agent.types import Action, Budget, Candidate, Decision, ProblemError, StopReason, Usage
 
-Selector = Literal["tests+verifier", "tests", "verifier", "random"]
-"""PT+LV, PT, LV and Random of the paper's table 3."""
+Selector = Literal["tests+verifier", "tests", "verifier", "random", "fusion"]
+"""PT+LV, PT, LV and Random of the paper's table 3; `fusion` is ours: one learned probability from all of these."""
 SELECTORS: tuple[Selector, ...] = get_args(Selector)
 Approval = Literal["unneeded", "pending", "given", "refused"]
 """A person's part in an acceptance."""
@@ -28,6 +28,8 @@ def rank_key(candidate: Candidate, selector: Selector) -> tuple[float, ...]:
     if selector == "random":
         return ()
     judged = float(bool(candidate.code) and report is not None and report.status != "infra")
+    if selector == "fusion":
+        return (judged, (candidate.score.probability or 0.0) if candidate.score else 0.0)
     tests = (float(report.passed), float(report.tests_passed)) if report else (0.0, 0.0)
     by_tests, by_score = (() if selector == "verifier" else tests), (() if selector == "tests" else (logit,))
     return (judged, *by_tests, *by_score, candidate.agreement or 0.0)

@@ -53,7 +53,9 @@ from mucode_agent.types import (
     Usage,
     Verifier,
 )
-from mucode_agent.verifiers import NoVerifier
+from mucode_agent.verifiers import NoVerifier, load_verifier
+from mucode_agent.verifiers.card import VerifierCard, foreign
+from mucode_agent.verifiers.fusion import Fusion
 
 Generator = BaseChatModel | Runnable[LanguageModelInput, AIMessage]
 
@@ -114,6 +116,8 @@ class Settings(Record):
     """How the best candidate is chosen; see `selection.rank_key`."""
     accept_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     """P(correct) that an answer needs beside its public tests; None asks the tests only."""
+    trust_calibration: bool = False
+    """Whether `accept_threshold` may rest on a verifier that was calibrated on another generator's programs."""
     budget: Budget = Budget()
     approve: bool = False
     """Whether a person is asked, by LangGraph's `interrupt`, before an answer is accepted. Needs a checkpointer."""
@@ -135,7 +139,7 @@ def create_solver(
     model: str | Generator,
     *,
     sandbox: str | Sandbox = "local",
-    verifier: Verifier | None = None,
+    verifier: str | Verifier | None = None,
     trace: TraceSink | None = None,
     request_timeout: float | None = None,
     checkpointer: Checkpointer = None,
@@ -147,14 +151,14 @@ def create_solver(
     Args:
         model: A model string (see `models.load_model`), a LangChain chat model, or a runnable that answers messages.
         sandbox: Where candidates run: `local`, `e2b`, or any `Sandbox`.
-        verifier: R(x, y); None scores all candidates equally.
+        verifier: R(x, y), or a string that names one (see `verifiers.load_verifier`); None scores all equally.
         trace: Where every candidate and decision is recorded.
         request_timeout: Seconds for one request to the server that a model string names; None is 600 for a URL, else
             the provider's own.
         checkpointer: As for `StateGraph.compile`.
         name: Of the compiled graph.
-        settings: The fields of `Settings`: n, max_turns, wave, selector, accept_threshold, budget, approve,
-            tools_per_candidate, probes, temperature, max_tokens, seed.
+        settings: The fields of `Settings`: n, max_turns, wave, selector, accept_threshold, trust_calibration, budget,
+            approve, tools_per_candidate, probes, temperature, max_tokens, seed.
 
     Raises:
         ProblemError: A setting is unknown or out of its range. When run: the problem or the model cannot be used.
@@ -170,14 +174,14 @@ def build_solver(
     model: str | Generator,
     *,
     sandbox: str | Sandbox = "local",
-    verifier: Verifier | None = None,
+    verifier: str | Verifier | None = None,
     trace: TraceSink | None = None,
     request_timeout: float | None = None,
     **settings: Any,
 ) -> StateGraph[SolverState, None, SolverInput, SolverOutput]:
     """The uncompiled graph of `create_solver`, for callers that compile it their own way."""
     load = functools.partial(load_model, timeout=request_timeout)
-    nodes = _Nodes(model, sandbox, verifier or NoVerifier(), trace or NullTrace(), _settings(settings), load)
+    nodes = _Nodes(model, sandbox, _verifier(verifier), trace or NullTrace(), _settings(settings), load)
     graph = StateGraph(SolverState, input_schema=SolverInput, output_schema=SolverOutput)
     graph.add_node("prepare", nodes.prepare)
     graph.add_node("generate", RunnableLambda(nodes.generate, nodes.agenerate, name="generate"))
@@ -201,6 +205,10 @@ def build_solver(
         onward["ask"] = "approve"
     graph.add_conditional_edges("select", _action, onward)
     return graph
+
+
+def _verifier(given: str | Verifier | None) -> Verifier:
+    return load_verifier(given) if isinstance(given, str) else given or NoVerifier()
 
 
 def _action(state: SolverState) -> str:
@@ -236,6 +244,13 @@ class _Nodes:
         self._loaded_sandbox: Sandbox | None = None
         self._verifier, self._trace, self.settings = verifier, trace, settings
         self._lock = threading.Lock()
+        card: VerifierCard | None = getattr(verifier, "card", None)
+        self._fusion = card.fusion if card and settings.selector == "fusion" else None
+        if settings.selector == "fusion" and self._fusion is None:
+            raise ProblemError(
+                f"selector fusion needs a verifier that was calibrated on held-out problems, and {verifier.name!r} was "
+                "not; give one that `train verifier --held-out` wrote"
+            )
 
     # Loaded at first use, so that building a graph costs nothing.
 
@@ -277,6 +292,11 @@ class _Nodes:
             "prompt": prompt_digest(),
             **self.settings.model_dump(mode="json"),
         }
+        if (doubt := foreign(self._verifier, self._model_spec)) is not None:
+            if self.settings.accept_threshold is not None and not self.settings.trust_calibration:
+                raise ProblemError(f"{doubt}; calibrate on this one's programs, or set trust_calibration")
+            settings["warning"] = doubt
+            _emit("warning", warning=doubt)
         run = run_id(problem, settings)
         self._trace.write([ProblemRow(run_id=run, problem=problem, settings=settings)])
         return {
@@ -452,13 +472,13 @@ class _Nodes:
 
     def select(self, state: SolverState) -> dict[str, Any]:
         settings, number = self.settings, len(state["turns"]) + 1
-        candidates = _candidates(state)
+        candidates = _candidates(state, self._fusion)
         chosen = select(candidates, settings.selector, seed=_seed(_problem(state), settings.seed, number))
         _emit("selected", turn=number, index=chosen)
         return self._decided(state, candidates, candidates[chosen], "pending" if settings.approve else "unneeded")
 
     def approve(self, state: SolverState) -> dict[str, Any]:
-        candidates = _candidates(state)
+        candidates = _candidates(state, self._fusion)
         best = candidates[state["decision"]["selected"]]
         question = {
             "question": "Accept this program?",
@@ -580,7 +600,13 @@ def _codes(state: SolverState) -> list[str]:
     return [_code(sample["text"], entry_point) for sample in state["samples"]]
 
 
-def _candidates(state: SolverState) -> list[Candidate]:
+def _candidates(state: SolverState, fusion: Fusion | None) -> list[Candidate]:
+    """The turn's candidates; with a fusion their P(correct) is its, from all that is known of them."""
+    candidates = _plain_candidates(state)
+    return candidates if fusion is None else [fusion.judged(candidate) for candidate in candidates]
+
+
+def _plain_candidates(state: SolverState) -> list[Candidate]:
     shares = agreement(state["behaviours"]) if state["probes"] else [None] * len(state["samples"])
     lists = zip(state["samples"], _codes(state), state["reports"], state["scores"], shares, strict=True)
     return [

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from langchain_core.messages import BaseMessage
 
-from mucode_agent.evaluation.store import Judgement, Solve, read_judgements, read_problems, read_solves
+from mucode_agent.evaluation.store import Judgement, Solve, read_config, read_judgements, read_problems, read_solves
 from mucode_agent.graphs.selection import normal_form
+from mucode_agent.models.identity import generator_identity
 from mucode_agent.prompts import render
-from mucode_agent.training.shards import holds_rollouts, read_shards
+from mucode_agent.training.shards import holds_rollouts, read_rollout_config, read_shards
 from mucode_agent.types import Candidate, Problem, ProblemError, Record, Turn
 
 
@@ -88,6 +89,19 @@ def attempts_of(problem: Problem, solves: Iterable[Solve], judgements: Iterable[
                     form=form,
                     correct=verdict.correct,
                 )
+
+
+def generators_of(paths: Iterable[Path]) -> list[str]:
+    """Whose programs the directories hold; see `models.identity`. Raises ProblemError."""
+    found: dict[str, None] = {}
+    for path in paths:
+        if holds_rollouts(path):
+            policy = read_rollout_config(path).identity.policy
+            name = generator_identity(policy.model).partition("@")[0]
+            found[f"{name}@{policy.weights[:12]}" if policy.weights else name] = None
+        else:
+            found[generator_identity(read_config(path).identity.model)] = None
+    return list(found)
 
 
 def data_sha256(data: Iterable[ProblemAttempts]) -> str:

@@ -8,7 +8,6 @@ generator is never idle; a problem's requests begin with the same messages, whic
 import asyncio
 import datetime
 import functools
-import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from mucode_agent.evaluation.runner import environment
 from mucode_agent.evaluation.store import Judgement, Solve, finished_solves
 from mucode_agent.graphs.selection import Selector
 from mucode_agent.graphs.solver import Solver, create_solver
+from mucode_agent.models.identity import weights_sha256
 from mucode_agent.prompts import prompt_digest
 from mucode_agent.traces import CandidateRow, NullTrace, TraceRow, TraceSink
 from mucode_agent.training.shards import (
@@ -238,12 +238,7 @@ def weights_digest(model: Any) -> str:
     named = getattr(model, "model", None)
     if not isinstance(named, str) or named == "smollm2" or not (path := Path(named).expanduser()).exists():
         return ""
-    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-    total = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as opened:
-            total.update(f"{file.name}\n{hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
-    return total.hexdigest()
+    return weights_sha256(path)
 
 
 def _solver(policy: Policy, k: int, model: Any, sandbox: Sandbox, verifier: Verifier, trace: TraceSink) -> Solver:

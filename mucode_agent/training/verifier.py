@@ -19,6 +19,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from mucode_agent.evaluation.metrics import pairwise_accuracy
 from mucode_agent.evaluation.store import write_whole
 from mucode_agent.models.checkpoints import best_device, of_the_hub, quiet
+from mucode_agent.models.embedded import smollm2_checkpoint
 from mucode_agent.training.calibrate import calibrated_card
 from mucode_agent.training.data import ProblemAttempts, data_sha256
 from mucode_agent.training.examples import GROUP, Group, Loss, groups, overlap
@@ -61,6 +62,27 @@ class Trained(Record):
     """None where the directory was finished before."""
     groups: int
     too_long: int
+
+    def __str__(self) -> str:
+        fitted, quality = self.fitted, self.card.quality
+        parts = [str(self.directory), "finished before"]
+        if fitted is not None:
+            loss = "no step" if fitted.loss is None else f"loss {fitted.loss:.4f}"
+            rate = fitted.tokens / fitted.seconds if fitted.seconds else 0.0
+            parts[1:] = [f"{self.groups} groups", f"{fitted.steps} steps", loss, f"{rate:.0f} tokens/s"]
+        if self.too_long:
+            parts.append(f"{self.too_long} programs left out: too long")
+        if quality is not None:
+            parts += [
+                f"{name} {value:.3f}"
+                for name, value in (
+                    ("pairs", quality.pairwise_accuracy),
+                    ("AUC", quality.auc),
+                    ("ECE", quality.expected_error),
+                )
+                if value is not None
+            ]
+        return " · ".join(parts)
 
 
 def train_verifier(
@@ -214,7 +236,7 @@ def _refuse_overlap(data: Sequence[ProblemAttempts], evaluation: Sequence[Proble
 def _base(base: str, settings: VerifierSettings) -> tuple[Any, Any]:
     """The classifier with a new head, seeded, and its tokenizer."""
     seed_everything(settings.seed)
-    path = Path(base).expanduser()
+    path = smollm2_checkpoint() if base == "smollm2" else Path(base).expanduser()
     try:
         with quiet():
             place = str(path) if path.exists() else of_the_hub(base)

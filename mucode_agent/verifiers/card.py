@@ -1,11 +1,13 @@
 """What a trained verifier is worth, and for what: the file that stands beside its weights."""
 
+import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from mucode_agent.types import ProblemError, Record
+from mucode_agent.models.identity import generator_identity, same_generator
+from mucode_agent.types import ProblemError, Record, Verifier
 from mucode_agent.verifiers.calibration import Platt
 from mucode_agent.verifiers.fusion import Fusion
 from mucode_agent.verifiers.text import text_digest
@@ -53,6 +55,25 @@ class VerifierCard(Record):
     calibration: Platt | None = None
     quality: Quality | None = None
     fusion: Fusion | None = None
+
+
+def verifier_name(model: str, card: VerifierCard | None) -> str:
+    """The directory's name with a digest of the card: a verifier trained anew is another one. Else the model's name."""
+    if card is None:
+        return model
+    digest = hashlib.sha256(card.model_dump_json().encode()).hexdigest()[:8]
+    return f"{Path(model).name}@{digest}"
+
+
+def foreign(verifier: Verifier, model: Any) -> str | None:
+    """Why the verifier's probabilities may not hold for `model`; None where they do, or where it gives none."""
+    card: VerifierCard | None = getattr(verifier, "card", None)
+    if card is None or card.calibration is None or not card.generators:
+        return None
+    ours = generator_identity(model)
+    if any(same_generator(ours, known) for known in card.generators):
+        return None
+    return f"the verifier {verifier.name!r} was calibrated on programs of {', '.join(card.generators)}, not of {ours}"
 
 
 def read_card(directory: Path) -> VerifierCard | None:

@@ -27,6 +27,13 @@ class Fusion(Record):
         features = features_of(candidate)
         return sigmoid(self.bias + math.fsum(w * x for w, x in zip(self.weights, features, strict=True)))
 
+    def judged(self, candidate: Candidate) -> Candidate:
+        """`candidate` with this probability in its score."""
+        if candidate.score is None:
+            return candidate
+        score = candidate.score.model_copy(update={"probability": self.probability(candidate)})
+        return candidate.model_copy(update={"score": score})
+
 
 def features_of(candidate: Candidate) -> tuple[float, ...]:
     report = candidate.report

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mucode_agent.types import Problem, ProblemError, Score
-from mucode_agent.verifiers.card import VerifierCard, read_card
+from mucode_agent.verifiers.card import VerifierCard, read_card, verifier_name
 
 if TYPE_CHECKING:
     from mucode_agent.verifiers.scoring import Scorer
@@ -27,7 +27,7 @@ class LocalVerifier:
 
     @property
     def name(self) -> str:
-        return self.model
+        return verifier_name(self.model, self.card)
 
     @property
     def scorer(self) -> "Scorer":

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from mucode_agent.types import InfrastructureError, Problem, ProblemError, Score
-from mucode_agent.verifiers.card import VerifierCard, read_card
+from mucode_agent.verifiers.card import VerifierCard, read_card, verifier_name
 from mucode_agent.verifiers.local import calibrated
 from mucode_agent.verifiers.text import verifier_text
 
@@ -30,7 +30,7 @@ class ServedVerifier:
 
     @property
     def name(self) -> str:
-        return f"vllm:{self.model}"
+        return verifier_name(self.model or self.url, self.card)
 
     def score(self, problem: Problem, codes: Sequence[str]) -> list[Score]:
         """Raises InfrastructureError where the server is dead, refuses or answers with something else."""

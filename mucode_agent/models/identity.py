@@ -1,0 +1,53 @@
+"""What a generator is known by: programs, calibrations and rollouts belong to one."""
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+_DIGITS = 12
+
+
+def generator_identity(model: Any) -> str:
+    """Name, and `@` with a digest of the weights where they lie on this machine.
+
+    `model` is a model string or a chat model. The address of a server is no part of the name: any that serves it may
+    draw. Of a path the last part is the name, so that a directory and a server of it agree.
+    """
+    if not isinstance(model, str):
+        model = str(getattr(model, "model_name", None) or getattr(model, "model", None) or type(model).__name__)
+    kind, _, rest = model.strip().partition(":")
+    if kind == "hf":
+        return _of(rest)
+    if kind in ("vllm", "openai") and "@" in rest:
+        return _of(rest.rpartition("@")[0])
+    return "smollm2" if model.strip() == "smollm2" else _of(model.strip())
+
+
+def same_generator(a: str, b: str) -> bool:
+    """Whether two identities name one generator. A digest counts where both have one."""
+    (name, _, digest), (other, _, others) = a.partition("@"), b.partition("@")
+    return name == other and (not digest or not others or digest == others)
+
+
+def weights_sha256(path: Path) -> str:
+    """SHA-256 of a checkpoint's files: a directory's own, or the file itself."""
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    return _sha256(tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+def _of(name: str) -> str:
+    path = Path(name).expanduser()
+    if not path.exists():
+        return Path(name).name or name
+    return f"{path.resolve().name}@{weights_sha256(path)[:_DIGITS]}"
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256(files: tuple[tuple[str, int, int], ...]) -> str:
+    """Sizes and times are there so that files which changed are read again."""
+    total = hashlib.sha256()
+    for name, _, _ in files:
+        with Path(name).open("rb") as opened:
+            total.update(f"{Path(name).name}\n{hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
