@@ -1,11 +1,12 @@
 """Accuracy against candidates drawn: a fixed N against the router, which stops drawing when it accepts.
 
-    python benchmarks/router_curve.py humaneval --model smollm2 --n 32 --limit 40 --pool pool.jsonl
+    python -m mucode_agent evaluate run humaneval --model smollm2 --n 32 --turns 1 --no-greedy --output runs/pool
+    python benchmarks/router_curve.py runs/pool --verifier DIRECTORY --threshold 0.5 --threshold 0.8
 
-First n candidates of one turn are drawn for every problem, run on the public tests and judged on the private ones; the
-pool keeps them, and the same command again goes on behind the last problem. Then both policies are replayed on random
-orders of each pool, with the solver's own `select` and `decide`: candidates of one prompt are exchangeable, so a replay
-is what the solver would have done. A router's wave is what it draws before it asks the tests again.
+The first-turn candidates of a run are replayed in random orders, with the solver's own `select` and `decide`:
+candidates of one prompt are exchangeable, so a replay is what the solver would have done. A router's wave is what it
+draws before it asks again. Without a threshold it asks the public tests only; with one, P(correct) too, and problems
+without public tests can then be accepted as well.
 """
 
 import argparse
@@ -13,16 +14,14 @@ import json
 import random
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from mucode_agent import Budget, Candidate, MemoryTrace, NoVerifier, create_solver, load_model
-from mucode_agent.evaluation.benchmarks import load_benchmark
+from mucode_agent import Budget, Candidate, NoVerifier
 from mucode_agent.graphs.selection import decide, select
-from mucode_agent.tools.sandbox import load_sandbox, run
-from mucode_agent.traces import CandidateRow
-from mucode_agent.types import Problem, Record, Sandbox, Usage, Verifier
+from mucode_agent.training.data import read_attempts
+from mucode_agent.types import Record, Usage, Verifier
+from mucode_agent.verifiers import load_verifier
 
 Outcome = tuple[bool, int]
 """Whether the answer is right, and how many candidates were drawn for it."""
@@ -43,18 +42,25 @@ class Pool(Record):
     drawn: tuple[Judged, ...]
 
 
-def drawn(problem: Problem, model: Any, n: int, sandbox: Sandbox, verifier: Verifier, settings: dict[str, Any]) -> Pool:
-    """One turn of n candidates, and what all tests say of each."""
-    trace = MemoryTrace()
-    solver = create_solver(
-        model, sandbox=sandbox, verifier=verifier, trace=trace, n=n, max_turns=1, probes=0, **settings
-    )
-    solver.invoke({"problem": problem.model_dump(mode="json")})
-    candidates = [row.candidate for row in trace.rows if isinstance(row, CandidateRow)]
-    codes = list(dict.fromkeys(candidate.code for candidate in candidates))
-    reports = dict(zip(codes, run(sandbox, [problem.judge_job(code) for code in codes]), strict=True))
-    judged = tuple(Judged(candidate=c, correct=reports[c.code].passed) for c in candidates)
-    return Pool(problem_id=problem.id, has_tests=bool(problem.public_tests), drawn=judged)
+def pools_of(run: Path, verifier: Verifier) -> list[Pool]:
+    """The independent first-turn candidates of a run, each once, scored by `verifier`."""
+    pools = []
+    for entry in read_attempts([run]):
+        drawn = {a.candidate.sample.seed: a for a in reversed(entry.attempts) if a.candidate.turn == 1}
+        if drawn:
+            codes = list(dict.fromkeys(attempt.candidate.code for attempt in drawn.values()))
+            scores = dict(zip(codes, verifier.score(entry.problem.public(), codes), strict=True))
+            judged = tuple(
+                Judged(
+                    candidate=drawn[seed].candidate.model_copy(
+                        update={"score": scores[drawn[seed].candidate.code], "agreement": None}
+                    ),
+                    correct=drawn[seed].correct,
+                )
+                for seed in sorted(drawn)
+            )
+            pools.append(Pool(problem_id=entry.problem.id, has_tests=bool(entry.problem.public_tests), drawn=judged))
+    return pools
 
 
 def fixed(order: Sequence[Judged], n: int) -> Outcome:
@@ -96,53 +102,36 @@ def replayed(pools: Sequence[Pool], policy: Callable[[Pool, Sequence[Judged]], O
     return {"accuracy": statistics.mean(accuracy), "error": error, "candidates": statistics.mean(cost)}
 
 
-def curve(pools: Sequence[Pool], orders: int, threshold: float | None) -> Iterator[tuple[str, dict[str, Any]]]:
+def curve(
+    pools: Sequence[Pool], orders: int, thresholds: Sequence[float | None]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     most = min(len(pool.drawn) for pool in pools)
-    sizes = [size for size in (1, 2, 4, 8, 16, 32, 64, 128, 256) if size <= most]
-    for size in sizes:
+    sizes = [size for size in (1, 2, 4, 8, 16, 32, 64, 128, 256) if size < most]
+    for size in [*sizes, most]:
         yield f"fixed N={size}", replayed(pools, lambda _, order, n=size: fixed(order, n), orders)
-    for size in sizes[:-1]:
-        yield (
-            f"router, waves of {size} up to {most}",
-            replayed(pools, lambda pool, order, wave=size: routed(pool, order[:most], wave, threshold), orders),
-        )
-
-
-def read(path: Path) -> list[Pool]:
-    if not path.exists():
-        return []
-    whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    path.write_text("".join(whole))  # a killed run may have left half a line
-    return [Pool.model_validate_json(line) for line in whole]
+    for threshold in thresholds:
+        asks = "tests" if threshold is None else f"tests and P(correct) ≥ {threshold:g}"
+        for size in sizes:
+            yield (
+                f"router by {asks}, waves of {size} up to {most}",
+                replayed(pools, lambda pool, order, w=size, t=threshold: routed(pool, order[:most], w, t), orders),
+            )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("benchmark", help="As for `evaluate run`: humaneval, mbpp:FILE, …")
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--pool", type=Path, required=True, help="Where candidates are kept, a JSONL file.")
-    parser.add_argument("--n", type=int, default=32, help="Candidates per problem.")
-    parser.add_argument("--limit", type=int, default=None, help="The first problems only.")
-    parser.add_argument("--temperature", type=float, default=0.7)
-    parser.add_argument("--max-tokens", type=int, default=512)
-    parser.add_argument("--threshold", type=float, default=None, help="accept_threshold of the router.")
+    parser.add_argument("run", type=Path, help="A directory of `evaluate run`.")
+    parser.add_argument("--verifier", default="none", help="As for `solve`.")
+    parser.add_argument("--threshold", type=float, action="append", default=[], help="accept_threshold of a router.")
     parser.add_argument("--orders", type=int, default=200, help="Random orders of each pool.")
     parser.add_argument("--json", action="store_true", help="One JSON object a line instead of a table.")
     arguments = parser.parse_args()
 
-    pools = read(arguments.pool)
-    done = {pool.problem_id for pool in pools}
-    model = load_model(arguments.model)
-    settings = {"temperature": arguments.temperature, "max_tokens": arguments.max_tokens}
-    with closing(load_sandbox()) as sandbox, arguments.pool.open("a") as file:
-        for problem in load_benchmark(arguments.benchmark, limit=arguments.limit).problems:
-            if problem.id not in done:
-                pools.append(drawn(problem, model, arguments.n, sandbox, NoVerifier(), settings))
-                file.write(pools[-1].model_dump_json() + "\n")
-                file.flush()
+    verifier = NoVerifier() if arguments.verifier == "none" else load_verifier(arguments.verifier)
+    pools = pools_of(arguments.run, verifier)
     if not arguments.json:
         print("| policy | accuracy | candidates drawn |\n|---|---|---|")
-    for name, figures in curve(pools, arguments.orders, arguments.threshold):
+    for name, figures in curve(pools, arguments.orders, [None, *arguments.threshold]):
         if arguments.json:
             print(json.dumps({"policy": name, "problems": len(pools), **figures}))
         else:

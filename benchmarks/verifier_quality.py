@@ -1,0 +1,168 @@
+"""What verifiers add on drawn candidates: pairwise accuracy, AUC and Best-of-k, beside simple baselines.
+
+    python benchmarks/verifier_quality.py runs/mbpp-validation runs/humaneval --verifier v/bt-0 --verifier v/bt-1 \
+        --verifier v/bce-0 --generator hf:DIRECTORY
+
+Each run is a directory of `evaluate run` or `rollout`; its first-turn candidates are scored once by every verifier.
+Verifiers whose names differ only in a number at the end are one row: seeds of one recipe, told as mean ± standard
+deviation over seeds. Intervals in brackets are over problems (Wilson), of the mean over seeds. `gain` is the paired
+bootstrap over problems of Best-of-k by the verifier against a random choice, and against the tests alone.
+"""
+
+import argparse
+import re
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from mucode_agent.evaluation.metrics import auc, best_of_k, compare, pairwise_accuracy, proportion
+from mucode_agent.graphs.selection import Selector, rank_key
+from mucode_agent.models.checkpoints import load_engine
+from mucode_agent.training.data import Attempt, ProblemAttempts, read_attempts, state
+from mucode_agent.types import Score
+from mucode_agent.verifiers import load_verifier
+
+Logits = list[list[float]]
+"""By problem, by first-turn candidate."""
+
+
+def first_turns(entry: ProblemAttempts, n: int) -> list[Attempt]:
+    """Independent samples of one state: equal seeds are one sample, whatever search drew it."""
+    drawn = {a.candidate.sample.seed: a for a in reversed(entry.attempts) if a.candidate.turn == 1}
+    return [drawn[seed] for seed in sorted(drawn)][:n]
+
+
+def by_verifier(spec: str, entries: Sequence[ProblemAttempts], pools: Sequence[list[Attempt]]) -> Logits:
+    verifier = load_verifier(spec)
+    logits = []
+    for entry, pool in zip(entries, pools, strict=True):
+        codes = list(dict.fromkeys(attempt.candidate.code for attempt in pool))
+        scores = dict(zip(codes, verifier.score(entry.problem.public(), codes), strict=True)) if codes else {}
+        logits.append([scores[attempt.candidate.code].logit for attempt in pool])
+    return logits
+
+
+def by_generator(spec: str, entries: Sequence[ProblemAttempts], pools: Sequence[list[Attempt]]) -> Logits:
+    """Mean log-probability of the reply's tokens under the generator."""
+    import torch
+
+    engine = load_engine(spec.removeprefix("hf:"))
+    roles = {"human": "user", "ai": "assistant"}
+    found = []
+    for entry, pool in zip(entries, pools, strict=True):
+        messages = [{"role": roles[m.type], "content": str(m.content)} for m in state(entry.problem, ())]
+        prompt = engine.encode(messages)
+        known: dict[str, float] = {}
+        for attempt in pool:
+            text = attempt.candidate.sample.text
+            if text not in known:
+                reply = engine.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+                ids = torch.cat([prompt, reply], dim=1)
+                with torch.inference_mode():
+                    logits = engine.model(input_ids=ids, logits_to_keep=reply.shape[1] + 1).logits[0, :-1].float()
+                chosen = logits.gather(1, reply[0].unsqueeze(1)).squeeze(1) - logits.logsumexp(-1)
+                known[text] = chosen.mean().item()
+        found.append([known[attempt.candidate.sample.text] for attempt in pool])
+    return found
+
+
+def curve(pools: Sequence[list[Attempt]], logits: Logits, selector: Selector, k: int) -> list[float]:
+    """P(right) of the best of k, by problem."""
+    outcomes = []
+    for pool, scores in zip(pools, logits, strict=True):
+        scored = [
+            a.candidate.model_copy(update={"score": Score(logit=score), "agreement": None})
+            for a, score in zip(pool, scores, strict=True)
+        ]
+        keys = [rank_key(candidate, selector) for candidate in scored]
+        outcomes.append(best_of_k(keys, [a.correct for a in pool], min(k, len(pool))) if pool else 0.0)
+    return outcomes
+
+
+def quality(pools: Sequence[list[Attempt]], logits: Logits) -> tuple[float, float]:
+    """Pairwise accuracy within problems and pooled AUC, over distinct programs."""
+    problems = []
+    for pool, scores in zip(pools, logits, strict=True):
+        distinct = {a.form: (score, a.correct) for a, score in zip(pool, scores, strict=True)}
+        problems.append(([s for s, _ in distinct.values()], [y for _, y in distinct.values()]))
+    within = pairwise_accuracy(problems)
+    pooled = auc([s for scores, _ in problems for s in scores], [y for _, labels in problems for y in labels])
+    assert within is not None
+    assert pooled is not None
+    return within.value, pooled
+
+
+def spread(values: Sequence[float]) -> str:
+    mean = f"{100 * statistics.mean(values):.1f}"
+    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
+
+
+def interval(by_problem: Sequence[float]) -> str:
+    found = proportion(list(by_problem))
+    return f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+def mean_over(seeds: Sequence[Sequence[float]]) -> list[float]:
+    return [statistics.mean(values) for values in zip(*seeds, strict=True)]
+
+
+def gain(a: Sequence[float], b: Sequence[float]) -> str:
+    found = compare(a, b)
+    return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--verifier", action="append", default=[], help="As for `solve`; may be repeated.")
+    parser.add_argument("--generator", default=None, help="hf:DIRECTORY, for its mean log-probability.")
+    parser.add_argument("--n", type=int, default=15, help="First-turn candidates of a problem, at most.")
+    parser.add_argument("--k", type=int, nargs="+", default=[1, 2, 5, 10, 15])
+    arguments = parser.parse_args()
+    for run in arguments.runs:
+        entries = [entry for entry in read_attempts([run]) if entry.attempts]
+        pools = [first_turns(entry, arguments.n) for entry in entries]
+        rules: dict[str, list[Logits]] = {"length": [[[float(len(a.candidate.code)) for a in p] for p in pools]]}
+        if arguments.generator:
+            rules["mean log-probability"] = [by_generator(arguments.generator, entries, pools)]
+        for spec in arguments.verifier:
+            name = re.sub(r"-?\d+$", "", Path(spec.partition("@")[0]).name)
+            rules.setdefault(name, []).append(by_verifier(spec, entries, pools))
+        report(run, pools, rules, [k for k in arguments.k if k <= max(map(len, pools))])
+
+
+def report(run: Path, pools: Sequence[list[Attempt]], rules: dict[str, list[Logits]], ks: Sequence[int]) -> None:
+    nothing = [[0.0] * len(pool) for pool in pools]
+    distinct = sum(len({a.form for a in pool}) for pool in pools)
+    both = sum(len({a.correct for a in pool}) == 2 for pool in pools)
+    print(
+        f"\n### {run.name}: {len(pools)} problems, {sum(map(len, pools))} candidates, {distinct} distinct, "
+        f"{both} problems with right and wrong ones\n"
+    )
+    print("| scored by | seeds | pairwise accuracy | AUC |\n|---|---|---|---|")
+    print("| chance | | 50.0 | 50.0 |")
+    for name, seeds in rules.items():
+        found = [quality(pools, logits) for logits in seeds]
+        print(f"| {name} | {len(seeds)} | {spread([a for a, _ in found])} | {spread([b for _, b in found])} |")
+    print(f"\n| Best of k by | {' | '.join(f'k={k}' for k in ks)} |\n|---|{'---|' * len(ks)}")
+    random, tests = (
+        {k: curve(pools, nothing, rule, k) for k in ks}
+        for rule in ("random", "tests")  # type: ignore[arg-type]
+    )
+    rows = [("random", random), ("tests", tests)]
+    for name, seeds in rules.items():
+        for rule in ("verifier", "tests+verifier"):
+            label = name if rule == "verifier" else f"tests, then {name}"
+            rows.append((label, {k: mean_over([curve(pools, s, rule, k) for s in seeds]) for k in ks}))
+    oracle = [[float(a.correct) for a in pool] for pool in pools]
+    rows.append(("oracle (bound)", {k: curve(pools, oracle, "verifier", k) for k in ks}))
+    for label, by_k in rows:
+        print(f"| {label} | {' | '.join(interval(by_k[k]) for k in ks)} |")
+    k = max(k for k in ks if k <= 5)
+    print(f"\n| at k={k} | gain over random | gain over tests |\n|---|---|---|")
+    for label, by_k in rows[2:-1]:
+        print(f"| {label} | {gain(random[k], by_k[k])} | {gain(tests[k], by_k[k])} |")
+
+
+if __name__ == "__main__":
+    main()
