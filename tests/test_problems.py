@@ -95,6 +95,40 @@ def test_examples_that_are_no_closed_call_with_a_literal_are_left_out(example: s
     assert docstring_tests(f'def f(x):\n    """Do.\n\n    {example}\n    """\n', "f") == []
 
 
+@pytest.mark.parametrize(
+    "test",
+    [
+        "print(f(1))",
+        "f(1)",
+        "same = f(1) == 2",
+        "import math\nprint(math.sqrt(f(1)))",
+        "assert (f(1) == 2, 'wrong')",
+        "assert True, f(1)",
+        "check(f)",
+        "pass",
+    ],
+)
+def test_a_test_that_no_wrong_value_could_fail_is_refused(test: str) -> None:
+    with pytest.raises(ProblemError, match=r"public_tests\[0\] asserts nothing"):
+        read_problem({"prompt": "Add one.", "entry_point": "f", "public_tests": [test]})
+
+
+@pytest.mark.parametrize(
+    ("test", "setup"),
+    [
+        ("if f(1) != 2:\n    raise ValueError", ""),
+        ("try:\n    f(1)\nexcept ValueError:\n    pass\nelse:\n    assert False", ""),
+        ("import numpy as np\nnp.testing.assert_allclose(f(1), 2)", ""),
+        ("import unittest\nclass T(unittest.TestCase):\n    ...\nunittest.main()", ""),
+        ("check(f)", "def check(candidate):\n    assert candidate(1) == 2"),
+        ("Judge().equal(f(1), 2)", "class Judge: ..."),
+        ("same(f(1), 2)", "from somewhere import same"),
+    ],
+)
+def test_whatever_may_judge_is_a_test(test: str, setup: str) -> None:
+    assert read_problem({"prompt": "Add one.", "entry_point": "f", "setup": setup, "public_tests": [test]})
+
+
 def test_the_schema_accepts_each_of_the_three_forms() -> None:
     schema = problem_schema()
     for row in (OURS, STDIO, MBPP, human_eval_rows()[0]):
