@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from mucode_agent.types import CodeTest, Problem, ProblemError
+from mucode_agent.types import CodeTest, Limits, Problem, ProblemError
 
 
 def load_problem(path: str | Path) -> Problem:
@@ -56,6 +56,8 @@ def json_object(raw: bytes | str, source: str, what: str) -> dict[str, Any]:
 
 def read_problem(row: Mapping[str, Any]) -> Problem:
     """The problem in a row: our own form, HumanEval's or MBPP's. Raises ProblemError naming the field and the rule."""
+    if not isinstance(row, Mapping):
+        raise ProblemError(f"a problem is an object with a prompt and tests, got {_short(row)}")
     try:
         if "test_list" in row:
             _refuse(row, "test", "public_tests", "private_tests", beside="test_list")
@@ -244,12 +246,19 @@ def parse_source(source: str, name: str) -> ast.Module:
 
 def _first_cause(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the object"
+    place = first["loc"]
+    where = ".".join(str(part) for part in place) or "the object"
+    if len(place) > 1 and place[0] in ("public_tests", "private_tests"):
+        return (
+            f"field {place[0]}[{place[1]}] must be Python source with an assert, or an object with the texts stdin and "
+            f"stdout, got {_short(first['input'])}"
+        )
     if first["type"] == "extra_forbidden":
-        return f"field {where} is unknown; known are {', '.join(Problem.model_fields)}"
+        known = Limits if place[0] == "limits" else Problem
+        return f"field {where} is unknown; known are {', '.join(known.model_fields)}"
     if first["type"] == "missing":
         return f"field {where} is missing; see `python -m mucode_agent schema`"
-    return f"field {where}: {first['msg'].lower()}, got {_short(first['input'])}"
+    return f"field {where}: {first['msg'].lower().replace('tuple', 'list')}, got {_short(first['input'])}"
 
 
 def _short(value: Any) -> str:

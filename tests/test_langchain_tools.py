@@ -72,6 +72,10 @@ def test_a_script_runs_as_main_and_prints(run_python: BaseTool) -> None:
     assert ScriptResult.model_validate(message.artifact).status == "ok"
 
 
+def test_a_bare_program_is_a_call(run_python: BaseTool) -> None:
+    assert run_python.invoke("print(6 * 7)") == "42"
+
+
 def test_standard_error_is_shown(run_python: BaseTool) -> None:
     assert "careful" in called(run_python, code="import sys\nprint('careful', file=sys.stderr)").content
 

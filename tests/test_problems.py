@@ -96,6 +96,22 @@ def test_examples_that_are_no_closed_call_with_a_literal_are_left_out(example: s
 
 
 @pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"public_tests": "assert f(1) == 2"}, "field public_tests: input should be a valid list, got 'assert"),
+        ({"public_tests": [{"input": "1", "output": "2"}]}, "an object with the texts stdin and stdout, got {'input'"),
+        ({"private_tests": [3]}, "field private_tests[0] must be Python source with an assert"),
+        ({"limits": {"seconds": 1}}, "field limits.seconds is unknown; known are time_s, memory_mb"),
+        ({"tests": []}, "field tests is unknown; known are id, prompt"),
+    ],
+)
+def test_a_field_of_the_wrong_form_is_told_the_right_one(fields: dict[str, object], words: str) -> None:
+    with pytest.raises(ProblemError) as caught:
+        read_problem({**OURS, **fields})
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "test",
     [
         "print(f(1))",

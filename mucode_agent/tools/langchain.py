@@ -135,18 +135,18 @@ def _tool(
     job: Callable[..., Job],
     answer: Callable[[ExecutionReport], tuple[str, dict[str, Any]]],
 ) -> BaseTool:
-    def call(**arguments: Any) -> tuple[str, dict[str, Any]]:
+    def call(*code: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
         try:
-            [report] = run(sandbox, [job(**arguments)])
+            [report] = run(sandbox, [job(*code, **arguments)])
         except ProblemError as error:
             raise ToolException(f"The call cannot be used: {error}.") from error
         except InfrastructureError as error:
             raise _broken(error) from error
         return answer(_judged(report))
 
-    async def acall(**arguments: Any) -> tuple[str, dict[str, Any]]:
+    async def acall(*code: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
         try:
-            report = await _submitted(sandbox, job(**arguments))
+            report = await _submitted(sandbox, job(*code, **arguments))
         except ProblemError as error:
             raise ToolException(f"The call cannot be used: {error}.") from error
         except InfrastructureError as error:
