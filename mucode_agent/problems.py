@@ -10,13 +10,14 @@ import doctest
 import json
 import re
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from mucode_agent.types import CodeTest, Problem, ProblemError
+from mucode_agent.types import CodeTest, Limits, Problem, ProblemError
 
 
 def load_problem(path: str | Path) -> Problem:
@@ -31,24 +32,32 @@ def load_problem(path: str | Path) -> Problem:
 
 def parse_problem(raw: bytes | str, *, source: str = "the input") -> Problem:
     """The problem in JSON text. Raises ProblemError naming `source`."""
-    try:
-        row = json.loads(raw)
-    except UnicodeDecodeError as error:
-        raise ProblemError(
-            f"{source} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise ProblemError(f"{source} is not JSON: {error}; give one JSON object") from None
-    if not isinstance(row, dict):
-        raise ProblemError(f"{source} holds a JSON {type(row).__name__}; a problem is one JSON object")
+    row = json_object(raw, source, "a problem")
     try:
         return read_problem(row)
     except ProblemError as error:
         raise ProblemError(f"{source}: {error}") from None
 
 
+def json_object(raw: bytes | str, source: str, what: str) -> dict[str, Any]:
+    """The JSON object in a text. Raises ProblemError naming `source`, and `what` should be in it."""
+    try:
+        held = json.loads(raw)
+    except UnicodeDecodeError as error:
+        raise ProblemError(
+            f"{source} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise ProblemError(f"{source} is not JSON: {error}; {what} is one JSON object") from None
+    if not isinstance(held, dict):
+        raise ProblemError(f"{source} holds a JSON {type(held).__name__}; {what} is one JSON object")
+    return held
+
+
 def read_problem(row: Mapping[str, Any]) -> Problem:
     """The problem in a row: our own form, HumanEval's or MBPP's. Raises ProblemError naming the field and the rule."""
+    if not isinstance(row, Mapping):
+        raise ProblemError(f"a problem is an object with a prompt and tests, got {_short(row)}")
     try:
         if "test_list" in row:
             _refuse(row, "test", "public_tests", "private_tests", beside="test_list")
@@ -164,8 +173,8 @@ def _checked(problem: Problem) -> Problem:
     for kind, tests in (("public_tests", problem.public_tests), ("private_tests", problem.private_tests)):
         for number, test in enumerate(tests):
             if isinstance(test, CodeTest):
-                _parse_test(test, f"{kind}[{number}]")
-    _parse(problem.setup, "setup")
+                check_test(test.code, f"{kind}[{number}]", problem.setup)
+    parse_source(problem.setup, "setup")
     code_tests = [test.code for test in (*problem.public_tests, *problem.private_tests) if isinstance(test, CodeTest)]
     if code_tests and problem.entry_point is None:
         problem = problem.model_copy(update={"entry_point": _entry_point(code_tests, problem.reference, problem.setup)})
@@ -176,17 +185,60 @@ def _checked(problem: Problem) -> Problem:
     return problem
 
 
-def _parse_test(test: CodeTest, name: str) -> None:
-    tree = _parse(test.code, name)
-    if not any(isinstance(node, ast.Assert | ast.Raise | ast.Call) for node in ast.walk(tree)):
+def check_test(source: str, name: str, setup: str = "") -> ast.Module:
+    """The test's tree. Raises ProblemError where it does not parse, or no wrong value could fail it.
+
+    What the test imports or the set-up defines may judge; builtins, the standard library but for its test frameworks,
+    and the program itself do not.
+    """
+    tree = parse_source(source, name)
+    held = parse_source(setup, "setup")
+    judges = _imported_names(tree) | _imported_names(held) | _names_set(held)
+    if not any(_can_fail(node, judges) for node in ast.walk(tree)):
         raise ProblemError(
-            f"{name} asserts nothing: {_short(test.code)}; give an assert or a check(candidate) function"
+            f"{name} asserts nothing, so a wrong program would pass it: {_short(source)}; give an assert or a "
+            "check(candidate) function"
         )
+    return tree
 
 
-def _parse(source: str, name: str) -> ast.Module:
+def _can_fail(node: ast.AST, judges: set[str]) -> bool:
+    if isinstance(node, ast.Assert):  # not `assert (f(1), 2)`, which is always true
+        always = isinstance(node.test, ast.Tuple) or (isinstance(node.test, ast.Constant) and bool(node.test.value))
+        return not always
+    if isinstance(node, ast.Call):
+        root = node.func
+        while isinstance(root, ast.Attribute | ast.Call):
+            root = root.value if isinstance(root, ast.Attribute) else root.func
+        return isinstance(root, ast.Name) and root.id in judges
+    return isinstance(node, ast.Raise)
+
+
+def _names_set(tree: ast.Module) -> set[str]:
+    definitions = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    names = {node.name for node in tree.body if isinstance(node, definitions)}
+    return names | {
+        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+
+
+def _imported_names(tree: ast.AST) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for alias in node.names:
+                module = (getattr(node, "module", None) or alias.name).partition(".")[0]
+                if module not in sys.stdlib_module_names - {"unittest", "doctest"}:
+                    names.add(alias.asname or alias.name.partition(".")[0])
+    return names
+
+
+def parse_source(source: str, name: str) -> ast.Module:
+    """The tree of a test or a set-up. Raises ProblemError where it is no Python."""
     try:
-        return ast.parse(source)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         where = f" in line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         raise ProblemError(f"{name} does not parse as Python{where}: {_short(source)}; mend it") from None
@@ -194,12 +246,19 @@ def _parse(source: str, name: str) -> ast.Module:
 
 def _first_cause(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the object"
+    place = first["loc"]
+    where = ".".join(str(part) for part in place) or "the object"
+    if len(place) > 1 and place[0] in ("public_tests", "private_tests"):
+        return (
+            f"field {place[0]}[{place[1]}] must be Python source with an assert, or an object with the texts stdin and "
+            f"stdout, got {_short(first['input'])}"
+        )
     if first["type"] == "extra_forbidden":
-        return f"field {where} is unknown; known are {', '.join(Problem.model_fields)}"
+        known = Limits if place[0] == "limits" else Problem
+        return f"field {where} is unknown; known are {', '.join(known.model_fields)}"
     if first["type"] == "missing":
         return f"field {where} is missing; see `python -m mucode_agent schema`"
-    return f"field {where}: {first['msg'].lower()}, got {_short(first['input'])}"
+    return f"field {where}: {first['msg'].lower().replace('tuple', 'list')}, got {_short(first['input'])}"
 
 
 def _short(value: Any) -> str:

@@ -5,6 +5,7 @@ cache always hits. Only public tests and their outcome are ever rendered.
 """
 
 import ast
+import builtins
 import functools
 import hashlib
 import re
@@ -70,9 +71,10 @@ def extract_code(reply: str, entry_point: str | None = None) -> str:
     """The program in a reply; empty where it holds none.
 
     Of several fenced blocks the first that parses and defines `entry_point` is taken, else the first that parses, else
-    the first. A fence that is never closed runs to the end. Without a fence, the reply itself or the longest run of its
-    lines that parses, if that defines something. The asserts that a function's program makes of itself are left out:
-    they are a guess at tests, and a wrong one would end a right program.
+    the first; before it stand the earlier blocks that define what it uses and does not define. A fence that is never
+    closed runs to the end. Without a fence, the reply itself or the longest run of its lines that parses, if that
+    defines something. The asserts that a function's program makes of itself are left out: they are a guess at tests,
+    and a wrong one would end a right program.
     """
     reply = _answer(reply)
     blocks = list(_blocks(reply))
@@ -82,7 +84,7 @@ def extract_code(reply: str, entry_point: str | None = None) -> str:
         (block for block in blocks if _defines(block, entry_point)),
         next((block for block in blocks if _parsed(block)), blocks[0]),
     )
-    return _without_own_tests(chosen, entry_point)
+    return _without_own_tests(_with_helpers(chosen, blocks[: blocks.index(chosen)]), entry_point)
 
 
 @functools.cache
@@ -179,6 +181,35 @@ def _blocks(reply: str) -> Iterator[str]:
         if blocks[chosen].strip():
             yield blocks[chosen]
         at = ends[chosen][1]
+
+
+def _with_helpers(code: str, earlier: Sequence[str]) -> str:
+    """`code` after those of the earlier blocks that define names which it, or a block so taken, needs."""
+    if (tree := _parsed(code)) is None:
+        return code
+    parts, missing = [code], _free_names(tree)
+    for block in reversed(earlier):
+        helper = _parsed(block)
+        if helper is not None and (defined := _bound_names(helper)) & missing:
+            parts.insert(0, block)
+            missing = (missing - defined) | _free_names(helper)
+    return "\n\n".join(parts)
+
+
+def _free_names(tree: ast.Module) -> set[str]:
+    """Names that the program reads and nowhere sets; builtins are none of them."""
+    read, own = set(), set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Load()):
+                read.add(name)
+            case ast.Name(id=name) | ast.arg(arg=name) | ast.ExceptHandler(name=str(name)):
+                own.add(name)
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                own.add(name)
+            case ast.alias():
+                own.add((node.asname or node.name).partition(".")[0])
+    return {name for name in read - own if not hasattr(builtins, name)}
 
 
 def _without_own_tests(code: str, entry_point: str | None) -> str:

@@ -72,7 +72,9 @@ def test_json_is_one_documented_object(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], problem: Path, good: ChatServer
 ) -> None:
     assert mucode(monkeypatch, "solve", problem, "--model", good.url, "--n", 1, "--json") == SOLVED
-    result = SolveOutput.model_validate_json(capsys.readouterr().out)
+    out, err = capsys.readouterr()
+    result = SolveOutput.model_validate_json(out)
+    assert (json.loads(out)["schema_version"], err) == (1, "")
     assert (result.solved, result.code, result.solution.turns) == (True, GOOD.strip(), 2)
     assert result.solution.usage.completion_tokens == 10
 

@@ -168,6 +168,11 @@ def test_a_broken_sandbox_is_not_the_programs_fault_while_writing_either(solve: 
     assert "says nothing about the program" in str(model.seen[-1][1][-1].content)
 
 
+def test_what_it_says_while_it_writes_stays_out_of_a_hosts_message_stream(local: LocalSandbox) -> None:
+    stream = solver(ToolCaller(), local).stream({"problem": PROBLEM}, stream_mode="messages", subgraphs=True)
+    assert list(stream) == []
+
+
 def test_no_test_is_in_the_sandbox_while_the_generator_writes() -> None:
     sandbox, model = RuleSandbox(lambda code: "x + 1" in code), ToolCaller()
     solver(model, sandbox).invoke({"problem": PROBLEM})

@@ -121,12 +121,31 @@ def test_a_subagent_takes_a_problem_where_the_host_gives_one() -> None:
         ([HumanMessage("Please help me.")], "holds no problem"),
         ([HumanMessage('{"prompt": ""}')], "field prompt"),
         ([HumanMessage("{broken")], "not JSON"),
+        ([HumanMessage("def f(x)\nassert True")], "asserts nothing"),
     ],
 )
 def test_a_subagent_answers_a_task_that_it_cannot_read(messages: list[Any], words: str) -> None:
     state = subagent([fenced(GOOD)])["runnable"].invoke({"messages": messages})
     assert words in state["messages"][-1].text
     assert state["structured_response"] is None
+
+
+def test_a_subagent_answers_a_problem_that_it_cannot_use() -> None:
+    state = subagent([fenced(GOOD)])["runnable"].invoke({"messages": [], "problem": {"prompt": ""}})
+    assert "The task cannot be used: field prompt" in state["messages"][-1].text
+
+
+def test_a_subagent_reads_the_message_where_the_problem_is_empty() -> None:
+    given = {"messages": [HumanMessage("Add one.\nassert f(1) == 2")], "problem": {}}
+    assert subagent([fenced(GOOD)])["runnable"].invoke(given)["structured_response"]["solved"]
+
+
+@pytest.mark.parametrize("run_async", [False, True])
+def test_the_tool_takes_a_bare_prompt(run_async: bool) -> None:
+    tool = create_solver_tool(ScriptedModel(replies=[fenced(GOOD)]), sandbox=sandbox(), n=1, max_turns=1)
+    prompt = "Complete def f(x): so that it adds one."
+    answer = asyncio.run(tool.ainvoke(prompt)) if run_async else tool.invoke(prompt)
+    assert GOOD in answer
 
 
 def test_a_subagent_called_again_on_its_thread_reads_the_new_task() -> None:

@@ -161,6 +161,7 @@ def test_a_gzipped_file_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
         (ADD | {"test": [{"stdin": "x"}]}, "field test must be a Python check"),
         ({"code": "", "tests": [{"input": "a", "output": "b"}]}, "stdin and stdout"),
         (ADD | {"test": "assert ("}, "does not parse as Python"),
+        (ADD | {"test": "print(add(1, 2))"}, "test 1 asserts nothing, so a wrong program would pass it"),
         (ADD | {"setup": "import ("}, "setup does not parse"),
         (ADD | {"entry_point": "a.b"}, "must be a Python name"),
         (
@@ -234,7 +235,7 @@ def test_known_verdicts_are_not_run_again_but_missing_ones_are(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "change", [{"code": "pass"}, {"test": "assert True"}, {"name": "other"}, {"setup": "import os"}]
+    "change", [{"code": "pass"}, {"test": "assert add(2, 2) == 4"}, {"name": "other"}, {"setup": "import os"}]
 )
 def test_a_verdict_on_another_program_is_refused(tmp_path: Path, change: dict[str, str]) -> None:
     known = verdicts(programs(tmp_path, ADD), passing())

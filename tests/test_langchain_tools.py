@@ -72,6 +72,10 @@ def test_a_script_runs_as_main_and_prints(run_python: BaseTool) -> None:
     assert ScriptResult.model_validate(message.artifact).status == "ok"
 
 
+def test_a_bare_program_is_a_call(run_python: BaseTool) -> None:
+    assert run_python.invoke("print(6 * 7)") == "42"
+
+
 def test_standard_error_is_shown(run_python: BaseTool) -> None:
     assert "careful" in called(run_python, code="import sys\nprint('careful', file=sys.stderr)").content
 
@@ -153,7 +157,15 @@ def test_an_early_exit_or_a_test_that_tests_nothing_is_no_pass(run_tests: BaseTo
         called(run_tests, code="import sys\nsys.exit(0)", tests=["assert add(1, 2) == 3"]).artifact["status"]
         != "passed"
     )
-    assert called(run_tests, code=ADD, tests=["assert True"]).artifact["status"] == "unjudged"
+    assert called(run_tests, code=ADD, tests=["assert 1 + 1 == 2"]).artifact["status"] == "unjudged"
+
+
+@pytest.mark.parametrize(
+    ("test", "words"), [("print(add(1, 2))", "test 2 asserts nothing"), ("assert (", "test 2 does not parse")]
+)
+def test_a_model_is_told_which_of_its_tests_judges_nothing(run_tests: BaseTool, test: str, words: str) -> None:
+    message = called(run_tests, code=ADD, tests=["assert add(1, 2) == 3", test])
+    assert (message.status, words in str(message.content)) == ("error", True)
 
 
 def test_a_call_without_tests_tells_the_model_what_is_wrong(run_tests: BaseTool) -> None:

@@ -21,7 +21,7 @@ from langgraph.errors import GraphRecursionError
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 
-from mucode_agent import MemoryTrace, ProblemError, create_solver
+from mucode_agent import MemoryTrace, ProblemError, add_solver, build_solver, create_solver
 
 GOOD, BAD, WORSE = "def f(x):\n    return x + 1", "def f(x):\n    return x", "def f(x):\n    return 0"
 PROBLEM = {"id": "inc", "prompt": "Add one.", "entry_point": "f", "public_tests": ["assert f(1) == 2"]}
@@ -123,6 +123,30 @@ def test_a_parents_foreign_or_missing_context_is_tolerated(context: Foreign | No
     graph.add_node("solve", solver(GOOD, n=1))
     graph.add_edge(START, "solve")
     assert graph.compile().invoke({"problem": PROBLEM}, context=context)["solution"]["solved"]
+
+
+def test_a_parent_without_our_output_key_is_refused_where_langgraph_would_drop_the_answer() -> None:
+    class State(TypedDict, total=False):
+        problem: dict[str, Any]
+        answer: dict[str, Any]
+
+    silent = StateGraph(State)
+    silent.add_node("solve", solver(GOOD, n=1))
+    silent.add_edge(START, "solve")
+    assert set(silent.compile().invoke({"problem": PROBLEM})) == {"problem"}
+    with pytest.raises(ProblemError, match="no key 'solution', only problem, answer"):
+        add_solver(StateGraph(State), solver(GOOD, n=1))
+
+
+def test_the_uncompiled_graph_compiles_as_its_caller_likes() -> None:
+    model, sandbox = ScriptedModel(replies=[fenced(GOOD)]), RuleSandbox(lambda code: "x + 1" in code)
+    graph = build_solver(model, sandbox=sandbox, n=1).compile(
+        checkpointer=InMemorySaver(), interrupt_after=["generate"], name="mine"
+    )
+    config: Any = {"configurable": {"thread_id": "1"}}
+    assert graph.invoke({"problem": PROBLEM}, config) == {"solution": {}}
+    assert graph.get_state(config).next == ("execute",)
+    assert graph.invoke(None, config)["solution"]["solved"]
 
 
 def test_a_parent_without_our_input_key_is_told_so() -> None:

@@ -21,7 +21,15 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import Command
 from processes import descendants
 
-from mucode_agent import LocalSandbox, MemoryTrace, ProblemError, add_solver, create_solver, read_trace
+from mucode_agent import (
+    InfrastructureError,
+    LocalSandbox,
+    MemoryTrace,
+    ProblemError,
+    add_solver,
+    create_solver,
+    read_trace,
+)
 from mucode_agent.traces import CandidateRow, DecisionRow
 
 GOOD, BAD = "def f(x):\n    return x + 1", "def f(x):\n    return x"
@@ -173,6 +181,43 @@ def test_an_answer_that_is_no_review_is_asked_again() -> None:
     paused = graph.invoke(Command(resume="yes"), THREAD)
     assert "'yes' is no review" in paused["__interrupt__"][0].value["error"]
     assert graph.invoke(Command(resume=True), THREAD)["solution"]["solved"]
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_approval_waits_under_every_durability(durability: Any) -> None:
+    graph = solver(BAD, GOOD, n=1, approve=True, checkpointer=InMemorySaver())
+    assert "__interrupt__" in graph.invoke({"problem": PROBLEM}, THREAD, durability=durability)
+    assert graph.invoke(Command(resume=True), THREAD, durability=durability)["solution"]["turns"] == 2
+
+
+def test_a_new_problem_on_a_thread_that_waits_for_a_person_starts_clean() -> None:
+    graph = solver(GOOD, n=1, approve=True, checkpointer=InMemorySaver())
+    graph.invoke({"problem": PROBLEM}, THREAD)
+    paused = graph.invoke({"problem": {**PROBLEM, "id": "other"}}, THREAD)
+    assert [question.value["problem_id"] for question in paused["__interrupt__"]] == ["other"]
+    solution = graph.invoke(Command(resume=True), THREAD)["solution"]
+    assert (solution["problem_id"], solution["usage"]["candidates"]) == ("other", 1)
+
+
+def test_a_solve_that_a_dead_server_ended_goes_on_where_it_stood() -> None:
+    class Flaky(ScriptedModel):
+        dead: bool = False
+
+        def _generate(self, *args: Any, **kwargs: Any) -> Any:
+            if self.dead:
+                raise ConnectionError("refused")
+            self.dead = True
+            return super()._generate(*args, **kwargs)
+
+    model = Flaky(replies=[fenced(BAD), fenced(GOOD)])
+    sandbox = RuleSandbox(lambda code: "x + 1" in code)
+    graph = create_solver(model, sandbox=sandbox, n=1, checkpointer=InMemorySaver())
+    with pytest.raises(InfrastructureError, match="refused"):
+        graph.invoke({"problem": PROBLEM}, THREAD)
+    model.dead = False
+    solution = graph.invoke(None, THREAD)["solution"]
+    assert (solution["solved"], solution["turns"], solution["usage"]["candidates"]) == (True, 2, 2)
+    assert (len(model.seen), len(sandbox.jobs)) == (2, 2)
 
 
 def test_approval_works_inside_a_parent_that_has_the_saver() -> None:

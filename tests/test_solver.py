@@ -293,6 +293,7 @@ def test_a_plain_runnable_is_a_model() -> None:
         ({"selector": "best"}, "selector: input should be"),
         ({"accept_threshold": 2}, "accept_threshold: input should be"),
         ({"temperature": -1}, "temperature: input should be"),
+        ({"budget": {"token": 3}}, "budget.token is no setting; there are candidates, tokens"),
         ({"turns": 3}, "turns is no setting; there are n, max_turns"),
     ],
 )
@@ -300,6 +301,30 @@ def test_a_bad_setting_is_refused_when_the_graph_is_built(settings: dict[str, An
     with pytest.raises(ProblemError) as caught:
         solver([GOOD], **settings)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"model": None}, "model must be a model string, a chat model or a runnable, got NoneType"),
+        ({"model": ScriptedModel}, "got the class ScriptedModel"),
+        ({"model": lambda messages: "x"}, "got function; wrap a function in RunnableLambda"),
+        ({"sandbox": None}, "sandbox must be 'local', 'e2b' or an object with submit, got NoneType"),
+        ({"verifier": "x"}, "verifier must have a method score, got str"),
+        ({"trace": "t.jsonl"}, r"trace must have a method write, such as JsonlTrace(path), got str"),
+    ],
+)
+def test_a_part_of_the_wrong_kind_is_refused_when_the_graph_is_built(parts: dict[str, Any], words: str) -> None:
+    with pytest.raises(ProblemError) as caught:
+        create_solver(**{"model": "smollm2", **parts})
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("given", ["Write f.", ["Write f."], 3])
+def test_a_problem_that_is_no_object_is_named(given: Any) -> None:
+    graph, _, _ = solver([GOOD])
+    with pytest.raises(ProblemError, match="a problem is an object with a prompt and tests, got"):
+        graph.invoke({"problem": given})
 
 
 @pytest.mark.parametrize("given", [{}, {"problem": {}}, {"problem": None}])

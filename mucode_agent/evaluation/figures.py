@@ -105,7 +105,9 @@ def _axes(x: str, y: str) -> tuple[Any, Any]:
 def _svg(figure: Any, axes: Any) -> str:
     import matplotlib
 
-    axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
+    # Above the axes it hides nothing. Matplotlib's search for the best place warns where a machine is slow.
+    above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 3}
+    axes.legend(frameon=False, fontsize=9, labelcolor=_INK, **above)
     out = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "mucode", "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)

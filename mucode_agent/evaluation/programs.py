@@ -14,7 +14,6 @@ import json
 import shutil
 import sys
 import tempfile
-import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import IO, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from mucode_agent.problems import HumanEvalRow
+from mucode_agent.problems import HumanEvalRow, check_test, json_object, parse_source
 from mucode_agent.types import CodeTest, Job, Limits, Problem, ProblemError, Record, Test
 
 
@@ -66,9 +65,11 @@ class ProgramRow(BaseModel):
         tests = self.test if self.test is not None else self.tests or ()
         if self.entry_point is not None and not self.entry_point.isidentifier():
             raise ProblemError(f"field entry_point must be a Python name, got {_short(self.entry_point)}")
-        _parsed(self.setup, "setup")
+        parse_source(self.setup, "setup")
         for number, test in enumerate(tests):
-            if isinstance(test, CodeTest) and _parsed(test.code, f"test {number + 1}") and self.entry_point is None:
+            if not isinstance(test, CodeTest):
+                continue
+            if _has_check(test.code, f"test {number + 1}", self.setup) and self.entry_point is None:
                 raise ProblemError(
                     "field entry_point is missing, and the test defines check(candidate); name the function to check"
                 )
@@ -168,25 +169,11 @@ def read_rows(source: Path | IO[bytes], name: str = "") -> Iterator[tuple[int, d
         with _opened(source) as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    yield number, _row(line, f"{name}, line {number}")
+                    yield number, json_object(line, f"{name}, line {number}", "a row")
     except OSError as error:  # gzip's BadGzipFile among them
         raise ProblemError(f"cannot read {name}: {error.strerror or error}; give the path of a JSONL file") from None
     except (EOFError, zlib.error) as error:
         raise ProblemError(f"{name} is cut off or damaged: {error}; fetch it again") from None
-
-
-def _row(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ProblemError(
-            f"{where} is not UTF-8 text ({error.reason} at byte {error.start}); save the file as UTF-8"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise ProblemError(f"{where} is not JSON: {error}; give one JSON object per line") from None
-    if not isinstance(row, dict):
-        raise ProblemError(f"{where} holds a JSON {type(row).__name__}; a row is one JSON object")
-    return row
 
 
 def _opened(source: Path | IO[bytes]) -> IO[bytes]:
@@ -220,15 +207,9 @@ def _human_eval_problem(row: Mapping[str, Any], where: str) -> Problem:
 
 
 @functools.lru_cache(maxsize=256)
-def _parsed(source: str, name: str) -> bool:
-    """Whether the source defines `check` with a parameter. Raises ProblemError where it is not Python."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        where = f" in its line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        raise ProblemError(f"{name} does not parse as Python{where}: {_short(source)}; mend it") from None
+def _has_check(test: str, name: str, setup: str) -> bool:
+    """Whether the test defines `check` with a parameter. Raises ProblemError where it can judge nothing."""
+    tree = check_test(test, name, setup)
     return any(isinstance(node, ast.FunctionDef) and node.name == "check" and node.args.args for node in tree.body)
 
 

@@ -92,23 +92,22 @@ def create_solver_tool(
     """
     solver = create_solver(model, sandbox=sandbox, verifier=verifier, trace=trace, name=name, **settings)
 
-    def given(task: Mapping[str, Any]) -> SolverInput:
+    def given(prompt: str, tests: Sequence[str] = (), entry_point: str | None = None, setup: str = "") -> SolverInput:
+        task = {"prompt": prompt, "public_tests": list(tests), "entry_point": entry_point, "setup": setup}
         try:
-            fields = {key: value for key, value in task.items() if key != "tests"}
-            problem = read_problem({**fields, "public_tests": task["tests"]})
+            return {"problem": read_problem(task).model_dump(mode="json")}
         except ProblemError as error:
             raise ToolException(f"The task cannot be used: {error}.") from None
-        return {"problem": problem.model_dump(mode="json")}
 
     def answer(state: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         solution = Solution.model_validate(state["solution"])
         return f"{verdict(solution)}\n\n```python\n{solution.code}\n```", dict(state["solution"])
 
-    def solve(config: RunnableConfig, **task: Any) -> tuple[str, dict[str, Any]]:
-        return answer(solver.invoke(given(task), config))
+    def solve(*prompt: str, config: RunnableConfig, **task: Any) -> tuple[str, dict[str, Any]]:
+        return answer(solver.invoke(given(*prompt, **task), config))
 
-    async def asolve(config: RunnableConfig, **task: Any) -> tuple[str, dict[str, Any]]:
-        return answer(await solver.ainvoke(given(task), config))
+    async def asolve(*prompt: str, config: RunnableConfig, **task: Any) -> tuple[str, dict[str, Any]]:
+        return answer(await solver.ainvoke(given(*prompt, **task), config))
 
     return StructuredTool.from_function(
         func=solve,
@@ -191,17 +190,19 @@ def create_solver_subagent(
 
 
 def _read(state: _SubAgentState) -> dict[str, Any]:
-    cleared: dict[str, Any] = {"structured_response": None}
-    if isinstance(state.get("problem"), Mapping):
-        return cleared
+    given = state.get("problem")
     said = [message for message in state.get("messages", []) if isinstance(message, HumanMessage)]
     try:
-        problem = problem_in(str(said[-1].text)) if said else None
-        if problem is None:
+        if isinstance(given, Mapping) and given:
+            problem = read_problem(given)
+        elif said:
+            problem = problem_in(str(said[-1].text))
+        else:
             raise ProblemError("there is no human message; give the task in one, or a problem")
     except ProblemError as error:
-        return {**cleared, "problem": None, "messages": [AIMessage(f"The task cannot be used: {error}.")]}
-    return {**cleared, "problem": problem.model_dump(mode="json")}
+        answer = AIMessage(f"The task cannot be used: {error}.")
+        return {"structured_response": None, "problem": None, "messages": [answer]}
+    return {"structured_response": None, "problem": problem.model_dump(mode="json")}
 
 
 def _was_read(state: _SubAgentState) -> Literal["solve", "end"]:

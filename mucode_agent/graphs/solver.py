@@ -180,6 +180,7 @@ def build_solver(
     **settings: Any,
 ) -> StateGraph[SolverState, None, SolverInput, SolverOutput]:
     """The uncompiled graph of `create_solver`, for callers that compile it their own way."""
+    _check_parts(model, sandbox, verifier, trace)
     load = functools.partial(load_model, timeout=request_timeout)
     nodes = _Nodes(model, sandbox, _verifier(verifier), trace or NullTrace(), _settings(settings), load)
     graph = StateGraph(SolverState, input_schema=SolverInput, output_schema=SolverOutput)
@@ -216,6 +217,25 @@ def _action(state: SolverState) -> str:
     return action
 
 
+def _check_parts(model: object, sandbox: object, verifier: object, trace: object) -> None:
+    """What would otherwise fail in the middle of a solve."""
+    if not isinstance(model, str | Runnable):
+        raise ProblemError(
+            f"model must be a model string, a chat model or a runnable, got {_kind(model)}; "
+            "wrap a function in RunnableLambda"
+        )
+    if not isinstance(sandbox, str) and not callable(getattr(sandbox, "submit", None)):
+        raise ProblemError(f"sandbox must be 'local', 'e2b' or an object with submit, got {_kind(sandbox)}")
+    if verifier is not None and not callable(getattr(verifier, "score", None)):
+        raise ProblemError(f"verifier must have a method score, got {_kind(verifier)}; leave it out to score nothing")
+    if trace is not None and not callable(getattr(trace, "write", None)):
+        raise ProblemError(f"trace must have a method write, such as JsonlTrace(path), got {_kind(trace)}")
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
 def _settings(fields: dict[str, Any]) -> Settings:
     try:
         return Settings.model_validate(fields)
@@ -223,7 +243,8 @@ def _settings(fields: dict[str, Any]) -> Settings:
         cause = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in cause["loc"])
         if cause["type"] == "extra_forbidden":
-            raise ProblemError(f"{where} is no setting; there are {', '.join(Settings.model_fields)}") from None
+            known = Budget if cause["loc"][0] == "budget" else Settings
+            raise ProblemError(f"{where} is no setting; there are {', '.join(known.model_fields)}") from None
         raise ProblemError(f"{where}: {cause['msg'].lower()}, got {cause['input']!r}") from None
 
 

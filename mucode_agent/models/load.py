@@ -43,8 +43,8 @@ def load_model(
         ProblemError: The string means no model, or what it needs is not installed.
         InfrastructureError: A URL had to be asked for its model and did not answer.
     """
-    if timeout is not None and not 0 < timeout < math.inf:
-        raise ProblemError(f"a request's timeout must be a number of seconds above 0, got {timeout:g}")
+    if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < math.inf):
+        raise ProblemError(f"a request's timeout must be a number of seconds above 0, got {timeout!r}")
     options: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
     options = {name: value for name, value in options.items() if value is not None}
     kind, _, rest = spec.strip().partition(":")

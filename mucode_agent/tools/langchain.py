@@ -12,9 +12,20 @@ from typing import Annotated, Any, Literal
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from pydantic import BaseModel, Field, ValidationError
 
+from mucode_agent.problems import check_test
 from mucode_agent.prompts import outcome
 from mucode_agent.tools.sandbox import run
-from mucode_agent.types import ExecutionReport, InfrastructureError, Job, Limits, Record, Sandbox, Status, StdioTest
+from mucode_agent.types import (
+    ExecutionReport,
+    InfrastructureError,
+    Job,
+    Limits,
+    ProblemError,
+    Record,
+    Sandbox,
+    Status,
+    StdioTest,
+)
 
 SHOWN = 4000
 """Characters of a script's output in the text for the model."""
@@ -96,6 +107,9 @@ def create_run_tests(sandbox: Sandbox, *, limits: Limits | None = None) -> BaseT
     bounds = limits or Limits()
 
     def job(code: str, tests: list[str | StdioTest], entry_point: str | None = None) -> Job:
+        for number, test in enumerate(tests, 1):
+            if isinstance(test, str):
+                check_test(test, f"test {number}")
         return Job.model_validate({"code": code, "tests": tests, "entry_point": entry_point, "limits": bounds})
 
     def answer(report: ExecutionReport) -> tuple[str, dict[str, Any]]:
@@ -121,16 +135,20 @@ def _tool(
     job: Callable[..., Job],
     answer: Callable[[ExecutionReport], tuple[str, dict[str, Any]]],
 ) -> BaseTool:
-    def call(**arguments: Any) -> tuple[str, dict[str, Any]]:
+    def call(*code: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
         try:
-            [report] = run(sandbox, [job(**arguments)])
+            [report] = run(sandbox, [job(*code, **arguments)])
+        except ProblemError as error:
+            raise ToolException(f"The call cannot be used: {error}.") from error
         except InfrastructureError as error:
             raise _broken(error) from error
         return answer(_judged(report))
 
-    async def acall(**arguments: Any) -> tuple[str, dict[str, Any]]:
+    async def acall(*code: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
         try:
-            report = await _submitted(sandbox, job(**arguments))
+            report = await _submitted(sandbox, job(*code, **arguments))
+        except ProblemError as error:
+            raise ToolException(f"The call cannot be used: {error}.") from error
         except InfrastructureError as error:
             raise _broken(error) from error
         return answer(_judged(report))
