@@ -247,6 +247,7 @@ def test_half_a_shard_of_a_killed_writer_is_swept_away_by_the_next(tmp_path, und
 class FailingModel(SeededModel):
     """Fails on every fifth draw."""
 
+    model: str = "SeededModel"
     draws: int = 0
 
     def _generate(self, messages, stop=None, run_manager=None, **kwargs):

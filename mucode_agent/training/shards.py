@@ -243,8 +243,9 @@ def read_shard(path: Path) -> Shard:
 
 
 def _flat(identity: RolloutIdentity) -> dict[str, Any]:
-    fields = identity.model_dump(mode="json")
-    return {**fields, **fields.pop("policy")}
+    fields: dict[str, Any] = identity.model_dump(mode="json")
+    policy: dict[str, Any] = fields.pop("policy")
+    return fields | policy
 
 
 @contextmanager
