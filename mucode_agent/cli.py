@@ -22,7 +22,7 @@ from rich.console import Console
 from mucode_agent.evaluation.commands import app as evaluate
 from mucode_agent.evaluation.execute import execute
 from mucode_agent.prompts import outcome
-from mucode_agent.training.commands import rollout
+from mucode_agent.training.commands import app_traces, rollout
 from mucode_agent.types import (
     ExecutionReport,
     InfrastructureError,
@@ -69,6 +69,7 @@ class SolveOutput(Record):
 
 
 app.add_typer(evaluate, name="evaluate")
+app.add_typer(app_traces, name="traces")
 
 
 @app.command()

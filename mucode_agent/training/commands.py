@@ -1,8 +1,11 @@
-"""`python -m mucode_agent rollout`: what training learns from."""
+"""`python -m mucode_agent rollout` and `traces export | stats | show | add`: what training learns from."""
 
 import contextlib
+import os
 import shlex
+import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +13,15 @@ import typer
 from rich.console import Console
 
 from mucode_agent.evaluation.commands import BENCHMARKS, Limit, Place, Split
-from mucode_agent.types import InfrastructureError
+from mucode_agent.types import InfrastructureError, ProblemError
+
+app_traces = typer.Typer(
+    name="traces",
+    help="Shows, counts, exports and adds to what `rollout` and `evaluate run` wrote.",
+    no_args_is_help=True,
+)
+
+Directories = Annotated[list[Path], typer.Argument(help="Of `rollout`, `evaluate run` or `traces add`.")]
 
 
 def rollout(
@@ -71,3 +82,96 @@ def rollout(
             f"{len(failures)} of {total} problems have no shard, the first {first.problem_id}: {first.cause}; "
             "run the same command to try them again"
         )
+
+
+@app_traces.command()
+def export(
+    directories: Directories,
+    format_: Annotated[str, typer.Option("--format", help="trl-sft · trl-preference · openai · parquet")],
+    output: Annotated[Path, typer.Option("--out", "--output", help="The file; one that is there is replaced.")],
+    pairs: Annotated[int, typer.Option(help="trl-preference: pairs of a problem at most.")] = 32,
+    seed: Annotated[int, typer.Option(help="trl-preference: draws the pairs.")] = 0,
+) -> None:
+    """Write attempts for another trainer: correct replies, pairs of a right and a wrong one, or all as a table."""
+    from mucode_agent.training import export as shapes
+    from mucode_agent.training.data import stream_attempts
+
+    if format_ not in shapes.FORMATS:
+        raise ProblemError(f"format must be one of {', '.join(shapes.FORMATS)}, got {format_!r}")
+    data = stream_attempts(directories)
+    match format_:
+        case "parquet":
+            count = shapes.write_parquet(shapes.flat(data), output)
+        case "trl-preference":
+            count = shapes.write_jsonl(shapes.trl_preference(data, pairs=pairs, seed=seed), output)
+        case "openai":
+            count = shapes.write_jsonl(shapes.openai(data), output)
+        case _:
+            count = shapes.write_jsonl(shapes.trl_sft(data), output)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"{count:,} rows: {output}", markup=False)
+
+
+@app_traces.command()
+def stats(
+    directories: Directories,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+) -> None:
+    """Count problems, attempts, distinct programs, tokens, and how many are right by turn."""
+    from mucode_agent.evaluation.tables import for_terminal
+    from mucode_agent.training.data import stream_traces
+    from mucode_agent.training.stats import stats_tables, trace_stats
+
+    found = trace_stats(stream_traces(directories))
+    if as_json:
+        _say([found.model_dump_json(indent=2)])
+        return
+    console = Console(highlight=False)
+    with console.capture() as captured:
+        for table in stats_tables(found):
+            console.print(for_terminal(table))
+            console.print()
+    _say([captured.get().rstrip()])
+
+
+@app_traces.command()
+def show(
+    directory: Annotated[Path, typer.Argument(help="Of `rollout`, `evaluate run` or `traces add`.")],
+    problem: Annotated[str, typer.Argument(help="Its id.")],
+) -> None:
+    """Tell every trajectory of a problem turn by turn: what the model wrote, what the tests said."""
+    from mucode_agent.training.data import stream_traces
+    from mucode_agent.training.stats import story
+
+    entry, solves = next(stream_traces([directory], lambda asked: asked.id == problem), (None, []))
+    if entry is None:
+        raise ProblemError(f"{directory} has no problem {problem!r}; problems.jsonl lists their ids")
+    if not entry.attempts and not solves:
+        raise ProblemError(f"{directory} has no trajectory of {problem!r} yet; run the command that makes it")
+    _say(story(entry, solves))
+
+
+@app_traces.command()
+def add(
+    file: Annotated[Path, typer.Argument(help="JSONL: {problem, code, accepted, consent, weight?, id?} per line.")],
+    output: Annotated[Path, typer.Option("--out", "--output", help="Directory that takes the rows.")],
+) -> None:
+    """Add programs that users accepted or rejected, those with their consent, as data for training."""
+    from mucode_agent.training.feedback import add_feedback
+
+    added = add_feedback(file, output)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"{added.rows} rows: {added.kept} kept, {added.without_consent} left out without consent, "
+        f"{added.known} there before: {output}",
+        markup=False,
+    )
+
+
+def _say(lines: Iterable[str]) -> None:
+    """Lines to standard output, which may be closed early."""
+    try:
+        for line in lines:
+            sys.stdout.buffer.write(line.encode("utf-8", "backslashreplace") + b"\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
+        raise typer.Exit(128 + signal.SIGPIPE) from None
