@@ -39,6 +39,9 @@ def rollout(
     weights: Annotated[
         str, typer.Option(help="Names a served model's weights where its name does not, e.g. an adapter's digest.")
     ] = "",
+    verifier: Annotated[
+        str, typer.Option(help="Ranks a turn's candidates: none · DIRECTORY_OR_HUB_ID · vllm:NAME@URL")
+    ] = "none",
     split: Split = "fixed",
     testless: Annotated[bool, typer.Option("--testless", help="Leave the tests out of the prompt.")] = False,
     limit: Limit = None,
@@ -52,12 +55,13 @@ def rollout(
     from mucode_agent.models import load_model
     from mucode_agent.tools.sandbox import load_sandbox
     from mucode_agent.training.rollouts import roll_out
+    from mucode_agent.verifiers import load_verifier
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     asked = load_benchmark(problems, split=split, testless=testless, limit=limit)  # type: ignore[arg-type]
     total = len(asked.problems)
     console.print(f"{asked.name}: {total} problems, {per_problem} trajectories each, {output}", markup=False)
-    generator = load_model(model, temperature=temperature, max_tokens=max_tokens)
+    generator, scorer = load_model(model, temperature=temperature, max_tokens=max_tokens), load_verifier(verifier)
     with contextlib.closing(load_sandbox(sandbox)) as place, watching(total, console) as watch:
         failures = roll_out(
             asked,
@@ -65,6 +69,7 @@ def rollout(
             model=generator,
             sandbox=place,
             watch=watch,
+            verifier=scorer,
             weights=weights,
             per_problem=per_problem,
             max_turns=turns,

@@ -69,7 +69,9 @@ def add_feedback(file: Path, directory: Path) -> Added:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with alone(directory):
-            if not (directory / _FILE).exists():
+            if holds_feedback(directory):
+                _ = list(read_feedback(directory))  # another version's rows are told before anything is added to them
+            else:
                 check_unused(directory)
             journal = Journal(directory / _FILE, _FEEDBACK)
             try:

@@ -127,7 +127,7 @@ def story(entry: ProblemAttempts, solves: Sequence[Solve]) -> Iterator[str]:
         for candidate in solve.candidates:
             label = labels.get((solve.run_id, candidate.turn, candidate.index))
             yield from _block(_heading(candidate, label), candidate.sample.text)
-            yield from _block("public tests", outcome(candidate.report))
+            yield from _block(_public(candidate), outcome(candidate.report))
     for attempt in entry.attempts:
         if attempt.source == "user":
             word = "accepted" if attempt.correct else "rejected"
@@ -139,6 +139,13 @@ def _heading(candidate: Candidate, label: Attempt | None) -> str:
     verdict = "no verdict" if label is None else "correct" if label.correct else "wrong"
     place = f"turn {candidate.turn}" + (f", candidate {candidate.index}" if candidate.index else "")
     return f"{place} · {sample.completion_tokens} tokens · {sample.finish_reason or 'ended'} · {verdict}"
+
+
+def _public(candidate: Candidate) -> str:
+    report = candidate.report
+    if report is None:
+        return "public tests · not run"
+    return f"public tests · {report.status}, {report.tests_passed} of {len(report.results)} passed"
 
 
 def _block(heading: str, text: str) -> Iterator[str]:
