@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import importlib.util
 import json
 import os
 import random
@@ -16,11 +17,14 @@ from fakes import BrokenSandbox, RuleSandbox, ScriptedModel, fenced
 from rollout_victim import rollouts
 
 from mucode_agent.evaluation.benchmarks import Benchmark
+from mucode_agent.models import load_model
 from mucode_agent.tools.local import LocalSandbox
+from mucode_agent.training.cluster import Tools, make_shard, make_shards_on_ray
 from mucode_agent.training.data import read_attempts, state
-from mucode_agent.training.rollouts import weights_digest
-from mucode_agent.training.shards import read_shards
+from mucode_agent.training.rollouts import open_rollouts, weights_digest
+from mucode_agent.training.shards import ShardDirectory, read_rollout_config, read_shards
 from mucode_agent.types import CodeTest, InfrastructureError, Problem, ProblemError
+from mucode_agent.verifiers import NoVerifier
 
 VICTIM = Path(__file__).parent / "rollout_victim.py"
 TIMES = {"time_s", "wall_s", "seconds", "memory_mb"}
@@ -382,3 +386,58 @@ def test_weights_on_this_machine_name_themselves(tmp_path):
 
     assert len({first, second, ""}) == 3
     assert weights_digest(Located(model="org/name")) == weights_digest(SeededModel()) == ""
+
+
+# --- on a cluster --------------------------------------------------------------------------------------------------
+
+
+def test_finished_rollouts_ask_nothing_of_a_cluster(tmp_path):
+    rollouts(tmp_path / "run")
+    shards = ShardDirectory(tmp_path / "run", read_rollout_config(tmp_path / "run"))
+    tools = Tools(directory=tmp_path / "run", model="none", verifier="none", sandbox="none", patience=0.0)
+    watch = Quiet()
+
+    assert make_shards_on_ray(shards, benchmark().problems, tools, watch) == []
+    assert watch.done == {problem.id: {} for problem in benchmark().problems}
+    with pytest.raises(ProblemError, match="workers must be at least 1, got 0"):
+        make_shards_on_ray(shards, (), tools, watch, workers=0)
+
+
+def test_a_task_makes_the_shard_that_a_worker_makes_and_tells_an_outage_from_a_bad_problem(tmp_path):
+    shards = open_rollouts(
+        made(DOUBLE),
+        tmp_path / "run",
+        model=load_model("openai:scripted@http://127.0.0.1:9/v1"),
+        sandbox=RuleSandbox(lambda _: True),
+        verifier=NoVerifier(),
+    )
+    url = "openai:scripted@http://127.0.0.1:9/v1"  # discard: nobody answers there
+    tools = Tools(directory=shards.directory, model=url, verifier="none", sandbox="local", patience=0.0)
+
+    told = make_shard(tools.model_dump(mode="json"), DOUBLE.model_dump(mode="json"))
+
+    assert told["outage"]
+    assert "start the server" in told["failure"]
+    assert (told["correct"], told["tokens"]) == (None, 0)
+    assert not shards.exists(shards.key(DOUBLE))
+
+
+@pytest.mark.real
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray")
+def test_ray_tasks_make_every_shard_once_though_one_of_their_processes_is_killed(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HOME": str(tmp_path)}
+    command = [sys.executable, str(VICTIM.with_name("ray_victim.py")), str(tmp_path / "run")]
+
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["failures"] == []
+    assert len(told["killed"]) == 1
+    assert told["makers"] > 1
+    assert len(list(tmp_path.glob("run/shards/*/*.json"))) == 12
+    assert set(told["finished"].values()) == {1}
+    twice = {number: count for number, count in told["requests"].items() if count != 3}
+    assert len(told["requests"]) == 12
+    assert len(twice) <= 1, "only what the killed process had begun is begun again"
+    assert all(3 < count <= 6 for count in twice.values())

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -48,13 +48,20 @@ def rollout(
     concurrency: Annotated[int, typer.Option(help="Trajectories in flight.")] = 64,
     patience: Annotated[float, typer.Option(help="Seconds that a failing server is waited for.")] = 60.0,
     sandbox: Place = "local",
+    on_ray: Annotated[
+        bool,
+        typer.Option("--ray", help="Make the shards as tasks of the cluster that RAY_ADDRESS names, or a local one."),
+    ] = False,
+    workers_ray: Annotated[
+        int | None, typer.Option(help="With --ray: shards at a time; default: one per processor of the cluster.")
+    ] = None,
 ) -> None:
     """Draw K trajectories per problem and judge every program; several workers may share a directory."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
     from mucode_agent.evaluation.progress import watching
     from mucode_agent.models import load_model
     from mucode_agent.tools.sandbox import load_sandbox
-    from mucode_agent.training.rollouts import roll_out
+    from mucode_agent.training.rollouts import open_rollouts, roll_out
     from mucode_agent.verifiers import load_verifier
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -62,25 +69,37 @@ def rollout(
     total = len(asked.problems)
     console.print(f"{asked.name}: {total} problems, {per_problem} trajectories each, {output}", markup=False)
     generator, scorer = load_model(model, temperature=temperature, max_tokens=max_tokens), load_verifier(verifier)
+    settings: dict[str, Any] = {
+        "weights": weights,
+        "per_problem": per_problem,
+        "max_turns": turns,
+        "n": n,
+        "temperature": temperature,
+        "max_tokens": max_tokens,
+        "seed": seed,
+        "command": shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]]),
+    }
     with contextlib.closing(load_sandbox(sandbox)) as place, watching(total, console) as watch:
-        failures = roll_out(
-            asked,
-            output,
-            model=generator,
-            sandbox=place,
-            watch=watch,
-            verifier=scorer,
-            weights=weights,
-            per_problem=per_problem,
-            max_turns=turns,
-            n=n,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            seed=seed,
-            concurrency=concurrency,
-            patience=patience,
-            command=shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]]),
-        )
+        if on_ray:
+            from mucode_agent.training.cluster import Tools, make_shards_on_ray
+
+            shards = open_rollouts(asked, output, model=generator, sandbox=place, verifier=scorer, **settings)
+            tools = Tools(
+                directory=output.resolve(), model=model, verifier=verifier, sandbox=sandbox, patience=patience
+            )
+            failures = make_shards_on_ray(shards, asked.problems, tools, watch, workers=workers_ray)
+        else:
+            failures = roll_out(
+                asked,
+                output,
+                model=generator,
+                sandbox=place,
+                verifier=scorer,
+                watch=watch,
+                concurrency=concurrency,
+                patience=patience,
+                **settings,
+            )
     if failures:
         first = failures[0]
         raise InfrastructureError(
