@@ -32,7 +32,7 @@ def makers(directory):
     for pid in descendants(os.getpid()):
         with contextlib.suppress(OSError):
             is_task = Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::make_shard")
-            held = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()] if is_task else []
+            held = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()] if is_task else []
             if any(path.startswith(str(directory / "locks")) for path in held):
                 found.add(pid)
     return found

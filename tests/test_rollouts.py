@@ -6,13 +6,15 @@ import importlib.util
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from evaluation_victim import CountingSandbox, Quiet, SeededModel, benchmark
+from evaluation_victim import CountingSandbox, Quiet, SeededModel, benchmark, evaluate
 from fakes import BrokenSandbox, RuleSandbox, ScriptedModel, fenced
 from rollout_victim import rollouts
 
@@ -293,6 +295,48 @@ def test_a_dead_sandbox_ends_the_run_with_what_is_saved(tmp_path):
 
     assert list(tmp_path.glob("run/shards/*/*")) == []
     assert list(tmp_path.glob("run/locks/*")) == []
+
+
+def test_a_full_disk_ends_in_one_sentence_and_nothing_half_written(tmp_path, undisturbed):
+    rollouts(tmp_path / "run", tasks=benchmark(6))
+    for shard in tmp_path.glob("run/shards/*/*.json"):
+        shard.unlink()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(InfrastructureError, match=r"cannot write .*\.json: File too large; free room"):
+            rollouts(tmp_path / "run", patience=60.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+
+    assert list(tmp_path.glob("run/shards/*/*")) == []
+    assert list(tmp_path.glob("run/locks/*")) == []
+    rollouts(tmp_path / "run")
+    assert outcome(tmp_path / "run") == undisturbed
+
+
+def test_an_interrupted_worker_ends_at_once_and_leaves_no_lock(tmp_path, undisturbed):
+    worker = start_worker(tmp_path / "run", tmp_path / "draws", pause=0.2)
+    while not (tmp_path / "draws").exists():
+        time.sleep(0.05)
+    worker.send_signal(signal.SIGINT)
+    worker.communicate(timeout=30)
+
+    assert worker.returncode != 0
+    assert list(tmp_path.glob("run/locks/*")) == []
+    rollouts(tmp_path / "run")
+    assert outcome(tmp_path / "run") == undisturbed
+
+
+def test_an_evaluations_directory_takes_no_rollouts(tmp_path):
+    evaluate(tmp_path / "run", model=SeededModel(), sandbox=RuleSandbox(lambda _: True))
+
+    with pytest.raises(
+        ProblemError, match=r"config\.json is no configuration of a run; give the directory that `rollout`"
+    ):
+        rollouts(tmp_path / "run")
 
 
 def test_a_problem_that_cannot_be_used_is_named_and_the_others_are_made(tmp_path):

@@ -201,6 +201,7 @@ class _Worker:
             solves.pop(problem.id, None)
         if isinstance(outcome, Failure):
             return outcome
+        await asyncio.to_thread(self.shards.write, outcome)  # a disk that is full ends the run: no patience helps it
         self.patience.succeeded()
         self.watch.finished(problem.id, {"correct": outcome.correct})
         return None
@@ -212,9 +213,7 @@ class _Worker:
         missing = {form: code for form, code in programs.items() if form not in judged}
         await judge(self.sandbox, problem, missing, lambda rows: judged.update({row.program: row for row in rows}))
         verdicts = tuple(judged[form] for form in programs)
-        shard = Shard(key=key, problem_id=problem.id, solves=tuple(solves), judgements=verdicts)
-        await asyncio.to_thread(self.shards.write, shard)
-        return shard
+        return Shard(key=key, problem_id=problem.id, solves=tuple(solves), judgements=verdicts)
 
     async def trajectories(self, problem: Problem) -> list[Solve]:
         results = await asyncio.gather(
