@@ -23,7 +23,8 @@ from mucode_agent.evaluation.commands import Threshold, Trust, VerifierSpec
 from mucode_agent.evaluation.commands import app as evaluate
 from mucode_agent.evaluation.execute import execute
 from mucode_agent.prompts import outcome
-from mucode_agent.training.commands import rollout, train
+from mucode_agent.training.commands import app_traces, rollout
+from mucode_agent.training.train_commands import train
 from mucode_agent.types import (
     ExecutionReport,
     InfrastructureError,
@@ -70,6 +71,7 @@ class SolveOutput(Record):
 
 
 app.add_typer(evaluate, name="evaluate")
+app.add_typer(app_traces, name="traces")
 
 
 @app.command()

@@ -13,7 +13,19 @@ import mucode_agent
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mucode_agent"
-HEAVY = ("torch", "transformers", "numpy", "langchain_openai", "langchain", "openai", "e2b", "vllm", "matplotlib")
+HEAVY = (
+    "torch",
+    "transformers",
+    "numpy",
+    "langchain_openai",
+    "langchain",
+    "openai",
+    "e2b",
+    "vllm",
+    "matplotlib",
+    "pyarrow",
+    "ray",
+)
 LAYERS = [
     {"types"},
     {"problems", "prompts", "traces", "tools", "models", "verifiers"},

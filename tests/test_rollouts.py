@@ -2,25 +2,31 @@
 
 import contextlib
 import fcntl
+import importlib.util
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from evaluation_victim import CountingSandbox, Quiet, SeededModel, benchmark
+from evaluation_victim import CountingSandbox, Quiet, SeededModel, benchmark, evaluate
 from fakes import BrokenSandbox, RuleSandbox, ScriptedModel, fenced
 from rollout_victim import rollouts
 
 from mucode_agent.evaluation.benchmarks import Benchmark
+from mucode_agent.models import load_model
 from mucode_agent.tools.local import LocalSandbox
+from mucode_agent.training.cluster import Tools, make_shard, make_shards_on_ray
 from mucode_agent.training.data import read_attempts, state
-from mucode_agent.training.rollouts import weights_digest
-from mucode_agent.training.shards import read_shards
+from mucode_agent.training.rollouts import open_rollouts, weights_digest
+from mucode_agent.training.shards import ShardDirectory, read_rollout_config, read_shards
 from mucode_agent.types import CodeTest, InfrastructureError, Problem, ProblemError
+from mucode_agent.verifiers import NoVerifier
 
 VICTIM = Path(__file__).parent / "rollout_victim.py"
 TIMES = {"time_s", "wall_s", "seconds", "memory_mb"}
@@ -247,6 +253,7 @@ def test_half_a_shard_of_a_killed_writer_is_swept_away_by_the_next(tmp_path, und
 class FailingModel(SeededModel):
     """Fails on every fifth draw."""
 
+    model: str = "SeededModel"
     draws: int = 0
 
     def _generate(self, messages, stop=None, run_manager=None, **kwargs):
@@ -288,6 +295,48 @@ def test_a_dead_sandbox_ends_the_run_with_what_is_saved(tmp_path):
 
     assert list(tmp_path.glob("run/shards/*/*")) == []
     assert list(tmp_path.glob("run/locks/*")) == []
+
+
+def test_a_full_disk_ends_in_one_sentence_and_nothing_half_written(tmp_path, undisturbed):
+    rollouts(tmp_path / "run", tasks=benchmark(6))
+    for shard in tmp_path.glob("run/shards/*/*.json"):
+        shard.unlink()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(InfrastructureError, match=r"cannot write .*\.json: File too large; free room"):
+            rollouts(tmp_path / "run", patience=60.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+
+    assert list(tmp_path.glob("run/shards/*/*")) == []
+    assert list(tmp_path.glob("run/locks/*")) == []
+    rollouts(tmp_path / "run")
+    assert outcome(tmp_path / "run") == undisturbed
+
+
+def test_an_interrupted_worker_ends_at_once_and_leaves_no_lock(tmp_path, undisturbed):
+    worker = start_worker(tmp_path / "run", tmp_path / "draws", pause=0.2)
+    while not (tmp_path / "draws").exists():
+        time.sleep(0.05)
+    worker.send_signal(signal.SIGINT)
+    worker.communicate(timeout=30)
+
+    assert worker.returncode != 0
+    assert list(tmp_path.glob("run/locks/*")) == []
+    rollouts(tmp_path / "run")
+    assert outcome(tmp_path / "run") == undisturbed
+
+
+def test_an_evaluations_directory_takes_no_rollouts(tmp_path):
+    evaluate(tmp_path / "run", model=SeededModel(), sandbox=RuleSandbox(lambda _: True))
+
+    with pytest.raises(
+        ProblemError, match=r"config\.json is no configuration of a run; give the directory that `rollout`"
+    ):
+        rollouts(tmp_path / "run")
 
 
 def test_a_problem_that_cannot_be_used_is_named_and_the_others_are_made(tmp_path):
@@ -381,3 +430,58 @@ def test_weights_on_this_machine_name_themselves(tmp_path):
 
     assert len({first, second, ""}) == 3
     assert weights_digest(Located(model="org/name")) == weights_digest(SeededModel()) == ""
+
+
+# --- on a cluster --------------------------------------------------------------------------------------------------
+
+
+def test_finished_rollouts_ask_nothing_of_a_cluster(tmp_path):
+    rollouts(tmp_path / "run")
+    shards = ShardDirectory(tmp_path / "run", read_rollout_config(tmp_path / "run"))
+    tools = Tools(directory=tmp_path / "run", model="none", verifier="none", sandbox="none", patience=0.0)
+    watch = Quiet()
+
+    assert make_shards_on_ray(shards, benchmark().problems, tools, watch) == []
+    assert watch.done == {problem.id: {} for problem in benchmark().problems}
+    with pytest.raises(ProblemError, match="workers must be at least 1, got 0"):
+        make_shards_on_ray(shards, (), tools, watch, workers=0)
+
+
+def test_a_task_makes_the_shard_that_a_worker_makes_and_tells_an_outage_from_a_bad_problem(tmp_path):
+    shards = open_rollouts(
+        made(DOUBLE),
+        tmp_path / "run",
+        model=load_model("openai:scripted@http://127.0.0.1:9/v1"),
+        sandbox=RuleSandbox(lambda _: True),
+        verifier=NoVerifier(),
+    )
+    url = "openai:scripted@http://127.0.0.1:9/v1"  # discard: nobody answers there
+    tools = Tools(directory=shards.directory, model=url, verifier="none", sandbox="local", patience=0.0)
+
+    told = make_shard(tools.model_dump(mode="json"), DOUBLE.model_dump(mode="json"))
+
+    assert told["outage"]
+    assert "start the server" in told["failure"]
+    assert (told["correct"], told["tokens"]) == (None, 0)
+    assert not shards.exists(shards.key(DOUBLE))
+
+
+@pytest.mark.real
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray")
+def test_ray_tasks_make_every_shard_once_though_one_of_their_processes_is_killed(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HOME": str(tmp_path)}
+    command = [sys.executable, str(VICTIM.with_name("ray_victim.py")), str(tmp_path / "run")]
+
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["failures"] == []
+    assert len(told["killed"]) == 1
+    assert told["makers"] > 1
+    assert len(list(tmp_path.glob("run/shards/*/*.json"))) == 12
+    assert set(told["finished"].values()) == {1}
+    twice = {number: count for number, count in told["requests"].items() if count != 3}
+    assert len(told["requests"]) == 12
+    assert len(twice) <= 1, "only what the killed process had begun is begun again"
+    assert all(3 < count <= 6 for count in twice.values())

@@ -86,8 +86,11 @@ def proportion(values: Sequence[float]) -> Estimate:
         raise ValueError("a proportion needs at least one outcome, got none")
     if outside := [value for value in values if not 0 <= value <= 1]:
         raise ValueError(f"outcomes lie between 0 and 1, got {outside[0]}")
-    n = len(values)
-    mean = math.fsum(values) / n
+    return wilson(math.fsum(values) / len(values), len(values))
+
+
+def wilson(mean: float, n: int) -> Estimate:
+    """A mean of n outcomes in [0, 1] with Wilson's score interval."""
     centre = (mean + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 / (1 + Z95**2 / n) * math.sqrt(mean * (1 - mean) / n + Z95**2 / (4 * n**2))
     return Estimate(value=mean, low=max(0.0, min(mean, centre - half)), high=min(1.0, max(mean, centre + half)), n=n)

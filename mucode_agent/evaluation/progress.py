@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from mucode_agent.evaluation.metrics import proportion
+from mucode_agent.evaluation.metrics import wilson
 from mucode_agent.types import Sample
 
 BETWEEN_LINES_S = 15.0
@@ -20,7 +20,7 @@ class Tally:
         self, total: int, show: Callable[["Tally"], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.total, self.done, self.tokens, self.note = total, 0, 0, ""
-        self._right: list[float] = []
+        self._right, self._known = 0.0, 0
         self._arm = ""
         self._drawn_problems = 0
         self._drew = False
@@ -37,7 +37,7 @@ class Tally:
         self._drawn_problems += self._drew  # problems of an earlier start cost no time in this one
         if outcomes:
             self._arm = "turns" if "turns" in outcomes else next(iter(outcomes))
-            self._right.append(outcomes[self._arm])
+            self._right, self._known = self._right + outcomes[self._arm], self._known + 1
         self.note = ""
         self._show(self)
 
@@ -48,8 +48,8 @@ class Tally:
     def __str__(self) -> str:
         elapsed = self._clock() - self._started
         parts = [f"{self.done}/{self.total}"]
-        if self._right:
-            share = proportion(self._right)
+        if self._known:
+            share = wilson(self._right / self._known, self._known)
             parts.append(f"{self._arm} {100 * share.value:.1f} % [{100 * share.low:.1f}, {100 * share.high:.1f}]")
         if self.tokens and elapsed > 0:
             parts.append(f"{self.tokens / elapsed:.0f} tokens/s")

@@ -258,7 +258,7 @@ def read_identified(directory: Path, form: TypeAdapter[Row], field: str, version
     return parsed(form, data, str(path))
 
 
-def check_version(path: Path, data: bytes, field: str, version: int) -> None:
+def check_version(where: Path | str, data: bytes, field: str, version: int) -> None:
     """Raises ProblemError where the JSON object says that another version of this package wrote it."""
     try:
         found = json.loads(data)[field]
@@ -266,7 +266,7 @@ def check_version(path: Path, data: bytes, field: str, version: int) -> None:
         return  # no version at all: its reader says what is wrong
     if found != version:
         raise ProblemError(
-            f"{path} has {field} {found}, this version of mucode_agent reads {version}; "
+            f"{where} has {field} {found}, this version of mucode_agent reads {version}; "
             "use the version that wrote it, or run again into another directory"
         )
 

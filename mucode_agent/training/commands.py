@@ -1,20 +1,27 @@
-"""`python -m mucode_agent rollout` and `train`: what is learned from traces, and the traces themselves."""
+"""`python -m mucode_agent rollout` and `traces export | stats | show | add`: what training learns from."""
 
 import contextlib
+import os
 import shlex
+import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
 from mucode_agent.evaluation.commands import BENCHMARKS, Limit, Place, Split
 from mucode_agent.types import InfrastructureError, ProblemError
 
-if TYPE_CHECKING:
-    from mucode_agent.training.verifier import VerifierSettings
+app_traces = typer.Typer(
+    name="traces",
+    help="Shows, counts, exports and adds to what `rollout` and `evaluate run` wrote.",
+    no_args_is_help=True,
+)
+
+Directories = Annotated[list[Path], typer.Argument(help="Of `rollout`, `evaluate run` or `traces add`.")]
 
 
 def rollout(
@@ -32,43 +39,67 @@ def rollout(
     weights: Annotated[
         str, typer.Option(help="Names a served model's weights where its name does not, e.g. an adapter's digest.")
     ] = "",
+    verifier: Annotated[
+        str, typer.Option(help="Ranks a turn's candidates: none · DIRECTORY_OR_HUB_ID · vllm:NAME@URL")
+    ] = "none",
     split: Split = "fixed",
     testless: Annotated[bool, typer.Option("--testless", help="Leave the tests out of the prompt.")] = False,
     limit: Limit = None,
     concurrency: Annotated[int, typer.Option(help="Trajectories in flight.")] = 64,
     patience: Annotated[float, typer.Option(help="Seconds that a failing server is waited for.")] = 60.0,
     sandbox: Place = "local",
+    on_ray: Annotated[
+        bool,
+        typer.Option("--ray", help="Make the shards as tasks of the cluster that RAY_ADDRESS names, or a local one."),
+    ] = False,
+    workers_ray: Annotated[
+        int | None, typer.Option(help="With --ray: shards at a time; default: one per processor of the cluster.")
+    ] = None,
 ) -> None:
     """Draw K trajectories per problem and judge every program; several workers may share a directory."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
     from mucode_agent.evaluation.progress import watching
     from mucode_agent.models import load_model
     from mucode_agent.tools.sandbox import load_sandbox
-    from mucode_agent.training.rollouts import roll_out
+    from mucode_agent.training.rollouts import open_rollouts, roll_out
+    from mucode_agent.verifiers import load_verifier
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     asked = load_benchmark(problems, split=split, testless=testless, limit=limit)  # type: ignore[arg-type]
     total = len(asked.problems)
     console.print(f"{asked.name}: {total} problems, {per_problem} trajectories each, {output}", markup=False)
-    generator = load_model(model, temperature=temperature, max_tokens=max_tokens)
+    generator, scorer = load_model(model, temperature=temperature, max_tokens=max_tokens), load_verifier(verifier)
+    settings: dict[str, Any] = {
+        "weights": weights,
+        "per_problem": per_problem,
+        "max_turns": turns,
+        "n": n,
+        "temperature": temperature,
+        "max_tokens": max_tokens,
+        "seed": seed,
+        "command": shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]]),
+    }
     with contextlib.closing(load_sandbox(sandbox)) as place, watching(total, console) as watch:
-        failures = roll_out(
-            asked,
-            output,
-            model=generator,
-            sandbox=place,
-            watch=watch,
-            weights=weights,
-            per_problem=per_problem,
-            max_turns=turns,
-            n=n,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            seed=seed,
-            concurrency=concurrency,
-            patience=patience,
-            command=shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]]),
-        )
+        if on_ray:
+            from mucode_agent.training.cluster import Tools, make_shards_on_ray
+
+            shards = open_rollouts(asked, output, model=generator, sandbox=place, verifier=scorer, **settings)
+            tools = Tools(
+                directory=output.resolve(), model=model, verifier=verifier, sandbox=sandbox, patience=patience
+            )
+            failures = make_shards_on_ray(shards, asked.problems, tools, watch, workers=workers_ray)
+        else:
+            failures = roll_out(
+                asked,
+                output,
+                model=generator,
+                sandbox=place,
+                verifier=scorer,
+                watch=watch,
+                concurrency=concurrency,
+                patience=patience,
+                **settings,
+            )
     if failures:
         first = failures[0]
         raise InfrastructureError(
@@ -77,110 +108,94 @@ def rollout(
         )
 
 
-train = typer.Typer(
-    name="train", help="Learns from labelled traces: a verifier, a generator, or both in turns.", no_args_is_help=True
-)
-
-Traces = Annotated[
-    list[Path], typer.Option("--traces", help="A directory that `rollout` or `evaluate run` wrote; may be repeated.")
-]
-
-
-@train.command("verifier")
-def verifier(
-    traces: Traces,
-    base: Annotated[
-        str, typer.Option(help="The checkpoint to start from, a directory or a hub id; smollm2 is embedded.")
-    ],
-    out: Annotated[Path, typer.Option(help="Directory of the verifier; the same command goes on with it.")],
-    held_out: Annotated[
-        list[Path] | None, typer.Option(help="Traces of other problems, for calibration; default: a share of --traces.")
-    ] = None,
-    held_out_share: Annotated[float, typer.Option(help="Share of the problems, where --held-out is not given.")] = 0.15,
-    evaluation: Annotated[
-        list[str] | None, typer.Option(help="A benchmark whose problems must not be trained on; may be repeated.")
-    ] = None,
-    drop_overlap: Annotated[
-        bool, typer.Option("--drop-overlap", help="Leave out training problems that stand in an evaluation set.")
-    ] = False,
-    loss: Annotated[str, typer.Option(help="bt (pairs) · bce (programs) · bt+bce")] = "bt",
-    l2: Annotated[float, typer.Option(help="Weight of the mean squared logit.")] = 0.0,
-    epochs: Annotated[float, typer.Option(help="Passes over the data.")] = 2.0,
-    learning_rate: Annotated[float, typer.Option(help="Falls to 0 in a straight line.")] = 1e-5,
-    batch_size: Annotated[int, typer.Option(help="Groups of up to 8 programs per optimiser step.")] = 8,
-    micro_batch: Annotated[int, typer.Option(help="Groups per forward pass.")] = 2,
-    lora_rank: Annotated[int, typer.Option(help="0 trains the weights themselves.")] = 0,
-    last_layers: Annotated[int, typer.Option(help="Train only the last blocks; 0 trains all.")] = 0,
-    per_problem: Annotated[int, typer.Option(help="Distinct programs of one problem at most.")] = 16,
-    near_misses: Annotated[
-        bool, typer.Option("--near-misses", help="Prefer wrong programs that are nearly right.")
-    ] = False,
-    max_tokens: Annotated[int, typer.Option(help="Programs with longer texts are left out.")] = 2048,
-    save_steps: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 50,
-    seed: Annotated[int, typer.Option(help="Same seed and data, same verifier.")] = 0,
+@app_traces.command()
+def export(
+    directories: Directories,
+    format_: Annotated[str, typer.Option("--format", help="trl-sft · trl-preference · openai · parquet")],
+    output: Annotated[Path, typer.Option("--out", "--output", help="The file; one that is there is replaced.")],
+    pairs: Annotated[int, typer.Option(help="trl-preference: pairs of a problem at most.")] = 32,
+    seed: Annotated[int, typer.Option(help="trl-preference: draws the pairs.")] = 0,
 ) -> None:
-    """Train R(x, y) on labelled programs, calibrate it on held-out problems, and write a checkpoint with its card."""
-    from mucode_agent.evaluation.benchmarks import load_benchmark
-    from mucode_agent.training.data import generators_of, read_attempts
-    from mucode_agent.training.examples import held_out as part
-    from mucode_agent.training.examples import overlap
+    """Write attempts for another trainer: correct replies, pairs of a right and a wrong one, or all as a table."""
+    from mucode_agent.training import export as shapes
+    from mucode_agent.training.data import stream_attempts
 
-    settings = _verifier_settings(
-        loss=loss,
-        l2=l2,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        batch_size=batch_size,
-        micro_batch=micro_batch,
-        lora_rank=lora_rank,
-        last_layers=last_layers,
-        per_problem=per_problem,
-        near_misses=near_misses,
-        max_tokens=max_tokens,
-        save_steps=save_steps,
-        seed=seed,
-    )
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    data = read_attempts(traces)
-    if held_out:
-        calibration = read_attempts(held_out)
-    else:
-        data, calibration = part(data, held_out_share, seed)
-    problems = [problem for spec in evaluation or [] for problem in load_benchmark(spec).problems]
-    if drop_overlap:
-        apart = [*(entry.problem for entry in calibration), *problems]
-        dropped = {mine for mine, _ in overlap([entry.problem for entry in data], apart)}
-        data = [entry for entry in data if entry.problem.id not in dropped]
-        if dropped:
-            console.print(f"left out, since an evaluation set has them: {', '.join(sorted(dropped))}", markup=False)
-    console.print(
-        f"{len(data)} problems, {sum(len(entry.distinct()) for entry in data)} distinct programs; "
-        f"{len(calibration)} problems held out",
+    if format_ not in shapes.FORMATS:
+        raise ProblemError(f"format must be one of {', '.join(shapes.FORMATS)}, got {format_!r}")
+    data = stream_attempts(directories)
+    match format_:
+        case "parquet":
+            count = shapes.write_parquet(shapes.flat(data), output)
+        case "trl-preference":
+            count = shapes.write_jsonl(shapes.trl_preference(data, pairs=pairs, seed=seed), output)
+        case "openai":
+            count = shapes.write_jsonl(shapes.openai(data), output)
+        case _:
+            count = shapes.write_jsonl(shapes.trl_sft(data), output)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"{count:,} rows: {output}", markup=False)
+
+
+@app_traces.command()
+def stats(
+    directories: Directories,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+) -> None:
+    """Count problems, attempts, distinct programs, tokens, and how many are right by turn."""
+    from mucode_agent.evaluation.tables import for_terminal
+    from mucode_agent.training.data import stream_traces
+    from mucode_agent.training.stats import stats_tables, trace_stats
+
+    found = trace_stats(stream_traces(directories))
+    if as_json:
+        _say([found.model_dump_json(indent=2)])
+        return
+    console = Console(highlight=False)
+    with console.capture() as captured:
+        for table in stats_tables(found):
+            console.print(for_terminal(table))
+            console.print()
+    _say([captured.get().rstrip()])
+
+
+@app_traces.command()
+def show(
+    directory: Annotated[Path, typer.Argument(help="Of `rollout`, `evaluate run` or `traces add`.")],
+    problem: Annotated[str, typer.Argument(help="Its id.")],
+) -> None:
+    """Tell every trajectory of a problem turn by turn: what the model wrote, what the tests said."""
+    from mucode_agent.training.data import stream_traces
+    from mucode_agent.training.stats import story
+
+    entry, solves = next(stream_traces([directory], lambda asked: asked.id == problem), (None, []))
+    if entry is None:
+        raise ProblemError(f"{directory} has no problem {problem!r}; problems.jsonl lists their ids")
+    if not entry.attempts and not solves:
+        raise ProblemError(f"{directory} has no trajectory of {problem!r} yet; run the command that makes it")
+    _say(story(entry, solves))
+
+
+@app_traces.command()
+def add(
+    file: Annotated[Path, typer.Argument(help="JSONL: {problem, code, accepted, consent, weight?, id?} per line.")],
+    output: Annotated[Path, typer.Option("--out", "--output", help="Directory that takes the rows.")],
+) -> None:
+    """Add programs that users accepted or rejected, those with their consent, as data for training."""
+    from mucode_agent.training.feedback import add_feedback
+
+    added = add_feedback(file, output)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"{added.rows} rows: {added.kept} kept, {added.without_consent} left out without consent, "
+        f"{added.known} there before: {output}",
         markup=False,
     )
-    from mucode_agent.training.verifier import train_verifier
-
-    trained = train_verifier(
-        data,
-        base=base,
-        out=out,
-        held_out=calibration,
-        evaluation=problems,
-        generators=generators_of(held_out or traces),
-        settings=settings,
-        console=console,
-    )
-    console.print(str(trained), markup=False)
 
 
-def _verifier_settings(**given: Any) -> "VerifierSettings":
+def _say(lines: Iterable[str]) -> None:
+    """Lines to standard output, which may be closed early."""
     try:
-        from mucode_agent.training.verifier import VerifierSettings
-    except ImportError as error:
-        raise ProblemError(f"training needs {error.name}: pip install 'mucode-agent[train]'") from None
-    try:
-        return VerifierSettings.model_validate(given)
-    except ValidationError as error:
-        cause = error.errors(include_url=False)[0]
-        name = str(cause["loc"][0]).replace("_", "-")
-        raise ProblemError(f"--{name}: {cause['msg'].lower()}, got {cause['input']!r}") from None
+        for line in lines:
+            sys.stdout.buffer.write(line.encode("utf-8", "backslashreplace") + b"\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
+        raise typer.Exit(128 + signal.SIGPIPE) from None

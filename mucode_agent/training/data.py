@@ -1,13 +1,15 @@
-"""Labelled attempts: what generators wrote in which state, and what all tests say of it.
+"""Labelled attempts: what generators wrote in which state, and what all tests, or a user, say of it.
 
-Directories that `evaluate run` and `rollout` wrote are read alike: their traces hold states and programs, their
-judgements the labels. A verdict `infra` is nobody's fault and never becomes a label; a program without one has none.
+Directories that `evaluate run`, `rollout` and `traces add` wrote are read alike. The first two hold states and programs
+in their traces and labels in their judgements; the third what users accepted or rejected. A verdict `infra` is nobody's
+fault and never becomes a label; a program without one has none.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal, Protocol
 
 from langchain_core.messages import BaseMessage
 
@@ -15,8 +17,12 @@ from mucode_agent.evaluation.store import Judgement, Solve, read_config, read_ju
 from mucode_agent.graphs.selection import normal_form
 from mucode_agent.models.identity import generator_identity
 from mucode_agent.prompts import render
-from mucode_agent.training.shards import holds_rollouts, read_rollout_config, read_shards
-from mucode_agent.types import Candidate, Problem, ProblemError, Record, Turn
+from mucode_agent.training.feedback import Feedback, holds_feedback, read_feedback, votes
+from mucode_agent.training.shards import ShardDirectory, holds_rollouts, read_rollout_config
+from mucode_agent.types import Candidate, Problem, ProblemError, Record, Sample, Turn
+
+Source = Literal["evaluation", "rollout", "user"]
+"""Where an attempt comes from: a benchmark's run, rollouts, or what users accepted or rejected."""
 
 
 class Attempt(Record):
@@ -30,7 +36,10 @@ class Attempt(Record):
     form: str
     """`normal_form` of the program; programs of equal form have equal labels."""
     correct: bool
-    """R(x, y): passes all public and private tests."""
+    """R(x, y): passes all public and private tests; of a program that only users judged, whether they accepted it."""
+    source: Source = "rollout"
+    weight: float = 1.0
+    """How much it counts in training beside others; positive."""
 
 
 class ProblemAttempts(Record):
@@ -50,29 +59,51 @@ def state(problem: Problem, turns: Sequence[Turn]) -> list[BaseMessage]:
 
 
 def read_attempts(paths: Iterable[Path]) -> list[ProblemAttempts]:
-    """The labelled attempts in run directories, problems in the order met.
+    """The labelled attempts in directories, problems in the order met; `stream_attempts` as a list."""
+    return list(stream_attempts(paths))
 
-    A problem that stands in several directories gets the attempts of all; its id must then mean the same problem.
-    Raises ProblemError naming the directory that cannot be read, or the id that means two things.
+
+def stream_attempts(paths: Iterable[Path]) -> Iterator[ProblemAttempts]:
+    """As `stream_traces`, without the solves."""
+    return (entry for entry, _ in stream_traces(paths))
+
+
+def stream_traces(
+    paths: Iterable[Path], only: Callable[[Problem], bool] = lambda _: True
+) -> Iterator[tuple[ProblemAttempts, list[Solve]]]:
+    """The labelled attempts at each problem in directories, and the solves they come from; one problem at a time.
+
+    Problems stand in the order met. One that stands in several directories gets the attempts of all; its id must then
+    mean the same problem. Where tests and users disagree on a program, the tests are believed. Raises ProblemError
+    naming the directory that cannot be read, or the id that means two things.
     """
     problems: dict[str, Problem] = {}
-    attempts: dict[str, dict[tuple[str, int, int], Attempt]] = {}
+    holders: dict[str, list[_Source]] = {}
     for path in paths:
-        for problem, found in _read(Path(path)):
+        source = _opened(Path(path))
+        for problem in source.problems:
             if problems.setdefault(problem.id, problem) != problem:
                 raise ProblemError(
                     f"{path} holds another problem under the id {problem.id!r} than an earlier directory; "
                     "give directories of the same problems and split"
                 )
-            known = attempts.setdefault(problem.id, {})
-            for attempt in found:
-                known.setdefault((attempt.solve, attempt.candidate.turn, attempt.candidate.index), attempt)
-    return [
-        ProblemAttempts(problem=problem, attempts=tuple(attempts[id_].values())) for id_, problem in problems.items()
-    ]
+            holders.setdefault(problem.id, []).append(source)
+    for problem in filter(only, problems.values()):
+        attempts: dict[tuple[str, int, int], Attempt] = {}
+        solves: dict[str, Solve] = {}
+        for source in holders[problem.id]:
+            drawn, labelled = source.traces(problem)
+            for solve in drawn:
+                solves.setdefault(solve.run_id, solve)
+            for attempt in labelled:
+                attempts.setdefault((attempt.solve, attempt.candidate.turn, attempt.candidate.index), attempt)
+        entry = ProblemAttempts(problem=problem, attempts=_tests_first(attempts.values()))
+        yield entry, list(solves.values())
 
 
-def attempts_of(problem: Problem, solves: Iterable[Solve], judgements: Iterable[Judgement]) -> Iterator[Attempt]:
+def attempts_of(
+    problem: Problem, solves: Iterable[Solve], judgements: Iterable[Judgement], source: Source = "rollout"
+) -> Iterator[Attempt]:
     """The labelled attempts of finished solves. Replies without a program, and programs without a verdict, are passed
     over: there is nothing to learn from them.
     """
@@ -88,6 +119,7 @@ def attempts_of(problem: Problem, solves: Iterable[Solve], judgements: Iterable[
                     candidate=candidate,
                     form=form,
                     correct=verdict.correct,
+                    source=source,
                 )
 
 
@@ -99,7 +131,7 @@ def generators_of(paths: Iterable[Path]) -> list[str]:
             policy = read_rollout_config(path).identity.policy
             name = generator_identity(policy.model).partition("@")[0]
             found[f"{name}@{policy.weights[:12]}" if policy.weights else name] = None
-        else:
+        elif not holds_feedback(path):  # nobody says whose programs users judged
             found[generator_identity(read_config(path).identity.model)] = None
     return list(found)
 
@@ -108,24 +140,90 @@ def data_sha256(data: Iterable[ProblemAttempts]) -> str:
     """Names a data set by problems, programs and labels, whatever the directories they came from."""
     digest = hashlib.sha256()
     for entry in data:
-        rows = sorted((attempt.form, attempt.correct) for attempt in entry.attempts)
+        rows = sorted((attempt.form, attempt.correct, attempt.weight) for attempt in entry.attempts)
         digest.update(json.dumps([entry.problem.model_dump(mode="json"), rows], sort_keys=True).encode())
     return digest.hexdigest()
 
 
-def _read(path: Path) -> Iterator[tuple[Problem, list[Attempt]]]:
+class _Source(Protocol):
+    """An opened directory."""
+
+    @property
+    def problems(self) -> Sequence[Problem]: ...
+
+    def traces(self, problem: Problem) -> tuple[Sequence[Solve], Iterable[Attempt]]: ...
+
+
+class _Evaluation:
+    def __init__(self, path: Path) -> None:
+        self.problems = read_problems(path)
+        self._solves: dict[str, list[Solve]] = {}
+        self._judgements: dict[str, list[Judgement]] = {}
+        for solve in read_solves(path):
+            self._solves.setdefault(solve.problem_id, []).append(solve)
+        for judgement in read_judgements(path).values():
+            self._judgements.setdefault(judgement.problem_id, []).append(judgement)
+
+    def traces(self, problem: Problem) -> tuple[Sequence[Solve], Iterable[Attempt]]:
+        solves = self._solves.get(problem.id, [])
+        return solves, attempts_of(problem, solves, self._judgements.get(problem.id, []), "evaluation")
+
+
+class _Rollouts:
+    """Reads one shard at a time: they do not fit in memory together."""
+
+    def __init__(self, path: Path) -> None:
+        self._shards = ShardDirectory(path, read_rollout_config(path))
+        self.problems = read_problems(path)
+
+    def traces(self, problem: Problem) -> tuple[Sequence[Solve], Iterable[Attempt]]:
+        shard = self._shards.read(problem)
+        if shard is None:
+            return (), ()
+        return shard.solves, attempts_of(problem, shard.solves, shard.judgements, "rollout")
+
+
+class _Users:
+    def __init__(self, path: Path) -> None:
+        self._rows: dict[str, list[Feedback]] = {}
+        for row in read_feedback(path):
+            self._rows.setdefault(row.problem.id, []).append(row)
+        self.problems = [rows[0].problem for rows in self._rows.values()]
+
+    def traces(self, problem: Problem) -> tuple[Sequence[Solve], Iterable[Attempt]]:
+        return (), [_voted(form, *vote) for form, vote in votes(self._rows.get(problem.id, [])).items()]
+
+
+def _voted(form: str, code: str, weight: float) -> Attempt:
+    """A first answer, as if the generator had given it in the form it is asked for."""
+    sample = Sample(text=f"```python\n{code}\n```", seed=0)
+    return Attempt(
+        solve=f"user-{form[:16]}",
+        turns=(),
+        candidate=Candidate(turn=1, index=0, sample=sample, code=code),
+        form=form,
+        correct=weight > 0,
+        source="user",
+        weight=abs(weight),
+    )
+
+
+def _opened(path: Path) -> _Source:
     if holds_rollouts(path):
-        for problem, shard in read_shards(path):
-            yield problem, list(attempts_of(problem, shard.solves, shard.judgements)) if shard else []
-        return
-    solves: dict[str, list[Solve]] = {}
-    judgements: dict[str, list[Judgement]] = {}
-    for solve in read_solves(path):
-        solves.setdefault(solve.problem_id, []).append(solve)
-    for judgement in read_judgements(path).values():
-        judgements.setdefault(judgement.problem_id, []).append(judgement)
-    for problem in read_problems(path):
-        yield problem, list(attempts_of(problem, solves.get(problem.id, []), judgements.get(problem.id, [])))
+        return _Rollouts(path)
+    return _Users(path) if holds_feedback(path) else _Evaluation(path)
+
+
+def _tests_first(attempts: Iterable[Attempt]) -> tuple[Attempt, ...]:
+    """Programs of equal form have equal labels: the tests', where they judged one."""
+    found = list(attempts)
+    tested = {attempt.form: attempt.correct for attempt in found if attempt.source != "user"}
+    return tuple(
+        attempt
+        if tested.get(attempt.form, attempt.correct) == attempt.correct
+        else attempt.model_copy(update={"correct": tested[attempt.form]})
+        for attempt in found
+    )
 
 
 def _selected(solve: Solve) -> list[Turn]:

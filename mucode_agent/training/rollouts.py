@@ -46,6 +46,30 @@ def roll_out(
     sandbox: Sandbox,
     watch: Watch,
     verifier: Verifier | None = None,
+    concurrency: int = 64,
+    patience: float = 60.0,
+    **settings: Any,
+) -> list[Failure]:
+    """Makes the shards that `directory` lacks, beside any other workers, and returns when every problem has its own.
+
+    `settings` are those of `open_rollouts`; `concurrency` is the number of trajectories in flight. Returns the problems
+    that were given up. Raises ProblemError where the directory holds rollouts of another identity, and
+    InfrastructureError where model, sandbox or verifier failed for longer than `patience` seconds.
+    """
+    if concurrency < 1:
+        raise ProblemError(f"concurrency must be at least 1, got {concurrency}")
+    scorer = verifier or NoVerifier()
+    shards = open_rollouts(benchmark, directory, model=model, sandbox=sandbox, verifier=scorer, **settings)
+    return asyncio.run(make_shards(shards, benchmark.problems, model, sandbox, scorer, watch, concurrency, patience))
+
+
+def open_rollouts(
+    benchmark: Benchmark,
+    directory: Path,
+    *,
+    model: Any,
+    sandbox: Sandbox,
+    verifier: Verifier,
     weights: str = "",
     per_problem: int = 15,
     max_turns: int = 3,
@@ -54,25 +78,19 @@ def roll_out(
     max_tokens: int = 1024,
     selector: Selector = "tests+verifier",
     seed: int = 0,
-    concurrency: int = 64,
-    patience: float = 60.0,
     command: str = "",
-) -> list[Failure]:
-    """Makes the shards that `directory` lacks, beside any other workers, and returns when every problem has its own.
+) -> ShardDirectory:
+    """The directory, begun or gone on with.
 
     `weights` names the model's weights where its name does not, as with a server whose adapter is swapped; weights on
-    this machine name themselves. `concurrency` is the number of trajectories in flight. Returns the problems that were
-    given up. Raises ProblemError where the directory holds rollouts of another identity, and InfrastructureError where
-    model, sandbox or verifier failed for longer than `patience` seconds.
+    this machine name themselves. Raises ProblemError where a setting is out of range or the identity another.
     """
-    for name, value in (("per_problem", per_problem), ("concurrency", concurrency)):
-        if value < 1:
-            raise ProblemError(f"{name} must be at least 1, got {value}")
-    scorer = verifier or NoVerifier()
+    if per_problem < 1:
+        raise ProblemError(f"per_problem must be at least 1, got {per_problem}")
     policy = Policy(
         model=model_name(model),
         weights=weights or weights_digest(model),
-        verifier=scorer.name,
+        verifier=verifier.name,
         prompt=prompt_digest(),
         per_problem=per_problem,
         max_turns=max_turns,
@@ -82,7 +100,7 @@ def roll_out(
         selector=selector,
         seed=seed,
     )
-    _solver(policy, per_problem - 1, model, sandbox, scorer, NullTrace())  # settings out of range end here
+    _solver(policy, per_problem - 1, model, sandbox, verifier, NullTrace())  # settings out of range end here
     identity = RolloutIdentity(
         benchmark=benchmark.name,
         split=benchmark.split,
@@ -98,8 +116,7 @@ def roll_out(
         isolation=sandbox.isolation,
         environment=environment(),
     )
-    shards = open_shards(directory, config, benchmark)
-    return asyncio.run(make_shards(shards, benchmark.problems, model, sandbox, scorer, watch, concurrency, patience))
+    return open_shards(directory, config, benchmark)
 
 
 async def make_shards(
@@ -184,6 +201,7 @@ class _Worker:
             solves.pop(problem.id, None)
         if isinstance(outcome, Failure):
             return outcome
+        await asyncio.to_thread(self.shards.write, outcome)  # a disk that is full ends the run: no patience helps it
         self.patience.succeeded()
         self.watch.finished(problem.id, {"correct": outcome.correct})
         return None
@@ -195,9 +213,7 @@ class _Worker:
         missing = {form: code for form, code in programs.items() if form not in judged}
         await judge(self.sandbox, problem, missing, lambda rows: judged.update({row.program: row for row in rows}))
         verdicts = tuple(judged[form] for form in programs)
-        shard = Shard(key=key, problem_id=problem.id, solves=tuple(solves), judgements=verdicts)
-        await asyncio.to_thread(self.shards.write, shard)
-        return shard
+        return Shard(key=key, problem_id=problem.id, solves=tuple(solves), judgements=verdicts)
 
     async def trajectories(self, problem: Problem) -> list[Solve]:
         results = await asyncio.gather(

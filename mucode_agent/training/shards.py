@@ -129,6 +129,11 @@ class ShardDirectory:
         """Of the shards that are there."""
         return {path.stem for path in (self.directory / "shards").glob("??/[!.]*.json")}
 
+    def read(self, problem: Problem) -> Shard | None:
+        """None where it is not made yet. Raises ProblemError naming a damaged file."""
+        path = self.path(self.key(problem))
+        return read_shard(path) if path.exists() else None
+
     def write(self, shard: Shard) -> None:
         """On disk when this returns, or not there. Raises InfrastructureError."""
         path = self.path(shard.key)
@@ -187,7 +192,7 @@ def open_shards(directory: Path, config: RolloutConfig, benchmark: Benchmark) ->
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with _alone(directory):
+        with alone(directory):
             if (directory / "config.json").exists():
                 held = read_rollout_config(directory)
                 check_same(_flat(held.identity), _flat(config.identity), directory)
@@ -225,8 +230,7 @@ def read_shards(directory: Path) -> Iterator[tuple[Problem, Shard | None]]:
     """Each problem with its shard, None where that is not made yet. Raises ProblemError naming a damaged file."""
     shards = ShardDirectory(directory, read_rollout_config(directory))
     for problem in read_problems(directory):
-        key = shards.key(problem)
-        yield problem, read_shard(shards.path(key)) if shards.exists(key) else None
+        yield problem, shards.read(problem)
 
 
 def read_shard(path: Path) -> Shard:
@@ -243,12 +247,13 @@ def read_shard(path: Path) -> Shard:
 
 
 def _flat(identity: RolloutIdentity) -> dict[str, Any]:
-    fields = identity.model_dump(mode="json")
-    return {**fields, **fields.pop("policy")}
+    fields: dict[str, Any] = identity.model_dump(mode="json")
+    policy: dict[str, Any] = fields.pop("policy")
+    return fields | policy
 
 
 @contextmanager
-def _alone(directory: Path) -> Iterator[None]:
+def alone(directory: Path) -> Iterator[None]:
     """One process at a time, for as long as it takes to begin a directory."""
     descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:

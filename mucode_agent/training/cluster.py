@@ -1,0 +1,183 @@
+"""Rollouts as tasks of a Ray cluster: each task makes one shard as a worker on one machine would, lock and all.
+
+The directory must be a file system that every node sees, with `flock`. A task whose process dies is run again by Ray;
+its lock died with it. Workers without Ray may share the directory at the same time.
+"""
+
+import asyncio
+import contextlib
+import functools
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mucode_agent.evaluation.patience import Failure, Watch
+from mucode_agent.training.rollouts import make_shards
+from mucode_agent.training.shards import ShardDirectory, read_rollout_config
+from mucode_agent.types import InfrastructureError, Problem, ProblemError, Record, Sample, Sandbox, Verifier
+
+DEATHS = 5
+"""How many processes may die over one shard before its problem is left."""
+
+
+class Tools(Record):
+    """What a task needs to make a shard, by name: processes elsewhere load it themselves."""
+
+    directory: Path
+    model: str
+    verifier: str
+    sandbox: str
+    patience: float
+
+
+class Made(Record):
+    """What became of one task."""
+
+    problem_id: str
+    correct: float | None = None
+    """Share of correct trajectories; None where another worker made the shard, or nobody did."""
+    tokens: int = 0
+    failure: str = ""
+    outage: bool = False
+    """Whether the failure is the model's, sandbox's or verifier's, for longer than patience lasts."""
+
+
+def make_shards_on_ray(
+    shards: ShardDirectory, problems: Sequence[Problem], tools: Tools, watch: Watch, *, workers: int | None = None
+) -> list[Failure]:
+    """As `rollouts.make_shards`, by at most `workers` tasks at a time; default: one per processor of the cluster.
+
+    Joins the cluster that RAY_ADDRESS names, else starts one on this machine. Raises ProblemError where Ray is not
+    installed, InfrastructureError where as many tasks in a row as run at a time met an outage.
+    """
+    if workers is not None and workers < 1:
+        raise ProblemError(f"workers must be at least 1, got {workers}")
+    done = shards.keys()
+    todo = []
+    for problem in problems:
+        if shards.key(problem) in done:
+            watch.finished(problem.id, {})
+        else:
+            todo.append(problem)
+    if not todo:
+        return []
+    with _cluster() as ray:
+        processors = ray.cluster_resources().get("CPU", 1)
+        at_once = min(workers or int(processors), len(todo))
+        task = ray.remote(num_cpus=min(1.0, processors / at_once), max_retries=DEATHS)(make_shard)
+        return _Driver(ray, functools.partial(task.remote, tools.model_dump(mode="json")), watch, at_once).run(todo)
+
+
+def make_shard(tools: dict[str, Any], problem: dict[str, Any]) -> dict[str, Any]:
+    """The task: tools, problem and answer are JSON forms of `Tools`, `Problem` and `Made`."""
+    given, asked = Tools.model_validate(tools), Problem.model_validate(problem)
+    ear = _Ear()
+    try:
+        shards, model, sandbox, verifier = _loaded(given)
+        in_flight = shards.config.identity.policy.per_problem
+        work = make_shards(shards, [asked], model, sandbox, verifier, ear, in_flight, given.patience)
+        failures = asyncio.run(work)
+        made = Made(
+            problem_id=asked.id,
+            correct=ear.correct,
+            tokens=ear.tokens,
+            failure=failures[0].cause if failures else "",
+        )
+    except (ProblemError, InfrastructureError) as error:
+        made = Made(problem_id=asked.id, tokens=ear.tokens, failure=str(error), outage=True)
+    return made.model_dump(mode="json")
+
+
+class _Driver:
+    """Keeps as many tasks under way as the cluster works at, and a few waiting."""
+
+    def __init__(self, ray: Any, submit: Any, watch: Watch, at_once: int) -> None:
+        self.ray, self.submit, self.watch, self.at_once = ray, submit, watch, at_once
+        self.failures: list[Failure] = []
+        self.outages = 0
+
+    def run(self, problems: Sequence[Problem]) -> list[Failure]:
+        waiting, under_way = iter(problems), {}
+        try:
+            while True:
+                for problem in waiting:
+                    under_way[self.submit(problem.model_dump(mode="json"))] = problem
+                    if len(under_way) >= 2 * self.at_once:
+                        break
+                if not under_way:
+                    return self.failures
+                ended, _ = self.ray.wait(list(under_way), num_returns=1)
+                for reference in ended:
+                    self.take(under_way.pop(reference), reference)
+        finally:
+            for reference in under_way:
+                self.ray.cancel(reference, force=True)
+
+    def take(self, problem: Problem, reference: Any) -> None:
+        try:
+            made = Made.model_validate(self.ray.get(reference))
+        except self.ray.exceptions.RayError as error:  # its processes died, again and again
+            cause = " ".join(str(error).split())[:300]
+            made = Made(problem_id=problem.id, failure=f"a task of the cluster failed: {cause}", outage=True)
+        if made.tokens:
+            self.watch.drawn([Sample(text="", seed=0, completion_tokens=made.tokens)])
+        if not made.failure:
+            self.outages = 0
+            self.watch.finished(made.problem_id, {} if made.correct is None else {"correct": made.correct})
+            return
+        self.failures.append(Failure(problem_id=made.problem_id, cause=made.failure))
+        self.outages = self.outages + 1 if made.outage else 0
+        if self.outages >= self.at_once:
+            raise InfrastructureError(made.failure)
+
+
+class _Ear:
+    """What a task hears of its one problem."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.correct: float | None = None
+
+    def drawn(self, samples: Sequence[Sample]) -> None:
+        self.tokens += sum(sample.completion_tokens for sample in samples)
+
+    def finished(self, problem_id: str, outcomes: dict[str, float]) -> None:
+        del problem_id
+        self.correct = outcomes.get("correct")
+
+    def waiting(self, cause: str, seconds: float) -> None:
+        del cause, seconds
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(tools: Tools) -> tuple[ShardDirectory, Any, Sandbox, Verifier]:
+    """Once per process. A sandbox of one interpreter: the cluster counts a processor per task."""
+    from mucode_agent.models import load_model
+    from mucode_agent.tools.sandbox import load_sandbox
+    from mucode_agent.verifiers import load_verifier
+
+    shards = ShardDirectory(tools.directory, read_rollout_config(tools.directory))
+    policy = shards.config.identity.policy
+    model = load_model(tools.model, temperature=policy.temperature, max_tokens=policy.max_tokens)
+    return shards, model, load_sandbox(tools.sandbox, workers=1), load_verifier(tools.verifier)
+
+
+@contextlib.contextmanager
+def _cluster() -> Iterator[Any]:
+    try:
+        import ray
+    except ImportError as error:
+        raise ProblemError("--ray needs Ray: pip install 'mucode-agent[ray]'") from error
+    if ray.is_initialized():
+        yield ray
+        return
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        cause = " ".join(str(error).split())[:300]
+        raise InfrastructureError(f"no Ray cluster could be joined or started: {cause}; see RAY_ADDRESS") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
