@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from mucode_agent.evaluation.commands import BENCHMARKS, Limit, Place, Split
+from mucode_agent.training.generator_commands import generator
 from mucode_agent.types import InfrastructureError, ProblemError
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ def rollout(
 train = typer.Typer(
     name="train", help="Learns from labelled traces: a verifier, a generator, or both in turns.", no_args_is_help=True
 )
+
+train.command()(generator)
 
 Traces = Annotated[
     list[Path], typer.Option("--traces", help="A directory that `rollout` or `evaluate run` wrote; may be repeated.")

@@ -33,11 +33,29 @@ class Attempt(Record):
     """R(x, y): passes all public and private tests."""
 
 
+class Trajectory(Record):
+    """The states that one solve went through: those after 0, 1, … of its turns."""
+
+    solve: str
+    turns: tuple[Turn, ...]
+    """Finished turns, oldest first, whether or not they held a program."""
+    accepted: bool
+    """The last turn's program was accepted, so that no state comes after it."""
+
+    @property
+    def states(self) -> list[tuple[Turn, ...]]:
+        """Every state visited: s_1 = (), and one after each turn that was fed back or could have been."""
+        last = len(self.turns) - self.accepted
+        return [self.turns[:turn] for turn in range(last + 1)]
+
+
 class ProblemAttempts(Record):
     """A problem and every labelled attempt at it, in the order drawn."""
 
     problem: Problem
     attempts: tuple[Attempt, ...]
+    trajectories: tuple[Trajectory, ...] = ()
+    """Of the solves that the attempts belong to; also of those that hold no program at all."""
 
     def distinct(self) -> list[Attempt]:
         """The first attempt of each program."""
@@ -57,19 +75,31 @@ def read_attempts(paths: Iterable[Path]) -> list[ProblemAttempts]:
     """
     problems: dict[str, Problem] = {}
     attempts: dict[str, dict[tuple[str, int, int], Attempt]] = {}
+    trajectories: dict[str, dict[str, Trajectory]] = {}
     for path in paths:
-        for problem, found in _read(Path(path)):
+        for problem, solves, judgements in _read(Path(path)):
             if problems.setdefault(problem.id, problem) != problem:
                 raise ProblemError(
                     f"{path} holds another problem under the id {problem.id!r} than an earlier directory; "
                     "give directories of the same problems and split"
                 )
             known = attempts.setdefault(problem.id, {})
-            for attempt in found:
+            for attempt in attempts_of(problem, solves, judgements):
                 known.setdefault((attempt.solve, attempt.candidate.turn, attempt.candidate.index), attempt)
+            for trajectory in map(trajectory_of, solves):
+                trajectories.setdefault(problem.id, {}).setdefault(trajectory.solve, trajectory)
     return [
-        ProblemAttempts(problem=problem, attempts=tuple(attempts[id_].values())) for id_, problem in problems.items()
+        ProblemAttempts(
+            problem=problem,
+            attempts=tuple(attempts[id_].values()),
+            trajectories=tuple(trajectories.get(id_, {}).values()),
+        )
+        for id_, problem in problems.items()
     ]
+
+
+def trajectory_of(solve: Solve) -> Trajectory:
+    return Trajectory(solve=solve.run_id, turns=tuple(_selected(solve)), accepted=solve.solution.solved)
 
 
 def attempts_of(problem: Problem, solves: Iterable[Solve], judgements: Iterable[Judgement]) -> Iterator[Attempt]:
@@ -113,10 +143,10 @@ def data_sha256(data: Iterable[ProblemAttempts]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> Iterator[tuple[Problem, list[Attempt]]]:
+def _read(path: Path) -> Iterator[tuple[Problem, Sequence[Solve], Sequence[Judgement]]]:
     if holds_rollouts(path):
         for problem, shard in read_shards(path):
-            yield problem, list(attempts_of(problem, shard.solves, shard.judgements)) if shard else []
+            yield problem, shard.solves if shard else (), shard.judgements if shard else ()
         return
     solves: dict[str, list[Solve]] = {}
     judgements: dict[str, list[Judgement]] = {}
@@ -125,7 +155,7 @@ def _read(path: Path) -> Iterator[tuple[Problem, list[Attempt]]]:
     for judgement in read_judgements(path).values():
         judgements.setdefault(judgement.problem_id, []).append(judgement)
     for problem in read_problems(path):
-        yield problem, list(attempts_of(problem, solves.get(problem.id, []), judgements.get(problem.id, [])))
+        yield problem, solves.get(problem.id, ()), judgements.get(problem.id, ())
 
 
 def _selected(solve: Solve) -> list[Turn]:
