@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from mucode_agent.evaluation.commands import BENCHMARKS, Limit, Place, Split
-from mucode_agent.training.generator_commands import generator
+from mucode_agent.training.generator_commands import generator, loop
 from mucode_agent.types import InfrastructureError, ProblemError
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ train = typer.Typer(
 )
 
 train.command()(generator)
+train.command()(loop)
 
 Traces = Annotated[
     list[Path], typer.Option("--traces", help="A directory that `rollout` or `evaluate run` wrote; may be repeated.")

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mucode_agent.evaluation.store import write_whole
 from mucode_agent.models.checkpoints import best_device, of_the_hub, quiet
 from mucode_agent.models.decoding import end_tokens
+from mucode_agent.models.embedded import smollm2_checkpoint
 from mucode_agent.prompts import prompt_digest
 from mucode_agent.training.fit import (
     FitSettings,
@@ -204,7 +205,7 @@ def readme(card: GeneratorCard) -> str:
 
 def _base(base: str, settings: GeneratorSettings) -> tuple[Any, Any]:
     seed_everything(settings.seed)
-    path = Path(base).expanduser()
+    path = smollm2_checkpoint() if base == "smollm2" else Path(base).expanduser()
     try:
         with quiet():
             place = str(path) if path.exists() else of_the_hub(base)

@@ -1,5 +1,8 @@
 """`python -m mucode_agent train generator` and `train loop`."""
 
+import contextlib
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -91,6 +94,34 @@ def generator(
         f"{card.steps} steps{loss}",
         markup=False,
     )
+
+
+def loop(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="See examples/training and docs/training.md.")],
+    output: Annotated[
+        Path | None, typer.Option("--out", "--output", help="The run directory; the same command goes on with it.")
+    ] = None,
+) -> None:
+    """Run a whole training, or go on with it: rollouts, verifier, relabelling, generator, round by round."""
+    from mucode_agent.models.chat import prepare_torch
+
+    prepare_torch()
+    try:
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+
+        from mucode_agent.training.config import read_loop_config
+        from mucode_agent.training.loop import run_loop
+    except ImportError as error:
+        raise ProblemError(f"the loop needs {error.name}: pip install 'mucode-agent[train,evaluate]'") from error
+    from mucode_agent.tools.sandbox import load_sandbox
+
+    asked = read_loop_config(config)
+    directory = output or asked.out
+    if directory is None:
+        raise ProblemError(f"{config} names no run directory: give --out, or the key out")
+    with contextlib.closing(load_sandbox(asked.sandbox)) as place:
+        run_loop(asked, directory, sandbox=place, command=shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]]))
 
 
 def row_words(made: "RowSet") -> str:
