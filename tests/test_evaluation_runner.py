@@ -227,7 +227,7 @@ def test_two_runs_at_once_in_one_directory_are_refused(tmp_path):
         lock.write("4711")
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ProblemError, match=r"is in use by another evaluation \(process 4711\); wait for it"):
+        with pytest.raises(ProblemError, match=r"is in use by another run \(process 4711\); wait for it"):
             whole_run(directory)
 
 

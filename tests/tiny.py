@@ -14,6 +14,7 @@ def save_tiny(directory: Path, *, template: str = TEMPLATE, seed: int = 0, conte
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+    torch.set_num_threads(1)  # a model this small is slower with more
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     core = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
     core.add_special_tokens([AddedToken("<end>", special=True), AddedToken("<pad>", special=True)])

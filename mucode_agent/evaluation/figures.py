@@ -30,33 +30,33 @@ def figures(results: Results) -> dict[str, str]:
 
 
 def _by_turn(results: Results) -> str:
-    figure, axes = _axes("turn (of independent samples: wave of N)", "accuracy, %")
+    figure, axes = new_axes("turn (of independent samples: wave of N)", "accuracy, %")
     for offset, arm in enumerate(results.arms):
         colour, marker = _ARM_STYLE[arm.arm.name]
         places = [turn + 1 + 0.06 * (offset - 1) for turn in range(len(arm.accuracy))]
-        _line(axes, places, arm.accuracy, colour=colour, marker=marker, label=arm_words(arm))
+        intervals(axes, places, arm.accuracy, colour=colour, marker=marker, label=arm_words(arm))
     axes.set_xticks(range(1, max(len(arm.accuracy) for arm in results.arms) + 1))
-    return _svg(figure, axes)
+    return as_svg(figure, axes)
 
 
 def _best_of_k(results: Results) -> str:
     if results.best_of_k is None:
         raise ValueError("there are no independent samples to draw")
-    figure, axes = _axes("k, independent samples", "accuracy of best of k, %")
+    figure, axes = new_axes("k, independent samples", "accuracy of best of k, %")
     for rule in _RULE_STYLE:
         if (curve := results.best_of_k.curves.get(rule)) is None:
             continue
         colour, style = _RULE_STYLE[rule]
         places = list(range(1, len(curve) + 1))
-        axes.plot(places, _percent(curve), style, color=colour, label=RULE_WORDS[rule], linewidth=1.8)
+        axes.plot(places, percent(curve), style, color=colour, label=RULE_WORDS[rule], linewidth=1.8)
         low, high = [100 * estimate.low for estimate in curve], [100 * estimate.high for estimate in curve]
         axes.fill_between(places, low, high, color=colour, alpha=0.08, linewidth=0)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    return _svg(figure, axes)
+    return as_svg(figure, axes)
 
 
 def _calibration(calibration: Calibration) -> str:
-    figure, axes = _axes("predicted P(correct)", "share that is correct")
+    figure, axes = new_axes("predicted P(correct)", "share that is correct")
     axes.plot([0, 1], [0, 1], "--", color="#7b8794", linewidth=1, label="honest")
     most = max(bar.count for bar in calibration.bins)
     axes.plot([b.predicted for b in calibration.bins], [b.observed for b in calibration.bins], "-", color="#0b69a3")
@@ -70,13 +70,13 @@ def _calibration(calibration: Calibration) -> str:
     )
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
-    return _svg(figure, axes)
+    return as_svg(figure, axes)
 
 
-def _line(
+def intervals(
     axes: Any, places: Sequence[float], estimates: Sequence[Estimate], *, colour: str, marker: str, label: str
 ) -> None:
-    values = _percent(estimates)
+    values = percent(estimates)
     below = [value - 100 * estimate.low for value, estimate in zip(values, estimates, strict=True)]
     above = [100 * estimate.high - value for value, estimate in zip(values, estimates, strict=True)]
     axes.errorbar(
@@ -84,11 +84,11 @@ def _line(
     )
 
 
-def _percent(estimates: Sequence[Estimate]) -> list[float]:
+def percent(estimates: Sequence[Estimate]) -> list[float]:
     return [100 * estimate.value for estimate in estimates]
 
 
-def _axes(x: str, y: str) -> tuple[Any, Any]:
+def new_axes(x: str, y: str) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.6, 3.6), layout="constrained")  # no pyplot: it keeps figures and chooses a screen
@@ -102,7 +102,7 @@ def _axes(x: str, y: str) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _svg(figure: Any, axes: Any) -> str:
+def as_svg(figure: Any, axes: Any) -> str:
     import matplotlib
 
     # Above the axes it hides nothing. Matplotlib's search for the best place warns where a machine is slow.

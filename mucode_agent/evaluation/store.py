@@ -224,7 +224,7 @@ def open_store(directory: Path, config: Config, benchmark: Benchmark) -> Iterato
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ProblemError(f"cannot make {directory}: {error.strerror}; give another directory") from None
-    with _locked(directory):
+    with locked(directory):
         if (directory / "config.json").exists():
             held = read_config(directory)
             check_same(held.identity.model_dump(mode="json"), config.identity.model_dump(mode="json"), directory)
@@ -362,7 +362,8 @@ def digest(value: Any) -> str:
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path) -> Iterator[None]:
+    """Holds a directory for this process. Raises ProblemError where another does."""
     path = directory / "lock"
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -374,7 +375,7 @@ def _locked(directory: Path) -> Iterator[None]:
         except BlockingIOError:
             holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
             raise ProblemError(
-                f"{directory} is in use by another evaluation (process {holder or 'unknown'}); "
+                f"{directory} is in use by another run (process {holder or 'unknown'}); "
                 "wait for it, or give another directory"
             ) from None
         os.truncate(descriptor, 0)

@@ -104,7 +104,7 @@ class TransformersChatModel(BaseChatModel):
         how, seeds = self._settings(stop, **kwargs)
         if len(seeds) != 1:
             raise ProblemError(f"n={len(seeds)} completions cannot be streamed, only one: use generate")
-        prompt = self.engine.encode(_plain(messages))
+        prompt = self.engine.encode(plain_messages(messages))
         [row] = completions = _rows(seeds)
         held = max((len(word) for word in how.stop), default=1) - 1  # characters that may yet be part of a stop word
         sent = 0
@@ -124,7 +124,7 @@ class TransformersChatModel(BaseChatModel):
         self, messages: list[BaseMessage], stop: list[str] | None, cancelled: threading.Event | None, **kwargs: Any
     ) -> ChatResult:
         how, seeds = self._settings(stop, **kwargs)
-        prompt = self.engine.encode(_plain(messages))
+        prompt = self.engine.encode(plain_messages(messages))
         completions = _rows(seeds if how.temperature > 0 else seeds[:1])
         for _ in self.engine.draw(prompt, completions, how, cancelled=cancelled):
             pass
@@ -204,7 +204,7 @@ def _rows(seeds: Sequence[int]) -> "list[Completion]":
     return [Completion(seed) for seed in seeds]
 
 
-def _plain(messages: Sequence[BaseMessage]) -> list[dict[str, str]]:
+def plain_messages(messages: Sequence[BaseMessage]) -> list[dict[str, str]]:
     """Messages as chat templates read them."""
     plain = []
     for message in messages:

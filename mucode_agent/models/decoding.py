@@ -74,8 +74,7 @@ class Engine:
         config = model.config.get_text_config()
         self.context: int | None = getattr(config, "max_position_embeddings", None)
         """Tokens of prompt and completion together."""
-        ends = [model.generation_config.eos_token_id, config.eos_token_id, tokenizer.eos_token_id]
-        self.ends = {i for end in ends if end is not None for i in ([end] if isinstance(end, int) else end)}
+        self.ends = end_tokens(model, tokenizer)
         parameters = inspect.signature(model.forward).parameters
         self._cache = "cache" if "cache" in parameters else "past_key_values"
         self._one_at_a_time = threading.Lock()
@@ -168,6 +167,13 @@ class Engine:
     def _decode(self, ids: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
+
+
+def end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """The tokens that end an answer."""
+    config = model.config.get_text_config()
+    ends = [model.generation_config.eos_token_id, config.eos_token_id, tokenizer.eos_token_id]
+    return {i for end in ends if end is not None for i in ([end] if isinstance(end, int) else end)}
 
 
 def choose(

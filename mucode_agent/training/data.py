@@ -42,11 +42,29 @@ class Attempt(Record):
     """How much it counts in training beside others; positive."""
 
 
+class Trajectory(Record):
+    """The states that one solve went through: those after 0, 1, … of its turns."""
+
+    solve: str
+    turns: tuple[Turn, ...]
+    """Finished turns, oldest first, whether or not they held a program."""
+    accepted: bool
+    """The last turn's program was accepted, so that no state comes after it."""
+
+    @property
+    def states(self) -> list[tuple[Turn, ...]]:
+        """Every state visited: s_1 = (), and one after each turn that was fed back or could have been."""
+        last = len(self.turns) - self.accepted
+        return [self.turns[:turn] for turn in range(last + 1)]
+
+
 class ProblemAttempts(Record):
     """A problem and every labelled attempt at it, in the order drawn."""
 
     problem: Problem
     attempts: tuple[Attempt, ...]
+    trajectories: tuple[Trajectory, ...] = ()
+    """Of the solves that the attempts belong to; also of those that hold no program at all."""
 
     def distinct(self) -> list[Attempt]:
         """The first attempt of each program."""
@@ -97,8 +115,16 @@ def stream_traces(
                 solves.setdefault(solve.run_id, solve)
             for attempt in labelled:
                 attempts.setdefault((attempt.solve, attempt.candidate.turn, attempt.candidate.index), attempt)
-        entry = ProblemAttempts(problem=problem, attempts=_tests_first(attempts.values()))
+        entry = ProblemAttempts(
+            problem=problem,
+            attempts=_tests_first(attempts.values()),
+            trajectories=tuple(map(trajectory_of, solves.values())),
+        )
         yield entry, list(solves.values())
+
+
+def trajectory_of(solve: Solve) -> Trajectory:
+    return Trajectory(solve=solve.run_id, turns=tuple(_selected(solve)), accepted=solve.solution.solved)
 
 
 def attempts_of(

@@ -4,21 +4,24 @@ Not a training framework: what a Trainer does is left to it (gradient accumulati
 """
 
 import contextlib
+import functools
 import json
+import math
+import random
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from rich.console import Console
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from mucode_agent.evaluation.progress import BETWEEN_LINES_S, duration
 from mucode_agent.evaluation.store import write_whole
-from mucode_agent.types import ProblemError, Record
+from mucode_agent.types import InfrastructureError, ProblemError, Record
 
 BLOCKS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a decoder block that LoRA adapts, where the model has them."""
@@ -42,6 +45,8 @@ class FitSettings(Record):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     save_steps: Annotated[int, Field(ge=1)] = 50
     """Optimiser steps between checkpoints; a killed run goes on from the last one."""
+    float32: bool = False
+    """Multiply in float32 also where bfloat16 is faster, at its rounding."""
     seed: int = 0
 
 
@@ -50,7 +55,9 @@ class Fitted(Record):
 
     steps: int
     loss: float | None
-    """Mean over the run's last tenth of logged steps."""
+    """Mean over the run's last tenth of steps."""
+    losses: tuple[float, ...]
+    """Of every step, those before a resume included."""
     seconds: float
     """Of this start; a resumed run counts from its resume."""
     tokens: int
@@ -58,7 +65,7 @@ class Fitted(Record):
 
 
 Loss = Callable[[Any, dict[str, Any]], torch.Tensor]
-"""(model, batch) → the mean loss over the batch's examples."""
+"""(model, batch) → the loss of each of the batch's examples, (B,)."""
 Report = Callable[[Any], str]
 """Words on the quality of the model as it is now, for the progress line."""
 
@@ -70,21 +77,31 @@ def begin(directory: Path, identity: dict[str, Any]) -> None:
     """
     path = directory / "training.json"
     text = json.dumps(identity, indent=2, sort_keys=True, default=str)
-    if path.exists():
-        held = json.loads(path.read_text())
-        now = json.loads(text)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        others = sorted(item.name for item in directory.iterdir() if not item.name.startswith("."))
+    except OSError as error:
+        raise ProblemError(f"cannot make {directory}: {error.strerror}; give another directory") from None
+    if path.exists():  # looked for after the others: another process of this training may be making it now
+        held, now = _held(path), json.loads(text)
         differing = [key for key in sorted({*held, *now}) if held.get(key) != now.get(key)]
         if differing:
             told = "; ".join(f"{key} was {held.get(key)!r}, now {now.get(key)!r}"[:200] for key in differing[:4])
             raise ProblemError(f"{directory} holds another training: {told}; give another directory")
-        return
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ProblemError(f"cannot make {directory}: {error.strerror}; give another directory") from None
-    if others := sorted(item.name for item in directory.iterdir() if not item.name.startswith(".")):
+    elif others:
         raise ProblemError(f"{directory} holds {others[0]} and no training; give a new or an empty directory")
-    write_whole(path, text + "\n")
+    else:
+        write_whole(path, text + "\n")
+
+
+def _held(path: Path) -> dict[str, Any]:
+    try:
+        held = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        held = None
+    if not isinstance(held, dict):
+        raise ProblemError(f"{path} is damaged; give another directory")
+    return held
 
 
 def fit(
@@ -95,15 +112,17 @@ def fit(
     loss: Loss,
     directory: Path,
     settings: FitSettings,
+    length: Callable[[Any], int] | None = None,
     report: Report | None = None,
     console: Console | None = None,
 ) -> Fitted:
-    """Trains `model` in place, from the last checkpoint in `directory` where there is one.
+    """Trains `model` in place, from the last whole checkpoint in `directory` where there is one.
 
-    Every example counts alike, so that one device and several see the same loss. Deterministic for a seed, device and
-    number of threads.
+    The gradient of a step is that of the mean of its examples' losses, whatever the micro-batches and processes, so
+    that one device and several see the same. Deterministic for a seed, device and number of threads. With `length`,
+    examples of one step that are alike in length are read together.
     """
-    world = _world_size()
+    world = world_size()
     if settings.batch_size % (settings.micro_batch * world):
         raise ProblemError(
             f"batch_size {settings.batch_size} must be a multiple of micro_batch {settings.micro_batch} × {world} "
@@ -112,7 +131,7 @@ def fit(
     checkpoints = directory / "checkpoints"
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
-        num_train_epochs=settings.epochs,
+        num_train_epochs=1,  # the order holds every epoch
         learning_rate=settings.learning_rate,
         per_device_train_batch_size=settings.micro_batch,
         gradient_accumulation_steps=settings.batch_size // (settings.micro_batch * world),
@@ -121,7 +140,7 @@ def fit(
         lr_scheduler_type="linear",
         max_grad_norm=1.0,
         adam_epsilon=1e-5,  # as the authors' code
-        bf16=_mixed(model),
+        bf16=not settings.float32 and _mixed(model),
         use_cpu=model.device.type == "cpu",
         seed=settings.seed,
         data_seed=settings.seed,
@@ -139,19 +158,30 @@ def fit(
     )
     watch = _Watch(console or Console(stderr=True, highlight=False), report)
     trainer = _Trainer(
-        model=model, args=arguments, train_dataset=list(examples), data_collator=collate, callbacks=[watch], loss=loss
+        model=model,
+        args=arguments,
+        train_dataset=_Order(examples, settings, world, length),
+        data_collator=functools.partial(_weighted, collate),
+        callbacks=[watch],
+        loss=loss,
+        world=world,
     )
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(callback)
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None  # type: ignore[no-untyped-call]
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=last)
+    try:
+        trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+    except OSError as error:
+        raise InfrastructureError(
+            f"the training in {directory} cannot write: {error.strerror or error}; free room, then run the same command"
+        ) from error
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     tail = losses[-max(1, len(losses) // 10) :]
     return Fitted(
         steps=trainer.state.global_step,
         loss=sum(tail) / len(tail) if tail else None,
+        losses=tuple(losses),
         seconds=time.monotonic() - started,
         tokens=trainer.tokens,
         peak_memory_mb=peak_memory_mb(),
@@ -197,21 +227,75 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-class _Trainer(Trainer):
-    """Trainer with a loss of ours, which is a mean over examples of equal weight."""
+def last_checkpoint(checkpoints: Path) -> str | None:
+    """The last whole checkpoint; None where there is none. One whose writer was killed lacks what is written last."""
+    whole = [int(path.parent.name.rpartition("-")[2]) for path in checkpoints.glob("checkpoint-*/trainer_state.json")]
+    return str(checkpoints / f"checkpoint-{max(whole)}") if whole else None
 
-    def __init__(self, *, loss: Loss, **kwargs: Any) -> None:
+
+class Weighted(NamedTuple):
+    """An example with its share of the step's loss; 0 for one that only fills a batch."""
+
+    example: Any
+    weight: float
+
+
+class _Order(torch.utils.data.Dataset[Weighted]):
+    """Every example of every epoch in the order read, so that a resumed run need only skip what it had read.
+
+    Epochs follow each other without a gap; only the last step may hold fewer examples than the others.
+    """
+
+    def __init__(
+        self, examples: Sequence[Any], settings: FitSettings, world: int, length: Callable[[Any], int] | None
+    ) -> None:
+        count, size = math.ceil(settings.epochs * len(examples)), settings.batch_size
+        order: list[int] = []
+        for epoch in range(math.ceil(settings.epochs)):
+            indices = list(range(len(examples)))
+            random.Random(f"{settings.seed}/{epoch}").shuffle(indices)  # noqa: S311
+            order += indices
+        self._items: list[Weighted] = []
+        for start in range(0, count, size):
+            step = order[start : min(start + size, count)]
+            if length is not None:
+                step.sort(key=lambda i: length(examples[i]))
+            self._items += [Weighted(examples[i], 1 / len(step)) for i in step]
+        missing = -count % (settings.micro_batch * world)
+        self._items += [Weighted(self._items[-1].example, 0.0)] * missing
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, number: int) -> Weighted:
+        return self._items[number]
+
+
+def _weighted(collate: Callable[[list[Any]], dict[str, Any]], items: Sequence[Weighted]) -> dict[str, Any]:
+    return {**collate([item.example for item in items]), "weights": torch.tensor([item.weight for item in items])}
+
+
+class _Trainer(Trainer):
+    """Trainer that reads examples in the order given, each with its weight."""
+
+    def __init__(self, *, loss: Loss, world: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._loss = loss
-        self.model_accepts_loss_kwargs = False  # the mean over micro-batches is taken by Trainer
+        self._loss, self._world = loss, world
+        self.model_accepts_loss_kwargs = False  # Trainer then divides by the micro-batches of a step
         self.tokens = 0
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        dataset: Any = self.train_dataset if train_dataset is None else train_dataset
+        return torch.utils.data.SequentialSampler(dataset)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         del num_items_in_batch
+        weights = inputs.pop("weights")
         self.tokens += int(inputs["attention_mask"].sum())
-        loss = self._loss(model, inputs)
+        # Undoes Trainer's mean over micro-batches and the mean over processes: the weights are the mean.
+        loss = (weights * self._loss(model, inputs)).sum() * self.current_gradient_accumulation_steps * self._world
         return (loss, None) if return_outputs else loss
 
 
@@ -266,7 +350,9 @@ def _with_lora(model: Any, settings: FitSettings, layers: list[int], task: str) 
         modules_to_save=["score"] if task == "SEQ_CLS" else None,
         task_type=task,
     )
-    return get_peft_model(model, config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # it asks transformers by a name that is about to change
+        return get_peft_model(model, config)
 
 
 def _mixed(model: Any) -> bool:
@@ -276,7 +362,7 @@ def _mixed(model: Any) -> bool:
     return best_dtype(model.device.type) == "bfloat16"
 
 
-def _world_size() -> int:
+def world_size() -> int:
     import os
 
     with contextlib.suppress(ValueError):

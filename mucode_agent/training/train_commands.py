@@ -7,6 +7,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from mucode_agent.training.generator_commands import generator, loop
 from mucode_agent.types import ProblemError
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 train = typer.Typer(
     name="train", help="Learns from labelled traces: a verifier, a generator, or both in turns.", no_args_is_help=True
 )
+
+train.command()(generator)
+train.command()(loop)
 
 Traces = Annotated[
     list[Path], typer.Option("--traces", help="A directory that `rollout` or `evaluate run` wrote; may be repeated.")

@@ -149,7 +149,7 @@ def train_verifier(
         model,
         encoded,
         collate=lambda batch: collated(batch, pad),
-        loss=lambda net, batch: group_loss(
+        loss=lambda net, batch: group_losses(
             net(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.squeeze(-1).float(),
             batch["groups"],
             settings.loss,
@@ -200,24 +200,31 @@ def collated(batch: Sequence[Encoded], pad: int) -> dict[str, Any]:
 
 
 def group_loss(logits: Tensor, batch: Sequence[Sequence[bool]], loss: Loss, l2: float = 0.0) -> Tensor:
-    """The mean over groups of the loss of each; `logits` (B,) holds the groups' programs one after the other.
+    """The mean over groups of `group_losses`."""
+    return group_losses(logits, batch, loss, l2).mean()
+
+
+def group_losses(logits: Tensor, batch: Sequence[Sequence[bool]], loss: Loss, l2: float = 0.0) -> Tensor:
+    """The loss of each group, (G,); `logits` (B,) holds the groups' programs one after the other.
 
     `bt`: mean over the group's (right, wrong) pairs of -log σ(R⁺ - R⁻), eq. 3; 0 for a group without pairs.
     `bce`: mean over its programs of the cross-entropy, eq. 2 with its sign mended. `l2` weighs the mean squared logit.
     """
-    total = logits.new_zeros(())
+    losses = []
     start = 0
     for labels in batch:
         scores = logits[start : start + len(labels)]
         start += len(labels)
         right = torch.tensor(labels, device=logits.device)
+        total = 0.0 * scores.sum()
         if "bt" in loss and right.any() and not right.all():
             total = total - logsigmoid(scores[right].unsqueeze(1) - scores[~right].unsqueeze(0)).mean()
         if "bce" in loss:
             total = total + binary_cross_entropy_with_logits(scores, right.float())
         if l2:
             total = total + l2 * scores.square().mean()
-    return total / len(batch)
+        losses.append(total)
+    return torch.stack(losses)
 
 
 # --- its parts -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,163 @@
+"""What a whole training is asked to do: the TOML file of `train loop`, with unknown keys refused by name."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from mucode_agent.evaluation.benchmarks import Split
+from mucode_agent.graphs.selection import Selector
+from mucode_agent.training.expert import ExpertSettings
+from mucode_agent.training.generator import GeneratorSettings
+from mucode_agent.training.relabel import RelabelSettings
+from mucode_agent.training.verifier import VerifierSettings
+from mucode_agent.types import ProblemError, Record
+
+
+class ProblemSettings(Record):
+    """Which problems are learned from, and which choose the best pair. Files are found from the working directory."""
+
+    train: str
+    """As `rollout` takes it, such as `mbpp:mbpp_train.jsonl`."""
+    validation: str
+    split: Split = "fixed"
+    testless: bool = False
+    train_limit: Annotated[int, Field(ge=1)] | None = None
+    """Only the first problems."""
+    validation_limit: Annotated[int, Field(ge=1)] | None = None
+    drop_overlap: bool = False
+    """Leave out training problems that also stand in the validation set; else they end the run."""
+
+
+class RolloutSettings(Record):
+    """How each round draws trajectories."""
+
+    per_problem: Annotated[int, Field(ge=1)] = 15
+    """K. Not in the paper; the authors' code has 15."""
+    turns: Annotated[int, Field(ge=1)] = 3
+    n: Annotated[int, Field(ge=1)] = 1
+    temperature: Annotated[float, Field(ge=0)] = 0.7
+    max_tokens: Annotated[int, Field(ge=1)] = 1000
+
+
+class ServingSettings(Record):
+    """Who computes the generator. Without a server it runs in this process."""
+
+    server: str | None = None
+    """An OpenAI-compatible vLLM server of the base, begun with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1."""
+    served_base: str | None = None
+    """The base's name on the server; None asks the server."""
+    adapter: str = "mucode"
+    """Adapters are called this, with the round's number."""
+    timeout: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds for one request."""
+
+
+class LoopVerifierSettings(VerifierSettings):
+    """`train verifier`, and where it starts."""
+
+    base: str | None = None
+    """None takes the generator's base, as the paper does."""
+    held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    """Share of the training problems that calibrate it instead."""
+
+
+class ValidationSettings(Record):
+    """How pairs of generator and verifier are measured, and by what the best one is chosen."""
+
+    n: Annotated[int, Field(ge=1)] = 5
+    turns: Annotated[int, Field(ge=1)] = 3
+    temperature: Annotated[float, Field(ge=0)] = 0.7
+    max_tokens: Annotated[int, Field(ge=1)] = 1000
+    selector: Selector = "tests+verifier"
+    independent: bool = False
+    """Also N·T first-turn samples: the same compute, no feedback."""
+    choose_by: Literal["turns", "greedy"] = "turns"
+
+
+class LoopConfig(Record):
+    """A whole training (paper, algorithm 1)."""
+
+    base: str
+    """The checkpoint that every iteration starts from: a directory, a hub id, or `smollm2`."""
+    out: Path | None = None
+    """The run directory, unless the command line names one."""
+    iterations: Annotated[int, Field(ge=1)] = 2
+    """M. The paper has 2 on MBPP and 1 on CodeContests."""
+    seed: int = 0
+    """Also of every part that names none."""
+    final_verifier: bool = True
+    """Also roll out the last generator and train a verifier on that, as the paper's evaluation does (section 3.4)."""
+    fresh_labels: bool = True
+    """Relabel the data of all rounds by the current expert; else rows of earlier rounds stay as they were made, and
+    the expert sees the current round alone, as in the authors' code."""
+    sandbox: str = "local"
+    concurrency: Annotated[int, Field(ge=1)] = 16
+    """Trajectories or problems in flight."""
+    patience: Annotated[float, Field(ge=0)] = 60.0
+    """Seconds that a failing server is waited for."""
+    problems: ProblemSettings
+    rollouts: RolloutSettings = RolloutSettings()
+    serving: ServingSettings = ServingSettings()
+    verifier: LoopVerifierSettings = LoopVerifierSettings()
+    expert: ExpertSettings = ExpertSettings()
+    relabel: RelabelSettings = RelabelSettings()
+    generator: GeneratorSettings = GeneratorSettings()
+    validation: ValidationSettings = ValidationSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_seed_for_all(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        made = dict(given)
+        for part in ("verifier", "relabel", "generator"):
+            own = made.get(part, {})
+            if isinstance(own, dict):
+                made[part] = {"seed": given.get("seed", 0), **own}
+        return made
+
+    @model_validator(mode="after")
+    def _a_server_swaps_adapters(self) -> "LoopConfig":
+        if self.serving.server is not None and not self.generator.lora_rank:
+            raise ValueError("serving.server swaps LoRA adapters, so generator.lora_rank must be at least 1")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """What determines the artefacts: not where they go, how many are in flight, or who computes."""
+        fields = self.model_dump(mode="json", exclude={"out", "concurrency", "patience"})
+        fields["serving"] = {"served": self.serving.server is not None}
+        for part in ("verifier", "generator"):
+            del fields[part]["save_steps"]
+        return fields
+
+
+def read_loop_config(path: Path) -> LoopConfig:
+    """Raises ProblemError naming the key that is unknown, missing or out of range."""
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ProblemError(f"cannot read {path}: {error.strerror}; give a readable TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ProblemError(f"{path} is no TOML: {error}; mend the file") from None
+    try:
+        return LoopConfig.model_validate(given)
+    except ValidationError as error:
+        raise ProblemError(f"{path}: {_told(error)}") from None
+
+
+def _told(error: ValidationError) -> str:
+    cause = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in cause["loc"])
+    if cause["type"] == "extra_forbidden":
+        known = LoopConfig.model_fields
+        for part in cause["loc"][:-1]:
+            form = known[str(part)].annotation
+            known = form.model_fields if isinstance(form, type) and issubclass(form, Record) else {}
+        return f"unknown key {name}; known are {', '.join(known)}"
+    if cause["type"] == "missing":
+        return f"the key {name} is missing; give it"
+    if not name:
+        return str(cause["msg"]).removeprefix("Value error, ")
+    return f"{name}: {cause['msg'].lower()}, got {cause['input']!r}"

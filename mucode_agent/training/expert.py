@@ -1,0 +1,105 @@
+"""The local-search expert: the best program seen for a problem, whatever turn and round drew it. Pure functions.
+
+Step 4 of the paper's algorithm 1: π*(x) = argmax over y in D(x) of β_O·R(x, y) + β_L·R_φ(x, y). It needs no search and
+no stronger model, because whether a program is right depends on the problem alone (one-step recoverability, 3.5).
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
+
+from mucode_agent.training.data import Attempt, ProblemAttempts
+from mucode_agent.types import ProblemError, Record
+
+ExpertMode = Literal["both", "oracle", "learned", "lexicographic"]
+"""The paper's sum; R alone (its µCODE_OV, table 2); R_φ alone (µCODE_LV); R first and R_φ among equals."""
+EXPERT_MODES: tuple[ExpertMode, ...] = get_args(ExpertMode)
+Unsolved = Literal["leave-out", "best-wrong"]
+"""Problems without a right program: nothing is learned of them, or their best wrong program (the authors' code)."""
+UNSOLVED: tuple[Unsolved, ...] = get_args(Unsolved)
+Pool = Literal["all", "final"]
+"""D(x): the programs of all turns and candidates (the paper), or each trajectory's last program (the authors' code)."""
+POOLS: tuple[Pool, ...] = get_args(Pool)
+
+Logits = Mapping[tuple[str, str], float]
+"""R_φ by problem id and normal form of the program."""
+
+
+class ExpertSettings(Record):
+    """How the expert chooses. The defaults are the paper's (section 3.3)."""
+
+    mode: ExpertMode = "both"
+    beta_oracle: Annotated[float, Field(ge=0)] = 1.0
+    """β_O, of `both`. A difference of logits above β_O/β_L outweighs the tests."""
+    beta_learned: Annotated[float, Field(ge=0)] = 0.1
+    """β_L, of `both`."""
+    unsolved: Unsolved = "leave-out"
+    """Of no effect under `learned`, which knows nothing of labels."""
+    pool: Pool = "all"
+
+    @property
+    def needs_verifier(self) -> bool:
+        return self.mode != "oracle" and not (self.mode == "both" and self.beta_learned == 0)
+
+
+def expert(entry: ProblemAttempts, logits: Logits, settings: ExpertSettings) -> Attempt | None:
+    """The attempt whose program every state of the problem is paired with; None where there is none to learn from.
+
+    Ties go to the shorter program, then to the smaller normal form and text, so the order of the attempts is of no
+    account. Raises ProblemError where a program lacks its logit.
+    """
+    pool = list(finals(entry).values()) if settings.pool == "final" else list(entry.attempts)
+    if settings.mode != "learned" and settings.unsolved == "leave-out" and not any(a.correct for a in pool):
+        return None
+    return min(pool, key=lambda attempt: _order(entry, attempt, logits, settings), default=None)
+
+
+def finals(entry: ProblemAttempts) -> dict[str, Attempt]:
+    """By solve, the program of its last turn; where that turn's reply held none, the solve has no final program.
+
+    Of several candidates in the last turn the selected one counts, where the trajectory tells it.
+    """
+    ends = {t.solve: (len(t.turns), t.turns[-1].best.index) for t in entry.trajectories if t.turns}
+    found: dict[str, Attempt] = {}
+    for attempt in entry.attempts:
+        place = (attempt.candidate.turn, attempt.candidate.index)
+        if attempt.solve in ends:
+            if place == ends[attempt.solve]:
+                found[attempt.solve] = attempt
+        elif attempt.solve not in found or place[0] > found[attempt.solve].candidate.turn:
+            found[attempt.solve] = attempt
+    return found
+
+
+def logit_of(entry: ProblemAttempts, attempt: Attempt, logits: Logits) -> float:
+    try:
+        return logits[entry.problem.id, attempt.form]
+    except KeyError:
+        raise ProblemError(
+            f"a program of problem {entry.problem.id!r} has no score of the verifier; give a verifier, or mode oracle"
+        ) from None
+
+
+def solved(data: Iterable[ProblemAttempts]) -> int:
+    """How many problems have a right program."""
+    return sum(any(attempt.correct for attempt in entry.attempts) for entry in data)
+
+
+def _order(
+    entry: ProblemAttempts, attempt: Attempt, logits: Logits, settings: ExpertSettings
+) -> tuple[tuple[float, ...], int, str, str]:
+    """Sorts attempts, the expert's choice first."""
+    right, code = float(attempt.correct), attempt.candidate.code
+    learned = logit_of(entry, attempt, logits) if settings.needs_verifier else 0.0
+    value: tuple[float, ...]
+    match settings.mode:
+        case "oracle":
+            value = (right,)
+        case "learned":
+            value = (learned,)
+        case "lexicographic":
+            value = (right, learned)
+        case "both":
+            value = (settings.beta_oracle * right + settings.beta_learned * learned,)
+    return tuple(-part for part in value), len(code), attempt.form, code

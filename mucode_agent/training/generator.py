@@ -1,0 +1,238 @@
+"""Trains a generator: next-token loss on the answers that states are paired with (paper, section 3.3).
+
+The directory that results is a plain checkpoint, which transformers and vLLM load as it is. LoRA adapters stand in
+`adapter/` besides, for a server that swaps them.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, ValidationError
+from rich.console import Console
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mucode_agent.evaluation.store import write_whole
+from mucode_agent.models.checkpoints import best_device, of_the_hub, quiet
+from mucode_agent.models.decoding import end_tokens
+from mucode_agent.models.embedded import smollm2_checkpoint
+from mucode_agent.prompts import prompt_digest
+from mucode_agent.training.fit import (
+    FitSettings,
+    Fitted,
+    begin,
+    fit,
+    is_main_process,
+    merged,
+    seed_everything,
+    trainable,
+)
+from mucode_agent.training.lessons import Lesson, answer_losses, collated, lesson
+from mucode_agent.training.relabel import Row, rows_sha256
+from mucode_agent.types import InfrastructureError, ProblemError, Record
+from mucode_agent.verifiers.scoring import pad_token
+
+CARD = "mucode_generator.json"
+ADAPTER = "adapter"
+
+
+class GeneratorSettings(FitSettings):
+    """How a generator is trained. Rate, epochs, batch and length are the paper's (table 6) for full fine-tuning."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-7
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    max_tokens: Annotated[int, Field(ge=16)] = 4096
+    """A row with more, prompt and answer together, is left out and counted; nothing is cut off."""
+
+
+class GeneratorCard(Record):
+    """Where a trained generator comes from."""
+
+    card_version: Literal[1] = 1
+    base: str
+    """The checkpoint that it was trained from; every iteration starts from the same."""
+    prompt: str
+    """Digest of the wording that it was trained on."""
+    data_sha256: str
+    """Of the rows."""
+    rows: int
+    """Rows trained on."""
+    left_out: int
+    """Rows that were longer than `max_tokens` or the model's context."""
+    target_tokens: int
+    """Tokens of the answers, once each: those that the loss falls on in one epoch."""
+    training: dict[str, float | int | str | bool | None]
+    """Settings."""
+    steps: int
+    loss: float | None
+    """Mean over the last tenth of the steps."""
+
+
+class TrainedGenerator(Record):
+    """A trained generator, and how it came about."""
+
+    directory: Path
+    card: GeneratorCard
+    fitted: Fitted | None
+    """None where the directory was finished before."""
+
+
+def train_generator(
+    rows: Sequence[Row],
+    *,
+    base: str,
+    out: Path,
+    settings: GeneratorSettings | None = None,
+    console: Console | None = None,
+) -> TrainedGenerator:
+    """Fine-tunes `base` on `rows`, and writes checkpoint, card and README into `out`.
+
+    Every row counts alike: its loss is the mean over its answer's tokens. Goes on from the last checkpoint where `out`
+    holds this very training, and returns at once where it is finished.
+
+    Args:
+        rows: States with their answers; see `training.relabel`.
+        base: A checkpoint directory or hub id.
+        out: A new directory, or that of the same training.
+        settings: Rates, sizes, LoRA.
+        console: Where progress is told; standard error unless given.
+
+    Raises:
+        ProblemError: No row is short enough, the base's chat template cannot be trained on, or `out` holds something
+            else.
+        InfrastructureError: The disk refuses.
+    """
+    settings = settings or GeneratorSettings()
+    sha256 = rows_sha256(rows)
+    identity = {
+        "kind": "generator",
+        "base": base,
+        "data_sha256": sha256,
+        "prompt": prompt_digest(),
+        **settings.model_dump(mode="json", exclude={"save_steps"}),
+    }
+    begin(out, identity)
+    if (card := read_generator_card(out)) is not None:
+        return TrainedGenerator(directory=out, card=card, fitted=None)
+    model, tokenizer = _base(base, settings)
+    kind = model.config.dtype  # as the base's file has it
+    lessons = encoded(rows, tokenizer, model, settings)
+    pad = pad_token(tokenizer)
+    model = trainable(model, settings, task="CAUSAL_LM")
+    fitted = fit(
+        model,
+        lessons,
+        collate=lambda batch: collated(batch, pad),
+        loss=answer_losses,
+        directory=out,
+        settings=settings,
+        length=lambda example: example.tokens,
+        console=console,
+    )
+    card = GeneratorCard(
+        base=base,
+        prompt=prompt_digest(),
+        data_sha256=sha256,
+        rows=len(lessons),
+        left_out=len(rows) - len(lessons),
+        target_tokens=sum(len(example.target) for example in lessons),
+        training=settings.model_dump(mode="json"),
+        steps=fitted.steps,
+        loss=fitted.loss,
+    )
+    if is_main_process():
+        _save(model, tokenizer, out, kind, adapter=bool(settings.lora_rank))
+        write_whole(out / "README.md", readme(card))
+        write_whole(out / CARD, card.model_dump_json(indent=2) + "\n")  # last: a directory with a card is finished
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    return TrainedGenerator(directory=out, card=card, fitted=fitted)
+
+
+def encoded(rows: Sequence[Row], tokenizer: Any, model: Any, settings: GeneratorSettings) -> list[Lesson]:
+    """The rows that are short enough, as tokens. Raises ProblemError where none is."""
+    if not rows:
+        raise ProblemError(
+            "there is no row to learn from: no problem is solved; give more traces, or unsolved best-wrong"
+        )
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    most = min(settings.max_tokens, context or settings.max_tokens)
+    ends = end_tokens(model, tokenizer)
+    lessons = [example for row in rows if (example := lesson(row, tokenizer, ends)).tokens <= most]
+    if not lessons:
+        raise ProblemError(f"each of the {len(rows)} rows has more than {most} tokens; raise max_tokens")
+    return lessons
+
+
+def read_generator_card(directory: Path) -> GeneratorCard | None:
+    """The card beside the weights; None where there is none. Raises ProblemError where it is damaged."""
+    path = directory / CARD
+    try:
+        return GeneratorCard.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ProblemError(f"cannot read {path}: {error.strerror}; give a readable generator") from None
+    except ValidationError as error:
+        cause = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in cause["loc"]) or "the file"
+        raise ProblemError(
+            f"{path} is no generator card of this version: {where}: {cause['msg'].lower()}; train the generator again"
+        ) from None
+
+
+def readme(card: GeneratorCard) -> str:
+    """The model card for people."""
+    rank, how = card.training.get("lora_rank"), card.training
+    settings = f"{how['epochs']} epochs, learning rate {how['learning_rate']}, batch {how['batch_size']}"
+    lines = [
+        "# A µCODE generator",
+        "",
+        f"Fine-tuned from `{card.base}` to answer a programming problem, with whatever attempts and feedback came",
+        "before, with one whole program.",
+        "",
+        f"- rows: {card.rows}, {card.target_tokens} answer tokens; {card.left_out} left out as too long",
+        f"- data: sha256 `{card.data_sha256[:16]}` · prompt wording `{card.prompt}`",
+        f"- {settings}, {f'LoRA rank {rank}' if rank else 'all weights'}, seed {how['seed']}; {card.steps} steps",
+        "- used: `python -m mucode_agent solve problem.json --model hf:DIRECTORY`, or `vllm serve DIRECTORY`",
+    ]
+    if rank:
+        lines.append(f"- the adapter alone stands in `{ADAPTER}/`")
+    return "\n".join(lines) + "\n"
+
+
+def _base(base: str, settings: GeneratorSettings) -> tuple[Any, Any]:
+    seed_everything(settings.seed)
+    path = smollm2_checkpoint() if base == "smollm2" else Path(base).expanduser()
+    try:
+        with quiet():
+            place = str(path) if path.exists() else of_the_hub(base)
+            tokenizer = AutoTokenizer.from_pretrained(place)
+            model: Any = AutoModelForCausalLM.from_pretrained(place, dtype="auto")
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ProblemError(
+            f"no base model could be loaded from {base!r} ({reason}): give a directory made by `save_pretrained`, or a "
+            "hub id that this machine can reach"
+        ) from error
+    if not settings.lora_rank:
+        kind = model.config.dtype
+        model.to(dtype=torch.float32)  # trained weights need its small steps
+        model.config.dtype = kind
+    return model.to(device=best_device()), tokenizer
+
+
+def _save(model: Any, tokenizer: Any, out: Path, kind: Any, *, adapter: bool) -> None:
+    """The checkpoint in the base's own dtype, and the adapter beside it."""
+    try:
+        with quiet():
+            if adapter:
+                model.save_pretrained(out / ADAPTER)
+            merged(model).to(dtype=kind).save_pretrained(out)
+            tokenizer.save_pretrained(out)
+    except (OSError, SafetensorError) as error:  # a full disk is either, by its writer
+        raise InfrastructureError(
+            f"cannot write the checkpoint into {out}: {error}; free room, then run the same command"
+        ) from error

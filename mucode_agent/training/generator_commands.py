@@ -1,0 +1,144 @@
+"""`python -m mucode_agent train generator` and `train loop`."""
+
+import contextlib
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+
+from mucode_agent.types import ProblemError, Record
+
+if TYPE_CHECKING:
+    from mucode_agent.training.rows import RowSet
+
+Settings = TypeVar("Settings", bound=Record)
+
+
+def generator(
+    traces: Annotated[list[Path], typer.Option(help="A directory of `rollout` or `evaluate run`; may be repeated.")],
+    base: Annotated[str, typer.Option(help="Checkpoint directory or hub id to start from.")],
+    output: Annotated[
+        Path, typer.Option("--out", "--output", help="Directory of the checkpoint; the same command goes on with it.")
+    ],
+    verifier: Annotated[str, typer.Option(help="Of `train verifier`; none where no score is asked for.")] = "none",
+    expert: Annotated[str, typer.Option(help="both · oracle · learned · lexicographic")] = "both",
+    beta_oracle: Annotated[float, typer.Option(help="β_O of the expert both.")] = 1.0,
+    beta_learned: Annotated[float, typer.Option(help="β_L of the expert both.")] = 0.1,
+    unsolved: Annotated[str, typer.Option(help="Without a right program: leave-out · best-wrong")] = "leave-out",
+    pool: Annotated[
+        str, typer.Option(help="Programs the expert chooses from: all · final (of each trajectory)")
+    ] = "all",
+    relabel: Annotated[
+        str, typer.Option(help="mucode · authors · rft-single · rft-multi · rft-relabelled · rft-verifier")
+    ] = "mucode",
+    top: Annotated[int, typer.Option(help="Trajectories per problem of authors and rft-verifier.")] = 3,
+    per_problem: Annotated[int | None, typer.Option(help="Rows of one problem at most; default: all.")] = None,
+    epochs: Annotated[float, typer.Option(help="Times that every row is read.")] = 2.0,
+    learning_rate: Annotated[float | None, typer.Option(help="Default: 5e-7; with LoRA 1e-4.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Rows of one step, over all devices.")] = 32,
+    micro_batch: Annotated[int, typer.Option(help="Rows of one forward pass.")] = 2,
+    lora_rank: Annotated[int, typer.Option(help="0 trains the weights themselves.")] = 0,
+    last_layers: Annotated[int, typer.Option(help="Only so many of the last blocks; 0: all.")] = 0,
+    warmup: Annotated[float, typer.Option(help="Share of the steps in which the rate rises.")] = 0.0,
+    max_tokens: Annotated[int, typer.Option(help="Longer rows are left out and counted.")] = 4096,
+    save_steps: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 50,
+    seed: Annotated[int, typer.Option(help="Of the order and the rows kept.")] = 0,
+) -> None:
+    """Pair visited states with the expert's programs and fine-tune a generator on them, or go on with that."""
+    from mucode_agent.models.chat import prepare_torch
+
+    prepare_torch()
+    try:
+        from mucode_agent.training.generator import GeneratorSettings, train_generator
+    except ImportError as error:
+        raise ProblemError(f"training needs {error.name}: pip install 'mucode-agent[train]'") from error
+    from mucode_agent.training.data import read_attempts
+    from mucode_agent.training.expert import ExpertSettings
+    from mucode_agent.training.relabel import RelabelSettings
+    from mucode_agent.training.rows import make_rows
+    from mucode_agent.verifiers import load_verifier
+
+    how = _settings(
+        ExpertSettings,
+        mode=expert,
+        beta_oracle=beta_oracle,
+        beta_learned=beta_learned,
+        unsolved=unsolved,
+        pool=pool,
+    )
+    which = _settings(RelabelSettings, method=relabel, top=top, per_problem=per_problem, seed=seed)
+    settings = _settings(
+        GeneratorSettings,
+        epochs=epochs,
+        learning_rate=learning_rate if learning_rate is not None else (1e-4 if lora_rank else 5e-7),
+        batch_size=batch_size,
+        micro_batch=micro_batch,
+        lora_rank=lora_rank,
+        last_layers=last_layers,
+        warmup=warmup,
+        max_tokens=max_tokens,
+        save_steps=save_steps,
+        seed=seed,
+    )
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    made = make_rows(read_attempts(traces), which, how, load_verifier(verifier))
+    console.print(row_words(made), markup=False)
+    trained = train_generator(made.rows, base=base, out=output, settings=settings, console=console)
+    card = trained.card
+    loss = f", loss {card.loss:.4f}" if card.loss is not None else ""
+    console.print(
+        f"{output}: {card.rows} rows ({card.left_out} left out as longer than {max_tokens} tokens), "
+        f"{card.steps} steps{loss}",
+        markup=False,
+    )
+
+
+def loop(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="See examples/training and docs/training.md.")],
+    output: Annotated[
+        Path | None, typer.Option("--out", "--output", help="The run directory; the same command goes on with it.")
+    ] = None,
+) -> None:
+    """Run a whole training, or go on with it: rollouts, verifier, relabelling, generator, round by round."""
+    from mucode_agent.models.chat import prepare_torch
+
+    prepare_torch()
+    try:
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+
+        from mucode_agent.training.config import read_loop_config
+        from mucode_agent.training.loop import run_loop
+    except ImportError as error:
+        raise ProblemError(f"the loop needs {error.name}: pip install 'mucode-agent[train,evaluate]'") from error
+    from mucode_agent.tools.sandbox import load_sandbox
+
+    asked = read_loop_config(config)
+    directory = output or asked.out
+    if directory is None:
+        raise ProblemError(f"{config} names no run directory: give --out, or the key out")
+    with contextlib.closing(load_sandbox(asked.sandbox)) as place:
+        run_loop(asked, directory, sandbox=place, command=shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]]))
+
+
+def row_words(made: "RowSet") -> str:
+    """What the rows are, in one line."""
+    return (
+        f"{len(made.rows)} rows, {made.right} with a right answer, of {made.states} states; "
+        f"{made.solved} of {made.problems} problems solved, {made.programs} distinct programs"
+    )
+
+
+def _settings(form: type[Settings], **values: Any) -> Settings:
+    """Raises ProblemError naming the option that is out of its range."""
+    from pydantic import ValidationError
+
+    try:
+        return form.model_validate(values)
+    except ValidationError as error:
+        cause = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in cause["loc"])
+        raise ProblemError(f"--{name.replace('_', '-')}: {cause['msg'].lower()}, got {cause['input']!r}") from None

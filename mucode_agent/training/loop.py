@@ -1,0 +1,441 @@
+"""The whole training (paper, algorithm 1): roll out, train the verifier, relabel, train the generator, and again.
+
+    config.json                what was asked, with seeds, versions and digests of the data
+    round-R/rollouts           trajectories of generator R-1; generator 0 is the base
+    round-R/verifier           verifier R, trained on the rollouts of rounds 1 to R
+    round-R/validation         generator R-1 with verifier R on the validation problems
+    round-R/rows               visited states with the expert's answers
+    round-R/generator          generator R
+    round-R/STAGE.json         written when the stage is finished
+    best.json, report.html     the pair that did best on validation, and how all of them did
+
+Killed at any time, the same call goes on and ends with the same artefacts.
+"""
+
+import datetime
+import gc
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+from rich.console import Console
+
+from mucode_agent.evaluation.benchmarks import Benchmark, load_benchmark
+from mucode_agent.evaluation.metrics import Estimate
+from mucode_agent.evaluation.patience import Failure
+from mucode_agent.evaluation.progress import watching
+from mucode_agent.evaluation.report import write_report
+from mucode_agent.evaluation.results import Results
+from mucode_agent.evaluation.runner import environment, run_benchmark
+from mucode_agent.evaluation.store import check_unused, locked, parsed, write_whole
+from mucode_agent.models.identity import weights_sha256
+from mucode_agent.prompts import prompt_digest
+from mucode_agent.training.config import LoopConfig
+from mucode_agent.training.data import ProblemAttempts, generators_of, read_attempts
+from mucode_agent.training.examples import held_out, overlap
+from mucode_agent.training.generator import ADAPTER, train_generator
+from mucode_agent.training.relabel import Row
+from mucode_agent.training.rollouts import roll_out
+from mucode_agent.training.rows import make_rows
+from mucode_agent.training.serving import AdapterServer, InProcess, Serving
+from mucode_agent.training.stages import Stage, Stages
+from mucode_agent.training.verifier import VerifierSettings, train_verifier
+from mucode_agent.types import InfrastructureError, ProblemError, Record, Sandbox
+from mucode_agent.verifiers import load_verifier
+
+ROUND_SEEDS = 10_000
+"""Seeds between the rollouts of one round and the next, so that no round repeats another's draws."""
+MOST_GIVEN_UP = 0.05
+"""Share of the problems that a stage may leave unfinished."""
+
+_ROW = TypeAdapter(Row)
+
+
+class Pair(Record):
+    """A generator with the verifier that selects among its programs, measured on the validation problems."""
+
+    number: int
+    """0 is the base; generator i was trained in round i."""
+    generator: str
+    verifier: str
+    results: Path
+    """The directory of its validation run."""
+
+
+class Best(Record):
+    """What the training came to: `best.json`."""
+
+    pair: Pair
+    chosen_by: str
+    accuracy: Estimate
+    pairs: tuple[Pair, ...]
+
+
+def run_loop(
+    config: LoopConfig,
+    out: Path,
+    *,
+    sandbox: Sandbox,
+    serving: Serving | None = None,
+    command: str = "",
+    console: Console | None = None,
+) -> Best:
+    """Begins a training in `out`, or goes on with it, and returns the best pair on validation.
+
+    `serving` computes generators, by default as the configuration says. Raises ProblemError where `out` holds another
+    training or is in use, or the data teach nothing; InfrastructureError where a model, sandbox or disk failed.
+    """
+    console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+    train, validation = benchmarks(config, console)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ProblemError(f"cannot make {out}: {error.strerror}; give another directory") from None
+    with locked(out):
+        begin_loop(config, out, train, validation, command)
+        return _Loop(config, out, train, validation, sandbox, serving or serving_of(config), command, console).run()
+
+
+def benchmarks(config: LoopConfig, console: Console) -> tuple[Benchmark, Benchmark]:
+    """The training and validation problems. Raises ProblemError where they have problems in common."""
+    asked = config.problems
+    options: dict[str, Any] = {"split": asked.split, "testless": asked.testless}
+    train = load_benchmark(asked.train, limit=asked.train_limit, **options)
+    validation = load_benchmark(asked.validation, limit=asked.validation_limit, **options)
+    common = overlap(train.problems, validation.problems)
+    if common and not asked.drop_overlap:
+        told = ", ".join(f"{mine} (is {theirs})" for mine, theirs in common[:8])
+        raise ProblemError(
+            f"{len({mine for mine, _ in common})} training problems also stand in the validation set, equal or nearly "
+            f"so: {told}; set problems.drop_overlap = true to leave them out"
+        )
+    dropped = {mine for mine, _ in common}
+    if dropped:
+        console.print(f"left out of training, as validation has them: {', '.join(sorted(dropped))}", markup=False)
+    kept = tuple(problem for problem in train.problems if problem.id not in dropped)
+    if not kept:
+        raise ProblemError("no training problem is left once those of the validation set are out; give others")
+    return train.model_copy(update={"problems": kept}), validation
+
+
+def serving_of(config: LoopConfig) -> Serving:
+    asked = config.serving
+    if asked.server is None:
+        return InProcess()
+    return AdapterServer(asked.server, base=asked.served_base, adapter=asked.adapter, timeout=asked.timeout)
+
+
+def begin_loop(config: LoopConfig, out: Path, train: Benchmark, validation: Benchmark, command: str) -> None:
+    """Writes config.json, or checks that the one there asks for the same. Raises ProblemError saying what differs."""
+    identity = {
+        **config.identity(),
+        "train_sha256": train.sha256,
+        "validation_sha256": validation.sha256,
+        "prompt": prompt_digest(),
+    }
+    path = out / "config.json"
+    if path.exists():
+        try:
+            held = json.loads(path.read_bytes())["identity"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise ProblemError(f"{path} is no configuration of a training; give another directory") from None
+        differing = list(_differing(held, identity))
+        if differing:
+            raise ProblemError(
+                f"{out} holds another training: {'; '.join(differing[:4])}; give another directory, or the old settings"
+            )
+        return
+    check_unused(out)
+    facts = {
+        "identity": identity,
+        "command": command,
+        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "environment": environment(),
+    }
+    write_whole(path, json.dumps(facts, indent=2) + "\n")
+
+
+class _Loop:
+    def __init__(
+        self,
+        config: LoopConfig,
+        out: Path,
+        train: Benchmark,
+        validation: Benchmark,
+        sandbox: Sandbox,
+        serving: Serving,
+        command: str,
+        console: Console,
+    ) -> None:
+        self.config, self.out, self.train, self.validation = config, out, train, validation
+        self.sandbox, self.serving, self.command, self.console = sandbox, serving, command, console
+        self.rounds = config.iterations + 1
+        self.stages = Stages(out, plan(config), console)
+
+    def run(self) -> Best:
+        pairs = []
+        for number in range(1, self.rounds + 1):
+            last = number == self.rounds
+            if not last or self.config.final_verifier:
+                self._stage(number, "rollouts", self.roll_out)
+                self._stage(number, "verifier", self.train_verifier)
+            self._stage(number, "validation", self.validate)
+            pairs.append(self._pair(number))
+            if not last:
+                self._stage(number, "rows", self.relabel)
+                self._stage(number, "generator", self.train_generator)
+        best = self.choose(pairs)
+        from mucode_agent.training.loop_report import write_loop_report
+
+        page = write_loop_report(self.out)
+        self.console.print(
+            f"best: generator {best.pair.number} with {best.pair.verifier}, {_percent(best.accuracy)} by "
+            f"{best.chosen_by}; report: {page}",
+            markup=False,
+        )
+        return best
+
+    # --- the stages ---
+
+    def roll_out(self, number: int, place: Path) -> tuple[dict[str, Any], str]:
+        """Step 1: D_i, by the generator of the round before."""
+        asked = self.config.rollouts
+        model, weights = self._model(number, asked.max_tokens)
+        with watching(len(self.train.problems), self.console) as watch:
+            failures = roll_out(
+                self.train,
+                place,
+                model=model,
+                weights=weights,
+                sandbox=self.sandbox,
+                watch=watch,
+                per_problem=asked.per_problem,
+                max_turns=asked.turns,
+                n=asked.n,
+                temperature=asked.temperature,
+                max_tokens=asked.max_tokens,
+                seed=self.config.seed + ROUND_SEEDS * (number - 1),
+                concurrency=self.config.concurrency,
+                patience=self.config.patience,
+                command=self.command,
+            )
+        facts = rollout_facts(read_attempts([place])) | self._given_up(failures, len(self.train.problems))
+        words = (
+            f"{facts['trajectories']} trajectories, {facts['solved']} of {facts['problems']} problems solved, "
+            f"{facts['distinct']:.1f} distinct programs each"
+        )
+        return facts, words
+
+    def train_verifier(self, number: int, place: Path) -> tuple[dict[str, Any], str]:
+        """Steps 2 and 3: R_φ on all data so far."""
+        asked = self.config.verifier
+        rollouts = self._rollouts(number)
+        data, apart = held_out(read_attempts(rollouts), asked.held_out_share, self.config.seed)
+        settings = VerifierSettings.model_validate(asked.model_dump(exclude={"base", "held_out_share"}))
+        trained = train_verifier(
+            data,
+            base=asked.base or self.config.base,
+            out=place,
+            held_out=[entry for entry in apart if entry.attempts],
+            evaluation=self.validation.problems,
+            generators=generators_of(rollouts),
+            settings=settings,
+            console=self.console,
+        )
+        quality = trained.card.quality
+        facts = {
+            "groups": trained.groups,
+            "too_long": trained.too_long,
+            "quality": quality.model_dump(mode="json") if quality else None,
+            "data_sha256": trained.card.data_sha256,
+        }
+        pairs = quality.pairwise_accuracy if quality else None
+        told = f", held-out pairs {100 * pairs:.1f} %" if pairs is not None else ""
+        return facts, f"{trained.groups} groups of programs{told}"
+
+    def validate(self, number: int, place: Path) -> tuple[dict[str, Any], str]:
+        """Generator number-1 with the newest verifier, by the evaluation's own runner."""
+        asked, pair = self.config.validation, self._pair(number)
+        model, weights = self._model(number, asked.max_tokens)
+        with watching(len(self.validation.problems), self.console) as watch:
+            failures = run_benchmark(
+                self.validation,
+                place,
+                model=model,
+                model_name=f"{pair.generator}@{weights[:12]}" if weights else pair.generator,
+                sandbox=self.sandbox,
+                verifier=load_verifier(pair.verifier),
+                watch=watch,
+                n=asked.n,
+                max_turns=asked.turns,
+                temperature=asked.temperature,
+                greedy=True,
+                independent=asked.independent,
+                selector=asked.selector,
+                max_tokens=asked.max_tokens,
+                seed=self.config.seed,
+                concurrency=self.config.concurrency,
+                patience=self.config.patience,
+                command=self.command,
+            )
+        given_up = self._given_up(failures, len(self.validation.problems))
+        results, _ = write_report(place)
+        accuracy = {arm.arm.name: arm.accuracy[-1] for arm in results.arms}
+        words = ", ".join(f"{name} {_percent(estimate)}" for name, estimate in accuracy.items())
+        return given_up | {name: estimate.model_dump(mode="json") for name, estimate in accuracy.items()}, words
+
+    def relabel(self, number: int, place: Path) -> tuple[dict[str, Any], str]:
+        """Steps 4 and 5: the expert's answers to every state."""
+        fresh = self.config.fresh_labels
+        data = read_attempts(self._rollouts(number) if fresh else self._rollouts(number)[-1:])
+        verifier = load_verifier(str(self._dir(number) / "verifier"))
+        made = make_rows(data, self.config.relabel, self.config.expert, verifier)
+        earlier = read_rows(self._dir(number - 1) / "rows") if not fresh and number > 1 else []
+        rows = [*earlier, *made.rows]
+        place.mkdir(exist_ok=True)
+        write_whole(place / "rows.jsonl", "".join(row.model_dump_json() + "\n" for row in rows))
+        facts = {"rows": len(rows), "right": sum(row.correct for row in rows), **made.model_dump(exclude={"rows"})}
+        return facts, f"{len(rows)} rows of {made.states} states, {facts['right']} with a right answer"
+
+    def train_generator(self, number: int, place: Path) -> tuple[dict[str, Any], str]:
+        """Step 6, from the base again."""
+        trained = train_generator(
+            read_rows(self._dir(number) / "rows"),
+            base=self.config.base,
+            out=place,
+            settings=self.config.generator,
+            console=self.console,
+        )
+        card = trained.card
+        loss = f"loss {card.loss:.4f}" if card.loss is not None else "no step"
+        return card.model_dump(mode="json"), f"{card.rows} rows, {card.left_out} left out, {card.steps} steps, {loss}"
+
+    def choose(self, pairs: Sequence[Pair]) -> Best:
+        """The pair that answers most validation problems; of equals the better one at greedy, then the earlier."""
+        by = self.config.validation.choose_by
+        accuracies = [_accuracies(read_results(pair.results)) for pair in pairs]
+
+        def worth(i: int) -> tuple[float, float, int]:
+            found = accuracies[i]
+            return found.get(by, found["greedy"]).value, found["greedy"].value, -i
+
+        best = max(range(len(pairs)), key=worth)
+        chosen = by if by in accuracies[best] else "greedy"
+        made = Best(pair=pairs[best], chosen_by=chosen, accuracy=accuracies[best][chosen], pairs=tuple(pairs))
+        write_whole(self.out / "best.json", made.model_dump_json(indent=2) + "\n")
+        return made
+
+    # --- its parts ---
+
+    def _stage(self, number: int, name: str, work: Any) -> Stage:
+        stage = self.stages.run(f"round-{number}/{name}", lambda place: work(number, place))
+        gc.collect()  # weights of one stage must not stand beside those of the next
+        return stage
+
+    def _dir(self, number: int) -> Path:
+        return self.out / f"round-{number}"
+
+    def _rollouts(self, number: int) -> list[Path]:
+        return [self._dir(earlier) / "rollouts" for earlier in range(1, number + 1)]
+
+    def _checkpoint(self, number: int) -> str:
+        return self.config.base if number == 1 else str(self._dir(number - 1) / "generator")
+
+    def _pair(self, number: int) -> Pair:
+        has_own = number < self.rounds or self.config.final_verifier
+        verifier = self._dir(number if has_own else number - 1) / "verifier"
+        return Pair(
+            number=number - 1,
+            generator=self._checkpoint(number),
+            verifier=str(verifier),
+            results=self._dir(number) / "validation",
+        )
+
+    def _model(self, number: int, max_tokens: int) -> tuple[Any, str]:
+        """The generator that round `number` draws from, and a digest of its weights where they lie here."""
+        checkpoint = Path(self._checkpoint(number)).expanduser()
+        adapter = checkpoint / ADAPTER
+        model, _ = self.serving.generator(
+            str(checkpoint) if checkpoint.exists() else self.config.base,
+            adapter if adapter.is_dir() else None,
+            number - 1,
+            max_tokens=max_tokens,
+        )
+        return model, weights_sha256(checkpoint) if checkpoint.exists() else ""
+
+    def _given_up(self, failures: Sequence[Failure], total: int) -> dict[str, Any]:
+        """A few problems that cannot be done, such as one too long for the context, do not end a run of hours."""
+        if failures:
+            first = failures[0]
+            told = f"{len(failures)} of {total} problems are unfinished, the first {first.problem_id}: {first.cause}"
+            if len(failures) > MOST_GIVEN_UP * total:
+                raise InfrastructureError(f"{told}; run the same command to try them again")
+            self.console.print(f"going on without them: {told}", markup=False)
+        return {"given_up": [failure.problem_id for failure in failures]}
+
+
+def plan(config: LoopConfig) -> list[str]:
+    """The stages of a training, in order."""
+    names = []
+    for number in range(1, config.iterations + 2):
+        last = number == config.iterations + 1
+        if not last or config.final_verifier:
+            names += [f"round-{number}/rollouts", f"round-{number}/verifier"]
+        names.append(f"round-{number}/validation")
+        if not last:
+            names += [f"round-{number}/rows", f"round-{number}/generator"]
+    return names
+
+
+def rollout_facts(data: Sequence[ProblemAttempts]) -> dict[str, Any]:
+    """What a round's trajectories are: how many are right, and how unlike each other."""
+    tried = [entry for entry in data if entry.trajectories]
+    first = [{a.form for a in entry.attempts if a.candidate.turn == 1} for entry in tried]
+    attempts = [attempt for entry in tried for attempt in entry.attempts]
+    return {
+        "problems": len(tried),
+        "solved": sum(any(attempt.correct for attempt in entry.attempts) for entry in tried),
+        "trajectories": sum(len(entry.trajectories) for entry in tried),
+        "states": sum(len(trajectory.states) for entry in tried for trajectory in entry.trajectories),
+        "programs": len(attempts),
+        "right": sum(attempt.correct for attempt in attempts),
+        "distinct": sum(len(entry.distinct()) for entry in tried) / max(1, len(tried)),
+        "distinct_first_turn": sum(map(len, first)) / max(1, len(tried)),
+    }
+
+
+def read_rows(directory: Path) -> list[Row]:
+    """Raises ProblemError naming a damaged line."""
+    path = directory / "rows.jsonl"
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise ProblemError(f"cannot read {path}: {error.strerror}; remove {directory}.json to make it again") from None
+    return [parsed(_ROW, line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def read_results(directory: Path) -> Results:
+    path = directory / "results.json"
+    try:
+        return parsed(TypeAdapter(Results), path.read_bytes(), str(path))
+    except OSError as error:
+        raise ProblemError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _accuracies(results: Results) -> dict[str, Estimate]:
+    return {arm.arm.name: arm.accuracy[-1] for arm in results.arms}
+
+
+def _percent(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def _differing(held: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> Any:
+    for key in sorted({*held, *asked}):
+        old, new = held.get(key), asked.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differing(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield f"{prefix}{key} was {json.dumps(old)}, now {json.dumps(new)}"

@@ -1,0 +1,65 @@
+"""From run directories to the rows that a generator is taught: the only step between traces and fine-tuning."""
+
+from collections.abc import Sequence
+
+from mucode_agent.training.calibrate import scored
+from mucode_agent.training.data import ProblemAttempts
+from mucode_agent.training.expert import ExpertSettings, Logits, solved
+from mucode_agent.training.relabel import RelabelSettings, Row, relabelled
+from mucode_agent.types import ProblemError, Record, Verifier
+
+
+class RowSet(Record):
+    """The rows, and what they were made from."""
+
+    rows: tuple[Row, ...]
+    problems: int
+    """With at least one labelled program."""
+    solved: int
+    """With a right one."""
+    programs: int
+    """Distinct by normal form."""
+    states: int
+    """Visited, over all trajectories."""
+
+    @property
+    def right(self) -> int:
+        """Rows whose answer passes all tests."""
+        return sum(row.correct for row in self.rows)
+
+
+def make_rows(
+    data: Sequence[ProblemAttempts],
+    relabel: RelabelSettings,
+    expert: ExpertSettings,
+    verifier: Verifier | None = None,
+) -> RowSet:
+    """Scores every distinct program once, where the method asks for scores, and relabels.
+
+    Raises ProblemError where it asks and there is no verifier, or where no row comes of the data.
+    """
+    logits: Logits = {}
+    if relabel.needs_verifier(expert):
+        if verifier is None or verifier.name == "none":
+            raise ProblemError(
+                f"relabelling by {relabel.method!r} with the expert {expert.mode!r} needs a verifier's scores; "
+                "give one that `train verifier` wrote, or the expert oracle"
+            )
+        logits = logits_of(data, verifier)
+    return RowSet(
+        rows=tuple(relabelled(data, logits, relabel, expert)),
+        problems=sum(bool(entry.attempts) for entry in data),
+        solved=solved(data),
+        programs=sum(len(entry.distinct()) for entry in data),
+        states=sum(len(trajectory.states) for entry in data for trajectory in entry.trajectories),
+    )
+
+
+def logits_of(data: Sequence[ProblemAttempts], verifier: Verifier) -> dict[tuple[str, str], float]:
+    """R_φ of every distinct program, by problem id and normal form."""
+    found = scored(verifier, data)
+    return {
+        (entry.problem.id, attempt.form): logit
+        for entry, pairs in zip(data, found, strict=True)
+        for attempt, logit in pairs
+    }

@@ -1,0 +1,85 @@
+"""The generator of a round: in this process, or an adapter that a vLLM server swaps in."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from mucode_agent.models import load_model
+from mucode_agent.types import InfrastructureError, ProblemError
+
+
+class Serving(Protocol):
+    """Who computes generators."""
+
+    def generator(self, checkpoint: str, adapter: Path | None, number: int, *, max_tokens: int) -> tuple[Any, str]:
+        """A chat model of a checkpoint, ready to draw from, and the name that results know it by.
+
+        `adapter` is the checkpoint's LoRA adapter; None for the base. `number` counts trained generators, 0 the base.
+        """
+        ...
+
+
+class InProcess:
+    """Loads the checkpoint here, at the first draw."""
+
+    def generator(self, checkpoint: str, adapter: Path | None, number: int, *, max_tokens: int) -> tuple[Any, str]:
+        del adapter, number
+        name = checkpoint if checkpoint == "smollm2" else f"hf:{checkpoint}"
+        return load_model(name, max_tokens=max_tokens), name
+
+
+class AdapterServer:
+    """A vLLM server of the base model that loads and unloads LoRA adapters while it runs.
+
+    https://docs.vllm.ai/en/stable/features/lora/ : POST /v1/load_lora_adapter and /v1/unload_lora_adapter. The server
+    reads the adapter's directory itself, so it must see the same files under the same path.
+    """
+
+    def __init__(self, url: str, *, base: str | None = None, adapter: str = "mucode", timeout: float = 600) -> None:
+        self.url = url.rstrip("/").removesuffix("/v1") + "/v1"
+        self._base, self._adapter, self._timeout = base, adapter, timeout
+
+    def generator(self, checkpoint: str, adapter: Path | None, number: int, *, max_tokens: int) -> tuple[Any, str]:
+        """Raises InfrastructureError where the server is not there or refuses, ProblemError without an adapter."""
+        if number == 0:
+            spec = f"vllm:{self._base}@{self.url}" if self._base else f"vllm:{self.url}"
+            model = load_model(spec, max_tokens=max_tokens, timeout=self._timeout)
+            return model, f"vllm:{getattr(model, 'model_name', self._base)}@{self.url}"
+        if adapter is None or not adapter.is_dir():
+            raise ProblemError(
+                f"{checkpoint} has no LoRA adapter that {self.url} could load; train with lora_rank of at least 1"
+            )
+        self._swap(adapter, number)
+        spec = f"vllm:{self._name(number)}@{self.url}"
+        return load_model(spec, max_tokens=max_tokens, timeout=self._timeout), spec
+
+    def _name(self, number: int) -> str:
+        return f"{self._adapter}-{number}"
+
+    def _swap(self, adapter: Path, number: int) -> None:
+        """Puts the adapter in the place of the one before. One of the same name, of an earlier start, is replaced."""
+        for old in (number - 1, number):
+            self._post("unload_lora_adapter", {"lora_name": self._name(old)})
+        wanted = {"lora_name": self._name(number), "lora_path": str(adapter.resolve())}
+        status, text = self._post("load_lora_adapter", wanted)
+        if status in (404, 405):
+            raise InfrastructureError(
+                f"{self.url} does not swap adapters (HTTP {status}): start vLLM with --enable-lora and "
+                "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"
+            )
+        if status != 200:
+            raise InfrastructureError(
+                f"{self.url} refused the adapter {adapter} (HTTP {status}: {text}): see that it reads that path "
+                "and that its --max-lora-rank is large enough"
+            )
+
+    def _post(self, path: str, body: dict[str, str]) -> tuple[int, str]:
+        import httpx
+
+        try:
+            response = httpx.post(f"{self.url}/{path}", json=body, timeout=self._timeout)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise InfrastructureError(
+                f"the model server at {self.url} cannot be reached ({type(error).__name__}: {error}): "
+                "start it, or mend serving.server"
+            ) from error
+        return response.status_code, " ".join(response.text.split())[:200]

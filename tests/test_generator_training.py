@@ -1,0 +1,254 @@
+"""A generator's training: which tokens are learned, that every row counts alike, and what is left on the disk."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import END, PAD, TEMPLATE, save_tiny
+from training_worker import both, rows
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mucode_agent.models.checkpoints import load_engine
+from mucode_agent.models.decoding import Completion, Decoding
+from mucode_agent.training.fit import FitSettings, begin, fit, last_checkpoint
+from mucode_agent.training.generator import (
+    ADAPTER,
+    CARD,
+    GeneratorSettings,
+    encoded,
+    read_generator_card,
+    train_generator,
+)
+from mucode_agent.training.lessons import Lesson, answer_losses, collated, lesson
+from mucode_agent.training.relabel import Message, Row
+from mucode_agent.types import ProblemError
+
+WORKER = Path(__file__).parent / "training_worker.py"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(base):
+    return AutoTokenizer.from_pretrained(base)
+
+
+def row(answer="```python\nx = 1\n```", *contents):
+    contents = contents or ("Write f.",)
+    roles = ["user", "assistant"] * len(contents)
+    messages = [Message(role=role, content=text) for role, text in zip(roles, contents, strict=False)]
+    return Row(problem_id="P", messages=tuple(messages), answer=answer, correct=True)
+
+
+def settings(**changes):
+    given = {"batch_size": 4, "micro_batch": 2, "learning_rate": 1e-2, "epochs": 1.5, "float32": True}
+    return GeneratorSettings(**given | changes)
+
+
+# --- which tokens --------------------------------------------------------------------------------------------------
+
+
+def test_the_prompt_is_what_inference_encodes_and_the_target_the_answer_with_its_end(base, tokenizer):
+    for each in (row(), row("é ```", "Write f.", "no", "Feedback:\nwrong é")):
+        found = lesson(each, tokenizer, {END})
+        messages = [message.model_dump() for message in each.messages]
+        assert list(found.prompt) == load_engine(str(base)).encode(messages)[0].tolist()
+        assert found.target[:-1] == tuple(tokenizer.encode(each.answer))
+        assert found.target[-1] == END  # and not the line end that the template writes after it
+
+
+def test_a_batch_holds_every_token_in_its_place():
+    batch = collated([Lesson((1, 2, 3), (7, 9)), Lesson((4,), (5, 6, 9))], PAD)
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 7, 9, PAD], [PAD, PAD, 4, 5, 6, 9]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1, 0], [0, 0, 1, 1, 1, 1]]
+    assert batch["position_ids"].tolist()[1] == [0, 0, 0, 1, 2, 3]
+    assert batch["targets"].tolist() == [[7, 9, -100], [5, 6, 9]]
+
+
+def test_a_rows_loss_is_the_mean_over_its_answers_tokens_whatever_stands_beside_it(base, tokenizer):
+    model = AutoModelForCausalLM.from_pretrained(base)
+    lessons = [lesson(each, tokenizer, {END}) for each in rows(5)]
+    together = answer_losses(model, collated(lessons, PAD))
+    for found, example in zip(together.tolist(), lessons, strict=True):
+        ids = torch.tensor([[*example.prompt, *example.target]])
+        logprobs = model(ids).logits.log_softmax(-1)[0]
+        start = len(example.prompt)
+        expected = [-logprobs[start + i - 1, token].item() for i, token in enumerate(example.target)]
+        assert found == pytest.approx(sum(expected) / len(expected), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (TEMPLATE.replace("{% for", "{{ messages | length }}{% for", 1), "does not go on from its own prompt: token 0"),
+        (TEMPLATE.replace("m.content", "m.content | upper"), "changes the answer"),
+        (TEMPLATE.replace("<assistant>{% endif", "<other>{% endif"), "does not go on from its own prompt"),
+    ],
+)
+def test_a_template_that_cannot_be_trained_on_ends_in_one_sentence(tmp_path, template, words):
+    tokenizer = AutoTokenizer.from_pretrained(save_tiny(tmp_path / "base", template=template))
+    with pytest.raises(ProblemError, match=words) as told:
+        lesson(row(), tokenizer, {END})
+    assert "\n" not in str(told.value)
+
+
+def test_a_template_without_an_end_gets_the_token_that_generation_stops_at(tmp_path):
+    plain = TEMPLATE.replace("<end>\n", "")
+    tokenizer = AutoTokenizer.from_pretrained(save_tiny(tmp_path / "base", template=plain))
+    assert lesson(row("abc"), tokenizer, {END}).target == (*tokenizer.encode("abc"), END)
+
+
+def test_what_a_template_puts_before_an_answer_is_learned_with_it(tmp_path):
+    """As Qwen3's, which writes an empty thought before the last answer."""
+    thinking = TEMPLATE.replace(
+        "{{ m.content }}", "{% if m.role == 'assistant' and loop.last %}<think></think>{% endif %}{{ m.content }}"
+    )
+    tokenizer = AutoTokenizer.from_pretrained(save_tiny(tmp_path / "base", template=thinking))
+    assert tokenizer.decode(lesson(row("abc"), tokenizer, {END}).target) == "<think></think>abc<end>"
+
+
+def test_rows_that_are_too_long_are_left_out_and_counted(base, tokenizer, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(base)
+    given = [row("short"), row("long" * 300), row("x" * 5000)]
+    assert len(encoded(given, tokenizer, model, settings(max_tokens=1000))) == 1
+    assert len(encoded(given, tokenizer, model, settings(max_tokens=100_000))) == 2  # the context is 4096
+    trained = train_generator(given, base=str(base), out=tmp_path / "out", settings=settings(max_tokens=1000))
+    assert (trained.card.rows, trained.card.left_out) == (1, 2)
+    with pytest.raises(ProblemError, match="each of the 3 rows has more than 16 tokens; raise max_tokens"):
+        encoded(given, tokenizer, model, settings(max_tokens=16))
+    with pytest.raises(ProblemError, match="no row to learn from"):
+        encoded([], tokenizer, model, settings())
+
+
+# --- the training --------------------------------------------------------------------------------------------------
+
+
+def test_what_was_learned_is_answered_and_the_answer_ends(base, tmp_path):
+    lessons = [row("ab", "One"), row("cd", "Two")]
+    how = settings(epochs=150, batch_size=2, learning_rate=3e-2)
+    trained = train_generator(lessons, base=str(base), out=tmp_path / "out", settings=how)
+    assert trained.card.loss < 0.2
+    engine = load_engine(str(tmp_path / "out"))
+    for each in lessons:
+        answer = Completion(0)
+        prompt = engine.encode([message.model_dump() for message in each.messages])
+        for _ in engine.draw(prompt, [answer], Decoding(temperature=0, top_p=1, max_tokens=8)):
+            pass
+        assert (answer.text, answer.finish_reason) == (each.answer, "stop")
+
+
+def test_micro_batches_change_nothing_and_the_last_step_may_be_smaller(base, tmp_path):
+    """11 rows of 4 a step, 1.5 epochs: the last step has one row, and rows cross from one epoch into the next."""
+    losses = {}
+    for micro in (1, 2, 4):
+        how = settings(micro_batch=micro)
+        trained = train_generator(rows(11), base=str(base), out=tmp_path / str(micro), settings=how)
+        assert trained.card.steps == 5
+        losses[micro] = trained.fitted.losses
+    assert losses[1] == pytest.approx(losses[2], rel=1e-4)
+    assert losses[1] == pytest.approx(losses[4], rel=1e-4)
+    assert losses[1][-1] < losses[1][0]
+
+
+def test_every_example_weighs_alike_and_is_read_once_an_epoch(tmp_path):
+    """Plain gradient descent by hand on a model with one weight."""
+    seen = []
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.zeros(1))
+            self.device = torch.device("cpu")
+
+        def forward(self, x):
+            return self.w * x
+
+    def loss(net, batch):
+        seen.append([float(x) for x in batch["x"]])
+        return net(batch["x"])
+
+    def collate(items):
+        return {"x": torch.tensor(items), "attention_mask": torch.ones(len(items), 1)}
+
+    how = FitSettings(batch_size=4, micro_batch=2, epochs=1, learning_rate=1e-3)
+    examples = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    fitted = fit(Model(), examples, collate=collate, loss=loss, directory=tmp_path, settings=how)
+    flat = [x for batch in seen for x in batch]
+    assert sorted(flat[:7]) == examples
+    assert flat[7:] == flat[6:7]  # fills the batch, with weight 0
+    assert fitted.steps == 2
+
+
+def test_lora_leaves_a_plain_checkpoint_and_its_adapter(base, tmp_path):
+    from peft import PeftModel
+
+    out = tmp_path / "out"
+    train_generator(rows(8), base=str(base), out=out, settings=settings(lora_rank=4, learning_rate=3e-2))
+    plain, original = AutoModelForCausalLM.from_pretrained(out), AutoModelForCausalLM.from_pretrained(base)
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # peft's use of transformers
+        adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), out / ADAPTER)
+    ids = torch.arange(60).unsqueeze(0)
+    assert torch.allclose(plain(ids).logits, adapted(ids).logits, atol=1e-4)
+    assert not torch.allclose(plain(ids).logits, original(ids).logits, atol=1e-2)
+    assert plain.config.dtype == original.config.dtype
+    assert not (out / "checkpoints").exists()
+    assert "adapter" in (out / "README.md").read_text()
+
+
+def test_a_finished_directory_is_not_trained_again_and_another_training_not_mixed_in(base, tmp_path):
+    out = tmp_path / "out"
+    train_generator(rows(6), base=str(base), out=out, settings=settings())
+    before = (out / "model.safetensors").stat().st_mtime_ns
+    again = train_generator(rows(6), base=str(base), out=out, settings=settings())
+    assert again.fitted is None
+    assert (out / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(ProblemError, match="data_sha256 was"):
+        train_generator(rows(5), base=str(base), out=out, settings=settings())
+    with pytest.raises(ProblemError, match=r"learning_rate was 0\.01, now 0\.02"):
+        train_generator(rows(6), base=str(base), out=out, settings=settings(learning_rate=2e-2))
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"card_version": 1}', "\x00"])
+def test_a_damaged_directory_is_named(tmp_path, text):
+    (tmp_path / CARD).write_text(text)
+    with pytest.raises(ProblemError, match=r"mucode_generator\.json is no generator card"):
+        read_generator_card(tmp_path)
+    (tmp_path / "training.json").write_text(text)
+    with pytest.raises(ProblemError, match=r"training\.json is damaged|holds another training"):
+        begin(tmp_path, {"kind": "generator"})
+
+
+def test_a_checkpoint_whose_writer_was_killed_is_passed_over(tmp_path):
+    for step, whole in ((5, True), (10, True), (15, False)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "model.safetensors").touch()
+        if whole:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert last_checkpoint(tmp_path / "none") is None
+
+
+def test_two_processes_train_what_one_does(base, tmp_path):
+    alone = both(str(base), tmp_path / "one", micro_batch=2)
+    command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    run = subprocess.run(
+        [sys.executable, *command, str(WORKER), str(base), str(tmp_path / "two")],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    together = json.loads((tmp_path / "two" / "losses.json").read_text())
+    for mine, theirs in zip(alone, together, strict=True):
+        assert len(theirs) > 1
+        assert theirs == pytest.approx(mine.fitted.losses, rel=1e-4)
+    assert read_generator_card(tmp_path / "two" / "generator").rows == alone[0].card.rows
