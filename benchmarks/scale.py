@@ -38,21 +38,22 @@ class Measured:
 
 
 MBPP = Measured(
-    completion_tokens=122,
-    task_tokens=140,
-    feedback_tokens=60,
+    completion_tokens=133,
+    task_tokens=115,
+    feedback_tokens=103,
     judged=0.66,
-    text_bytes=1000,
-    other_bytes=2000,
-    packed=0.106,
-    failing=(0.57, 0.98),
+    text_bytes=1407,
+    other_bytes=1724,
+    packed=0.103,
+    failing=(0.596, 0.983),
 )
-"""Rollouts of MBPP's training problems by Qwen2.5-Coder-0.5B-Instruct, temperature 0.7, 384 tokens at most."""
+"""705 trajectories at 141 problems of MBPP's training split by Qwen2.5-Coder-0.5B-Instruct: temperature 0.7, two turns,
+384 tokens at most."""
 
 VERDICT_MS = 11.0
 """CPU of one program on its tests: docs/sandbox.md, references ×2."""
-WORKER_MS = 3.6
-"""CPU of a worker for one reply: graph, trace and shard, without model and sandbox; 1,662 replies, 3.4–3.8 in two."""
+WORKER_MS = 15.0
+"""CPU of a worker for one reply of a server: requests, graph, trace, its side of the sandbox, and the shard."""
 PROBLEM_KIB = 3.9
 """Memory of a worker for one problem of its directory."""
 START_US = 50

@@ -180,6 +180,7 @@ class _Worker:
             await all_done([self.work_off(queue, held, failures) for _ in range(min(self.at_once, len(todo)))])
             todo = held
             if held:
+                self.watch.waiting(f"other workers hold the last {len(held)} shards", BETWEEN_LOOKS_S)
                 await asyncio.sleep(BETWEEN_LOOKS_S)
         return failures
 
