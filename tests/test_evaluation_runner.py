@@ -142,7 +142,7 @@ def test_the_arms_are_those_that_differ():
 
 def test_killed_again_and_again_the_run_ends_with_the_same_bytes_and_no_candidate_drawn_twice(tmp_path):
     directory, log = tmp_path / "killed", tmp_path / "draws"
-    environment = {**os.environ, "PYTHONPATH": str(VICTIM.parent)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
     kills = 0
     for kill_at in (2, 9, 30, 50, 0):

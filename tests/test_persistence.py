@@ -36,6 +36,8 @@ GOOD, BAD = "def f(x):\n    return x + 1", "def f(x):\n    return x"
 PROBLEM = {"id": "inc", "prompt": "Add one.", "entry_point": "f", "public_tests": ["assert f(1) == 2"]}
 THREAD: Any = {"configurable": {"thread_id": "1"}}
 HERE = Path(__file__).parent
+PATHS = os.pathsep.join(sys.path)
+"""A process of its own imports what this one does."""
 
 
 def solver(*replies: str, **settings: Any) -> Any:
@@ -84,7 +86,7 @@ def test_a_postgres_saver_resumes_a_solve() -> None:
 @pytest.mark.parametrize("strict", ["0", "1"])
 def test_checkpoints_hold_plain_data_only(strict: str, tmp_path: Path) -> None:
     """A type of ours would warn when it is read in default mode, and come back as something else in strict mode."""
-    environment = {**os.environ, "LANGGRAPH_STRICT_MSGPACK": strict, "PYTHONWARNINGS": "error", "PYTHONPATH": str(HERE)}
+    environment = {**os.environ, "LANGGRAPH_STRICT_MSGPACK": strict, "PYTHONWARNINGS": "error", "PYTHONPATH": PATHS}
     command = [sys.executable, str(HERE / "solve_victim.py"), str(tmp_path), "ask"]
     subprocess.run(command, env=environment, check=True, capture_output=True)
     command[-1] = "approve"
@@ -110,7 +112,7 @@ def test_checkpoints_of_a_turn_grow_with_its_texts_and_not_with_turns_past(sqlit
 
 
 def victim(directory: Path, mode: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    environment = {**os.environ, "PYTHONPATH": PATHS}
     command = [sys.executable, str(HERE / "solve_victim.py"), str(directory), mode]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 

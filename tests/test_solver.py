@@ -310,7 +310,7 @@ def test_a_bad_setting_is_refused_when_the_graph_is_built(settings: dict[str, An
         ({"model": ScriptedModel}, "got the class ScriptedModel"),
         ({"model": lambda messages: "x"}, "got function; wrap a function in RunnableLambda"),
         ({"sandbox": None}, "sandbox must be 'local', 'e2b' or an object with submit, got NoneType"),
-        ({"verifier": "x"}, "verifier must have a method score, got str"),
+        ({"verifier": 3}, "verifier must be a string or have a method score, got int"),
         ({"trace": "t.jsonl"}, r"trace must have a method write, such as JsonlTrace(path), got str"),
     ],
 )

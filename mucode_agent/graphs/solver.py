@@ -226,8 +226,10 @@ def _check_parts(model: object, sandbox: object, verifier: object, trace: object
         )
     if not isinstance(sandbox, str) and not callable(getattr(sandbox, "submit", None)):
         raise ProblemError(f"sandbox must be 'local', 'e2b' or an object with submit, got {_kind(sandbox)}")
-    if verifier is not None and not callable(getattr(verifier, "score", None)):
-        raise ProblemError(f"verifier must have a method score, got {_kind(verifier)}; leave it out to score nothing")
+    if verifier is not None and not isinstance(verifier, str) and not callable(getattr(verifier, "score", None)):
+        raise ProblemError(
+            f"verifier must be a string or have a method score, got {_kind(verifier)}; leave it out to score nothing"
+        )
     if trace is not None and not callable(getattr(trace, "write", None)):
         raise ProblemError(f"trace must have a method write, such as JsonlTrace(path), got {_kind(trace)}")
 
