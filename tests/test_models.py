@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -204,6 +205,27 @@ def test_cancelling_stops_the_drawing(tiny: TransformersChatModel) -> None:
     prompt = tiny.engine.encode([{"role": "user", "content": "Write f."}])
     list(tiny.engine.draw(prompt, [row], Decoding(1.0, 1.0, 40), cancelled=cancelled))
     assert len(row.ids) == 1
+
+
+FIRST_IMPORT = """
+import os, sys
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            print(os.environ.get("OMP_WAIT_POLICY"))
+            sys.meta_path.remove(self)
+sys.meta_path.insert(0, Watch())
+from mucode_agent.models import load_model, sample
+from langchain_core.messages import HumanMessage
+sample(load_model("hf:" + sys.argv[1], max_tokens=1), [HumanMessage("hi")], n=1, seed=0)
+"""
+
+
+def test_threads_do_not_spin_from_the_first_import_of_torch(checkpoint: Path) -> None:
+    command = [sys.executable, "-c", FIRST_IMPORT, str(checkpoint)]
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == ["PASSIVE"]
 
 
 def test_equal_models_share_their_weights(checkpoint: Path, tiny: TransformersChatModel) -> None:

@@ -148,6 +148,7 @@ class TransformersChatModel(BaseChatModel):
         )
 
     def _settings(self, stop: list[str] | None, **kwargs: Any) -> tuple["Decoding", list[int]]:
+        prepare_torch()
         from mucode_agent.models.decoding import Decoding
 
         asked = {**dict(self), **{name: value for name, value in kwargs.items() if value is not None}}
