@@ -209,9 +209,14 @@ def test_two_workers_share_a_directory_and_no_draw_is_made_twice(tmp_path, undis
 def test_what_a_killed_worker_held_is_taken_over_by_the_other(tmp_path, undisturbed):
     log = tmp_path / "draws"
 
-    killed = start_worker(tmp_path / "run", log, kill_at=20, pause=0.02)
-    other = start_worker(tmp_path / "run", log, pause=0.05)
+    killed = start_worker(tmp_path / "run", log, pause=0.3)
+    while not log.exists():  # its first draws are under way, so it holds locks
+        time.sleep(0.02)
+    other = start_worker(tmp_path / "run", log)
+    time.sleep(0.2)
+    killed.kill()
     killed.communicate(timeout=60)
+    assert list(tmp_path.glob("run/locks/*")) != []
     _, complaint = other.communicate(timeout=60)
 
     assert (killed.returncode, other.returncode) == (-signal.SIGKILL, 0), complaint.decode()

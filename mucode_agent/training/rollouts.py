@@ -202,7 +202,7 @@ class _Worker:
             solves.pop(problem.id, None)
         if isinstance(outcome, Failure):
             return outcome
-        await asyncio.to_thread(self.shards.write, outcome)  # a disk that is full ends the run: no patience helps it
+        self.shards.write(outcome)  # not in a thread, which could outlive the lock; a full disk ends the run
         self.patience.succeeded()
         self.watch.finished(problem.id, {"correct": outcome.correct})
         return None
@@ -220,10 +220,9 @@ class _Worker:
         results = await asyncio.gather(
             *(self.solve(k, problem) for k in range(len(self.solvers))), return_exceptions=True
         )
-        failed = [result for result in results if isinstance(result, BaseException)]
-        # What the problem's owner must mend comes before what another attempt may mend.
-        for error in sorted(failed, key=lambda error: isinstance(error, InfrastructureError)):
-            raise error
+        if failed := [result for result in results if isinstance(result, BaseException)]:
+            # What the problem's owner must mend comes before what another attempt may mend.
+            raise min(failed, key=lambda error: isinstance(error, InfrastructureError))
         return [solve for solve in results if isinstance(solve, Solve)]
 
     async def solve(self, k: int, problem: Problem) -> Solve:
