@@ -7,6 +7,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from mucode_agent.models.chat import prepare_torch
 from mucode_agent.training.generator_commands import generator, loop
 from mucode_agent.types import ProblemError
 
@@ -113,6 +114,7 @@ def verifier(
 
 
 def _verifier_settings(**given: Any) -> "VerifierSettings":
+    prepare_torch()
     try:
         from mucode_agent.training.verifier import VerifierSettings
     except ImportError as error:
