@@ -187,6 +187,16 @@ def test_every_example_weighs_alike_and_is_read_once_an_epoch(tmp_path):
     assert fitted.steps == 2
 
 
+def test_a_weight_of_two_counts_like_two_examples(base, tmp_path):
+    lessons = [*rows(3), rows(3)[0]]
+    weighted = [lessons[0].model_copy(update={"weight": 2.0}), *lessons[1:3]]
+    first = {}
+    for name, given in (("twice", lessons), ("weighted", weighted)):
+        trained = train_generator(given, base=str(base), out=tmp_path / name, settings=settings(epochs=1))
+        first[name] = trained.fitted.losses[0]
+    assert 4 * first["twice"] == pytest.approx(3 * first["weighted"], rel=1e-4)
+
+
 def test_lora_leaves_a_plain_checkpoint_and_its_adapter(base, tmp_path):
     from peft import PeftModel
 

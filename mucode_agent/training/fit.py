@@ -113,14 +113,15 @@ def fit(
     directory: Path,
     settings: FitSettings,
     length: Callable[[Any], int] | None = None,
+    weight: Callable[[Any], float] = lambda _: 1.0,
     report: Report | None = None,
     console: Console | None = None,
 ) -> Fitted:
     """Trains `model` in place, from the last whole checkpoint in `directory` where there is one.
 
     The gradient of a step is that of the mean of its examples' losses, whatever the micro-batches and processes, so
-    that one device and several see the same. Deterministic for a seed, device and number of threads. With `length`,
-    examples of one step that are alike in length are read together.
+    that one device and several see the same; `weight` counts an example for more or less than 1. Deterministic for a
+    seed, device and number of threads. With `length`, examples of one step that are alike in length are read together.
     """
     world = world_size()
     if settings.batch_size % (settings.micro_batch * world):
@@ -160,7 +161,7 @@ def fit(
     trainer = _Trainer(
         model=model,
         args=arguments,
-        train_dataset=_Order(examples, settings, world, length),
+        train_dataset=_Order(examples, settings, world, length, weight),
         data_collator=functools.partial(_weighted, collate),
         callbacks=[watch],
         loss=loss,
@@ -247,7 +248,12 @@ class _Order(torch.utils.data.Dataset[Weighted]):
     """
 
     def __init__(
-        self, examples: Sequence[Any], settings: FitSettings, world: int, length: Callable[[Any], int] | None
+        self,
+        examples: Sequence[Any],
+        settings: FitSettings,
+        world: int,
+        length: Callable[[Any], int] | None,
+        weight: Callable[[Any], float],
     ) -> None:
         count, size = math.ceil(settings.epochs * len(examples)), settings.batch_size
         order: list[int] = []
@@ -260,7 +266,7 @@ class _Order(torch.utils.data.Dataset[Weighted]):
             step = order[start : min(start + size, count)]
             if length is not None:
                 step.sort(key=lambda i: length(examples[i]))
-            self._items += [Weighted(examples[i], 1 / len(step)) for i in step]
+            self._items += [Weighted(examples[i], weight(examples[i]) / len(step)) for i in step]
         missing = -count % (settings.micro_batch * world)
         self._items += [Weighted(self._items[-1].example, 0.0)] * missing
 

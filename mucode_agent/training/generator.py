@@ -90,8 +90,8 @@ def train_generator(
 ) -> TrainedGenerator:
     """Fine-tunes `base` on `rows`, and writes checkpoint, card and README into `out`.
 
-    Every row counts alike: its loss is the mean over its answer's tokens. Goes on from the last checkpoint where `out`
-    holds this very training, and returns at once where it is finished.
+    A row's loss is the mean over its answer's tokens, and a step's the mean over its rows, times their weights. Goes on
+    from the last checkpoint where `out` holds this very training, and returns at once where it is finished.
 
     Args:
         rows: States with their answers; see `training.relabel`.
@@ -130,6 +130,7 @@ def train_generator(
         directory=out,
         settings=settings,
         length=lambda example: example.tokens,
+        weight=lambda example: example.weight,
         console=console,
     )
     card = GeneratorCard(
