@@ -10,13 +10,14 @@ import math
 import random
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from rich.console import Console
+from safetensors import SafetensorError
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from mucode_agent.evaluation.progress import BETWEEN_LINES_S, duration
@@ -171,12 +172,8 @@ def fit(
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(callback)
     started = time.monotonic()
-    try:
+    with writing(directory):
         trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
-    except OSError as error:
-        raise InfrastructureError(
-            f"the training in {directory} cannot write: {error.strerror or error}; free room, then run the same command"
-        ) from error
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     tail = losses[-max(1, len(losses) // 10) :]
     return Fitted(
@@ -226,6 +223,20 @@ def peak_memory_mb() -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@contextlib.contextmanager
+def writing(directory: Path) -> Iterator[None]:
+    """Raises InfrastructureError where the disk refuses, in whose words soever: each writer has its own error."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):  # torch.save's file
+            raise
+        told = " ".join(str(error).split())[:200]
+        raise InfrastructureError(
+            f"cannot write the training into {directory} ({told}); free room, then run the same command"
+        ) from error
 
 
 def last_checkpoint(checkpoints: Path) -> str | None:
