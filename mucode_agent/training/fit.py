@@ -158,6 +158,7 @@ def fit(
         ddp_backend="gloo" if world > 1 and model.device.type == "cpu" else None,
         ddp_find_unused_parameters=False,
     )
+    arguments._n_gpu = 1  # noqa: SLF001 - several devices take several processes: batches here are no plain tensors
     watch = _Watch(console or Console(stderr=True, highlight=False), report)
     trainer = _Trainer(
         model=model,
