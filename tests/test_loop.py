@@ -297,9 +297,28 @@ def test_training_problems_of_the_validation_set_end_the_run_or_are_left_out(wor
     lines = (world / "train.jsonl").read_text() + (world / "validation.jsonl").read_text()
     (tmp_path / "train.jsonl").write_text(lines)
     (tmp_path / "validation.jsonl").write_text((world / "validation.jsonl").read_text())
-    with pytest.raises(ProblemError, match="3 training problems also stand in the validation set"):
+    with pytest.raises(ProblemError, match="3 training problems also stand in an evaluation set"):
         train(tmp_path / "run", world / "base", tmp_path)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["loop", "nothing.toml"], "cannot read nothing.toml: No such file or directory"),
+        (["generator", "--traces", "nothing", "--base", "b", "--out", "o"], "nothing"),
+        (
+            ["generator", "--traces", ".", "--base", "b", "--out", "o", "--expert", "best"],
+            "--expert: input should be 'both'",
+        ),
+    ],
+)
+def test_a_command_that_cannot_begin_says_so_with_code_2(tmp_path, arguments, words):
+    command = [sys.executable, "-m", "mucode_agent", "train", *arguments]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert words in run.stderr
+    assert len(run.stderr.splitlines()) == 1
 
 
 # --- the gauge -----------------------------------------------------------------------------------------------------
