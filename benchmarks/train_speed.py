@@ -116,7 +116,7 @@ def verifier(base: str, count: int, rank: int, out: Path, variant: str) -> tuple
     model: Any = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=dtype)
     model.config.pad_token_id = tokenizer.pad_token_id
     model = adapted(model, rank, "SEQ_CLS")
-    data = groups(max(1, count // 8), tokenizer)
+    data = groups(max(2, count // 4), tokenizer)
     total = EPOCHS * sum(len(ids) for group in data for ids in group.ids)
     size, micro = min(4, len(data)), 1
 
