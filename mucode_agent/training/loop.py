@@ -227,6 +227,9 @@ class _Loop:
         asked = self.config.verifier
         rollouts = self._rollouts(number)
         data, apart = held_out(read_attempts(rollouts), asked.held_out_share, self.config.seed)
+        # Training sets hold twins too: one must not be learned from where the other calibrates.
+        ids = without_overlap([e.problem for e in data], [e.problem for e in apart], drop=True)
+        data = [entry for entry in data if entry.problem.id in ids]
         settings = VerifierSettings.model_validate(asked.model_dump(exclude={"base", "held_out_share"}))
         trained = train_verifier(
             data,
