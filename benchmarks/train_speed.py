@@ -7,7 +7,7 @@ and dtype; two epochs. Every training is a process of its own, so that its peak 
 that other load on the machine meets all. Tokens are those of the data without padding; of `pairs`, those of the groups,
 so that its rate is comparable. Data: HumanEval's problems with their references, and made-up failing attempts.
 
-    python benchmarks/train_speed.py CHECKPOINT [--rows 16] [--runs 3] [--lora-rank 8]
+    python benchmarks/train_speed.py CHECKPOINT [--rows 16] [--runs 3] [--lora-rank 8] [--micro-batch 2]
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 VARIANTS = {"generator": ("ours", "Trainer"), "verifier": ("ours", "loop", "pairs")}
-BATCH, MICRO, RATE, EPOCHS = 8, 2, 1e-4, 2
+BATCH, RATE, EPOCHS = 8, 1e-4, 2
 
 
 def rows(count: int) -> list[Any]:
@@ -62,18 +62,18 @@ def adapted(model: Any, rank: int, task: str) -> Any:
     return trainable(model, FitSettings(lora_rank=rank), task=task)  # type: ignore[arg-type]
 
 
-def generator_ours(base: str, count: int, rank: int, out: Path) -> tuple[int, float]:
+def generator_ours(base: str, count: int, rank: int, micro: int, out: Path) -> tuple[int, float]:
     from mucode_agent.training.generator import GeneratorSettings, train_generator
 
     how = GeneratorSettings(
-        batch_size=BATCH, micro_batch=MICRO, learning_rate=RATE, epochs=EPOCHS, lora_rank=rank, save_steps=1000
+        batch_size=BATCH, micro_batch=micro, learning_rate=RATE, epochs=EPOCHS, lora_rank=rank, save_steps=1000
     )
     fitted = train_generator(rows(count), base=base, out=out, settings=how).fitted
     assert fitted is not None
     return fitted.tokens, fitted.seconds
 
 
-def generator_trainer(base: str, count: int, rank: int, out: Path) -> tuple[int, float]:
+def generator_trainer(base: str, count: int, rank: int, micro: int, out: Path) -> tuple[int, float]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
@@ -91,8 +91,8 @@ def generator_trainer(base: str, count: int, rank: int, out: Path) -> tuple[int,
         labels = [-100] * len(prompt) + ids[len(prompt) :]
         data.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels})
     arguments = TrainingArguments(
-        output_dir=str(out), num_train_epochs=EPOCHS, learning_rate=RATE, per_device_train_batch_size=MICRO,
-        gradient_accumulation_steps=BATCH // MICRO, bf16=best_dtype("cpu") == "bfloat16", use_cpu=True, report_to=[],
+        output_dir=str(out), num_train_epochs=EPOCHS, learning_rate=RATE, per_device_train_batch_size=micro,
+        gradient_accumulation_steps=BATCH // micro, bf16=best_dtype("cpu") == "bfloat16", use_cpu=True, report_to=[],
         save_steps=1000, logging_steps=1, disable_tqdm=True, dataloader_pin_memory=False,
     )  # fmt: skip
     trainer = Trainer(
@@ -118,7 +118,7 @@ def verifier(base: str, count: int, rank: int, out: Path, variant: str) -> tuple
     model = adapted(model, rank, "SEQ_CLS")
     data = groups(max(2, count // 4), tokenizer)
     total = EPOCHS * sum(len(ids) for group in data for ids in group.ids)
-    size, micro = min(4, len(data)), 1
+    size = min(4, len(data))
 
     def loss(net: Any, batch: Any) -> Any:
         logits = net(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.squeeze(-1).float()
@@ -129,7 +129,7 @@ def verifier(base: str, count: int, rank: int, out: Path, variant: str) -> tuple
 
     started = time.monotonic()
     if variant == "ours":
-        how = FitSettings(batch_size=size, micro_batch=micro, learning_rate=RATE, epochs=EPOCHS, save_steps=1000)
+        how = FitSettings(batch_size=size, micro_batch=1, learning_rate=RATE, epochs=EPOCHS, save_steps=1000)
         return total, fit(model, data, collate=collate, loss=loss, directory=out, settings=how).seconds
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE)
     model.train()
@@ -155,14 +155,14 @@ def verifier(base: str, count: int, rank: int, out: Path, variant: str) -> tuple
     return total, time.monotonic() - started
 
 
-def worker(what: str, variant: str, base: str, count: int, rank: int) -> None:
+def worker(what: str, variant: str, base: str, count: int, rank: int, micro: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "out"
         if what == "verifier":
             tokens, seconds = verifier(base, count, rank, out, variant)
         else:
             train = generator_ours if variant == "ours" else generator_trainer
-            tokens, seconds = train(base, count, rank, out)
+            tokens, seconds = train(base, count, rank, micro, out)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     facts = {
         "tokens": tokens,
@@ -183,13 +183,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--lora-rank", type=int, default=8)
+    parser.add_argument("--micro-batch", type=int, default=2, help="rows of one forward pass")
     parser.add_argument("--only", choices=sorted(VARIANTS))
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        worker(*options.worker, options.checkpoint, options.rows, options.lora_rank)
+        worker(*options.worker, options.checkpoint, options.rows, options.lora_rank, options.micro_batch)
         return
     sizes = ["--rows", str(options.rows), "--lora-rank", str(options.lora_rank)]
+    sizes += ["--micro-batch", str(options.micro_batch)]
     for what in [options.only] if options.only else VARIANTS:
         found: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS[what]}
         for _ in range(options.runs):
