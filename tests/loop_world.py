@@ -19,12 +19,14 @@ from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 WORDS = ["grass", "harbour", "violin", "granite", "teapot", "comet", "ladder", "saffron", "marsh", "engine"]
+TWIN = "lawn"
+"""The id of a problem that is the first one again. One of the two is held out, the other not."""
 HELD = ["pebble", "lantern", "glacier"]
 
 
-def problem(word):
+def problem(word, id_=None):
     return {
-        "id": word,
+        "id": id_ or word,
         "prompt": f"Name the {word} colour.",
         "entry_point": "f",
         "public_tests": [f"assert f('{word}') == 3"],
@@ -33,9 +35,9 @@ def problem(word):
 
 
 def write_problems(directory):
-    for name, words in (("train", WORDS), ("validation", HELD)):
-        lines = [json.dumps(problem(word)) + "\n" for word in words]
-        (directory / f"{name}.jsonl").write_text("".join(lines))
+    train = [*map(problem, WORDS), problem(WORDS[0], TWIN)]
+    for name, problems in (("train", train), ("validation", map(problem, HELD))):
+        (directory / f"{name}.jsonl").write_text("".join(json.dumps(each) + "\n" for each in problems))
     return directory
 
 

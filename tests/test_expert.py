@@ -1,13 +1,15 @@
 """The local-search expert, and which states are paired with which answers."""
 
+import json
 import random
 
 import pytest
 from attempts import entry, logits, name_of, program
 
 from mucode_agent.prompts import extract_code
-from mucode_agent.training.data import state
+from mucode_agent.training.data import read_attempts, state
 from mucode_agent.training.expert import ExpertSettings, expert, finals
+from mucode_agent.training.feedback import add_feedback
 from mucode_agent.training.relabel import METHODS, RelabelSettings, answer_text, relabelled, rows_sha256
 from mucode_agent.types import ProblemError
 
@@ -135,6 +137,20 @@ def test_a_reply_without_a_program_is_never_an_answer_but_its_state_is_visited()
     data = entry([None, "y"])
     assert pairs(data, method="rft-multi") == [(1, "y")]
     assert pairs(data) == [(0, "y"), (1, "y")]
+
+
+def test_what_a_user_accepted_is_an_answer_to_the_problem_with_its_own_weight(tmp_path):
+    given = tmp_path / "given.jsonl"
+    task = {"id": "P", "prompt": "Write f.", "entry_point": "f"}
+    lines = [
+        {"problem": task, "code": program("y"), "accepted": True, "consent": True, "weight": 3.0},
+        {"problem": task, "code": program("b"), "accepted": False, "consent": True, "weight": 1.0},
+    ]
+    given.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    add_feedback(given, tmp_path / "users")
+    (data,) = read_attempts([tmp_path / "users"])
+    rows = relabelled([data], logits(data), RelabelSettings(), ExpertSettings())
+    assert [(len(row.messages), name_of(extract_code(row.answer, "f")), row.weight) for row in rows] == [(1, "y", 3.0)]
 
 
 def test_the_cap_keeps_the_same_rows_for_the_same_seed():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import warnings
@@ -26,7 +27,7 @@ from mucode_agent.training.generator import (
 )
 from mucode_agent.training.lessons import Lesson, answer_losses, collated, lesson
 from mucode_agent.training.relabel import Message, Row
-from mucode_agent.types import ProblemError
+from mucode_agent.types import InfrastructureError, ProblemError
 
 WORKER = Path(__file__).parent / "training_worker.py"
 
@@ -187,6 +188,16 @@ def test_every_example_weighs_alike_and_is_read_once_an_epoch(tmp_path):
     assert fitted.steps == 2
 
 
+def test_a_weight_of_two_counts_like_two_examples(base, tmp_path):
+    lessons = [*rows(3), rows(3)[0]]
+    weighted = [lessons[0].model_copy(update={"weight": 2.0}), *lessons[1:3]]
+    first = {}
+    for name, given in (("twice", lessons), ("weighted", weighted)):
+        trained = train_generator(given, base=str(base), out=tmp_path / name, settings=settings(epochs=1))
+        first[name] = trained.fitted.losses[0]
+    assert 4 * first["twice"] == pytest.approx(3 * first["weighted"], rel=1e-4)
+
+
 def test_lora_leaves_a_plain_checkpoint_and_its_adapter(base, tmp_path):
     from peft import PeftModel
 
@@ -234,6 +245,23 @@ def test_a_checkpoint_whose_writer_was_killed_is_passed_over(tmp_path):
             (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
     assert last_checkpoint(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize("kilobytes", [1, 16, 60])
+def test_a_full_disk_ends_in_one_sentence_and_the_training_goes_on_from_there(base, tmp_path, kilobytes):
+    """The checkpoint's files are of unlike size, and each writer has an error of its own."""
+    out, how = tmp_path / "out", settings(save_steps=1, epochs=1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, hard))
+    try:
+        with pytest.raises(InfrastructureError, match="free room, then run the same command") as told:
+            train_generator(rows(8), base=str(base), out=out, settings=how)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(told.value)
+    trained = train_generator(rows(8), base=str(base), out=out, settings=how)
+    whole = train_generator(rows(8), base=str(base), out=tmp_path / "whole", settings=how)
+    assert trained.fitted.losses == whole.fitted.losses
 
 
 def test_two_processes_train_what_one_does(base, tmp_path):

@@ -11,14 +11,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from loop_world import HELD, WORDS, Toys, settings, train, weights_of, write_problems
+from loop_world import HELD, TWIN, WORDS, Toys, settings, train, weights_of, write_problems
 from tiny import save_tiny
 from transformers import AutoTokenizer
 
 from mucode_agent.graphs.selection import normal_form
 from mucode_agent.prompts import extract_code, task
 from mucode_agent.training.config import LoopConfig, read_loop_config
-from mucode_agent.training.data import read_attempts
+from mucode_agent.training.data import data_sha256, read_attempts
+from mucode_agent.training.examples import held_out
 from mucode_agent.training.expert import ExpertSettings
 from mucode_agent.training.generator import read_generator_card
 from mucode_agent.training.loop import plan, read_results, read_rows
@@ -86,10 +87,19 @@ def test_the_verifier_learns_from_the_rollouts_of_all_rounds(done):
     held = {}
     for number in (1, 2, 3):
         data = read_attempts([out / f"round-{i}/rollouts" for i in range(1, number + 1)])
-        assert {entry.problem.id for entry in data} == set(WORDS)
-        assert sum(len(entry.trajectories) for entry in data) == 3 * len(WORDS) * number
+        assert {entry.problem.id for entry in data} == {*WORDS, TWIN}
+        assert sum(len(entry.trajectories) for entry in data) == 3 * (len(WORDS) + 1) * number
         held[number] = read_card(out / f"round-{number}/verifier").data_sha256
     assert len(set(held.values())) == 3
+
+
+def test_a_twin_of_a_held_out_problem_is_not_learned_from(done):
+    out, _, _ = done
+    data, apart = held_out(read_attempts([out / "round-1/rollouts"]), 0.2, 3)
+    assert len({WORDS[0], TWIN} & {entry.problem.id for entry in apart}) == 1
+    card = read_card(out / "round-1/verifier")
+    assert card.data_sha256 == data_sha256([e for e in data if e.problem.id not in (WORDS[0], TWIN)])
+    assert card.calibration_sha256 == data_sha256(apart)
 
 
 def test_every_row_is_a_visited_state_with_the_experts_choice(done):
@@ -297,9 +307,28 @@ def test_training_problems_of_the_validation_set_end_the_run_or_are_left_out(wor
     lines = (world / "train.jsonl").read_text() + (world / "validation.jsonl").read_text()
     (tmp_path / "train.jsonl").write_text(lines)
     (tmp_path / "validation.jsonl").write_text((world / "validation.jsonl").read_text())
-    with pytest.raises(ProblemError, match="3 training problems also stand in the validation set"):
+    with pytest.raises(ProblemError, match="3 training problems also stand in an evaluation set"):
         train(tmp_path / "run", world / "base", tmp_path)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["loop", "nothing.toml"], "cannot read nothing.toml: No such file or directory"),
+        (["generator", "--traces", "nothing", "--base", "b", "--out", "o"], "nothing"),
+        (
+            ["generator", "--traces", ".", "--base", "b", "--out", "o", "--expert", "best"],
+            "--expert: input should be 'both'",
+        ),
+    ],
+)
+def test_a_command_that_cannot_begin_says_so_with_code_2(tmp_path, arguments, words):
+    command = [sys.executable, "-m", "mucode_agent", "train", *arguments]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert words in run.stderr
+    assert len(run.stderr.splitlines()) == 1
 
 
 # --- the gauge -----------------------------------------------------------------------------------------------------

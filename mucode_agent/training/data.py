@@ -115,12 +115,10 @@ def stream_traces(
                 solves.setdefault(solve.run_id, solve)
             for attempt in labelled:
                 attempts.setdefault((attempt.solve, attempt.candidate.turn, attempt.candidate.index), attempt)
-        entry = ProblemAttempts(
-            problem=problem,
-            attempts=_tests_first(attempts.values()),
-            trajectories=tuple(map(trajectory_of, solves.values())),
-        )
-        yield entry, list(solves.values())
+        kept = _tests_first(attempts.values())
+        told = [_told(attempt) for attempt in kept if attempt.source == "user"]
+        trajectories = (*map(trajectory_of, solves.values()), *told)
+        yield ProblemAttempts(problem=problem, attempts=kept, trajectories=trajectories), list(solves.values())
 
 
 def trajectory_of(solve: Solve) -> Trajectory:
@@ -232,6 +230,11 @@ def _voted(form: str, code: str, weight: float) -> Attempt:
         source="user",
         weight=abs(weight),
     )
+
+
+def _told(attempt: Attempt) -> Trajectory:
+    """Of a user's verdict only the first state is known: nobody says what was fed back."""
+    return Trajectory(solve=attempt.solve, turns=(Turn(best=attempt.candidate, candidates=1),), accepted=True)
 
 
 def _opened(path: Path) -> _Source:

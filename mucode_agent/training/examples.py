@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from mucode_agent.training.data import Attempt, ProblemAttempts
-from mucode_agent.types import Problem, Record
+from mucode_agent.types import Problem, ProblemError, Record
 
 Loss = Literal["bt", "bce", "bt+bce"]
 """Bradley-Terry on pairs (eq. 3), binary cross-entropy on programs (eq. 2 as meant), or their sum."""
@@ -81,6 +81,21 @@ def overlap(training: Sequence[Problem], evaluation: Sequence[Problem]) -> list[
         mine, tests = _words(problem), _tests(problem)
         found += [(problem.id, id_) for id_, words, others in known if _alike(mine, words) or _same(tests, others)]
     return found
+
+
+def without_overlap(training: Sequence[Problem], evaluation: Sequence[Problem], *, drop: bool) -> set[str]:
+    """Ids of the training problems that do not stand in the evaluation set.
+
+    Raises ProblemError naming those that do, unless they are to be dropped.
+    """
+    common = overlap(training, evaluation)
+    if common and not drop:
+        told = ", ".join(f"{mine} (is {theirs})" for mine, theirs in common[:8])
+        raise ProblemError(
+            f"{len({mine for mine, _ in common})} training problems also stand in an evaluation set, equal or nearly "
+            f"so: {told}; leave them out with --drop-overlap, or problems.drop_overlap = true"
+        )
+    return {problem.id for problem in training} - {mine for mine, _ in common}
 
 
 def held_out(

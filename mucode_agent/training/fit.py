@@ -10,13 +10,14 @@ import math
 import random
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from rich.console import Console
+from safetensors import SafetensorError
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from mucode_agent.evaluation.progress import BETWEEN_LINES_S, duration
@@ -113,14 +114,15 @@ def fit(
     directory: Path,
     settings: FitSettings,
     length: Callable[[Any], int] | None = None,
+    weight: Callable[[Any], float] = lambda _: 1.0,
     report: Report | None = None,
     console: Console | None = None,
 ) -> Fitted:
     """Trains `model` in place, from the last whole checkpoint in `directory` where there is one.
 
     The gradient of a step is that of the mean of its examples' losses, whatever the micro-batches and processes, so
-    that one device and several see the same. Deterministic for a seed, device and number of threads. With `length`,
-    examples of one step that are alike in length are read together.
+    that one device and several see the same; `weight` counts an example for more or less than 1. Deterministic for a
+    seed, device and number of threads. With `length`, examples of one step that are alike in length are read together.
     """
     world = world_size()
     if settings.batch_size % (settings.micro_batch * world):
@@ -156,11 +158,12 @@ def fit(
         ddp_backend="gloo" if world > 1 and model.device.type == "cpu" else None,
         ddp_find_unused_parameters=False,
     )
+    arguments._n_gpu = 1  # noqa: SLF001 - several devices take several processes: batches here are no plain tensors
     watch = _Watch(console or Console(stderr=True, highlight=False), report)
     trainer = _Trainer(
         model=model,
         args=arguments,
-        train_dataset=_Order(examples, settings, world, length),
+        train_dataset=_Order(examples, settings, world, length, weight),
         data_collator=functools.partial(_weighted, collate),
         callbacks=[watch],
         loss=loss,
@@ -170,12 +173,8 @@ def fit(
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(callback)
     started = time.monotonic()
-    try:
+    with writing(directory):
         trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
-    except OSError as error:
-        raise InfrastructureError(
-            f"the training in {directory} cannot write: {error.strerror or error}; free room, then run the same command"
-        ) from error
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     tail = losses[-max(1, len(losses) // 10) :]
     return Fitted(
@@ -227,6 +226,20 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+@contextlib.contextmanager
+def writing(directory: Path) -> Iterator[None]:
+    """Raises InfrastructureError where the disk refuses, in whose words soever: each writer has its own error."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):  # torch.save's file
+            raise
+        told = " ".join(str(error).split())[:200]
+        raise InfrastructureError(
+            f"cannot write the training into {directory} ({told}); free room, then run the same command"
+        ) from error
+
+
 def last_checkpoint(checkpoints: Path) -> str | None:
     """The last whole checkpoint; None where there is none. One whose writer was killed lacks what is written last."""
     whole = [int(path.parent.name.rpartition("-")[2]) for path in checkpoints.glob("checkpoint-*/trainer_state.json")]
@@ -247,7 +260,12 @@ class _Order(torch.utils.data.Dataset[Weighted]):
     """
 
     def __init__(
-        self, examples: Sequence[Any], settings: FitSettings, world: int, length: Callable[[Any], int] | None
+        self,
+        examples: Sequence[Any],
+        settings: FitSettings,
+        world: int,
+        length: Callable[[Any], int] | None,
+        weight: Callable[[Any], float],
     ) -> None:
         count, size = math.ceil(settings.epochs * len(examples)), settings.batch_size
         order: list[int] = []
@@ -260,7 +278,7 @@ class _Order(torch.utils.data.Dataset[Weighted]):
             step = order[start : min(start + size, count)]
             if length is not None:
                 step.sort(key=lambda i: length(examples[i]))
-            self._items += [Weighted(examples[i], 1 / len(step)) for i in step]
+            self._items += [Weighted(examples[i], weight(examples[i]) / len(step)) for i in step]
         missing = -count % (settings.micro_batch * world)
         self._items += [Weighted(self._items[-1].example, 0.0)] * missing
 

@@ -29,10 +29,11 @@ from mucode_agent.training.fit import (
     merged,
     seed_everything,
     trainable,
+    writing,
 )
 from mucode_agent.training.lessons import Lesson, answer_losses, collated, lesson
 from mucode_agent.training.relabel import Row, rows_sha256
-from mucode_agent.types import InfrastructureError, ProblemError, Record
+from mucode_agent.types import ProblemError, Record
 from mucode_agent.verifiers.scoring import pad_token
 
 CARD = "mucode_generator.json"
@@ -90,8 +91,8 @@ def train_generator(
 ) -> TrainedGenerator:
     """Fine-tunes `base` on `rows`, and writes checkpoint, card and README into `out`.
 
-    Every row counts alike: its loss is the mean over its answer's tokens. Goes on from the last checkpoint where `out`
-    holds this very training, and returns at once where it is finished.
+    A row's loss is the mean over its answer's tokens, and a step's the mean over its rows, times their weights. Goes on
+    from the last checkpoint where `out` holds this very training, and returns at once where it is finished.
 
     Args:
         rows: States with their answers; see `training.relabel`.
@@ -130,6 +131,7 @@ def train_generator(
         directory=out,
         settings=settings,
         length=lambda example: example.tokens,
+        weight=lambda example: example.weight,
         console=console,
     )
     card = GeneratorCard(
@@ -226,13 +228,8 @@ def _base(base: str, settings: GeneratorSettings) -> tuple[Any, Any]:
 
 def _save(model: Any, tokenizer: Any, out: Path, kind: Any, *, adapter: bool) -> None:
     """The checkpoint in the base's own dtype, and the adapter beside it."""
-    try:
-        with quiet():
-            if adapter:
-                model.save_pretrained(out / ADAPTER)
-            merged(model).to(dtype=kind).save_pretrained(out)
-            tokenizer.save_pretrained(out)
-    except (OSError, SafetensorError) as error:  # a full disk is either, by its writer
-        raise InfrastructureError(
-            f"cannot write the checkpoint into {out}: {error}; free room, then run the same command"
-        ) from error
+    with writing(out), quiet():
+        if adapter:
+            model.save_pretrained(out / ADAPTER)
+        merged(model).to(dtype=kind).save_pretrained(out)
+        tokenizer.save_pretrained(out)

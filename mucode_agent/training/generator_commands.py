@@ -36,6 +36,12 @@ def generator(
     ] = "mucode",
     top: Annotated[int, typer.Option(help="Trajectories per problem of authors and rft-verifier.")] = 3,
     per_problem: Annotated[int | None, typer.Option(help="Rows of one problem at most; default: all.")] = None,
+    evaluation: Annotated[
+        list[str] | None, typer.Option(help="A benchmark whose problems must not be trained on; may be repeated.")
+    ] = None,
+    drop_overlap: Annotated[
+        bool, typer.Option("--drop-overlap", help="Leave out training problems that stand in an evaluation set.")
+    ] = False,
     epochs: Annotated[float, typer.Option(help="Times that every row is read.")] = 2.0,
     learning_rate: Annotated[float | None, typer.Option(help="Default: 5e-7; with LoRA 1e-4.")] = None,
     batch_size: Annotated[int, typer.Option(help="Rows of one step, over all devices.")] = 32,
@@ -55,7 +61,9 @@ def generator(
         from mucode_agent.training.generator import GeneratorSettings, train_generator
     except ImportError as error:
         raise ProblemError(f"training needs {error.name}: pip install 'mucode-agent[train]'") from error
+    from mucode_agent.evaluation.benchmarks import load_benchmark
     from mucode_agent.training.data import read_attempts
+    from mucode_agent.training.examples import without_overlap
     from mucode_agent.training.expert import ExpertSettings
     from mucode_agent.training.relabel import RelabelSettings
     from mucode_agent.training.rows import make_rows
@@ -84,7 +92,11 @@ def generator(
         seed=seed,
     )
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    made = make_rows(read_attempts(traces), which, how, load_verifier(verifier))
+    data = read_attempts(traces)
+    known = [problem for spec in evaluation or [] for problem in load_benchmark(spec).problems]
+    kept = without_overlap([entry.problem for entry in data], known, drop=drop_overlap)
+    data = [entry for entry in data if entry.problem.id in kept]
+    made = make_rows(data, which, how, load_verifier(verifier))
     console.print(row_words(made), markup=False)
     trained = train_generator(made.rows, base=base, out=output, settings=settings, console=console)
     card = trained.card
@@ -140,5 +152,6 @@ def _settings(form: type[Settings], **values: Any) -> Settings:
         return form.model_validate(values)
     except ValidationError as error:
         cause = error.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in cause["loc"])
+        name = str(cause["loc"][0])
+        name = {"mode": "expert", "method": "relabel"}.get(name, name)
         raise ProblemError(f"--{name.replace('_', '-')}: {cause['msg'].lower()}, got {cause['input']!r}") from None

@@ -21,6 +21,7 @@ class Lesson(NamedTuple):
     """What `Engine.encode` gives for the row's messages."""
     target: tuple[int, ...]
     """What the model should draw then; the last token ends its answer."""
+    weight: float = 1.0
 
     @property
     def tokens(self) -> int:
@@ -58,7 +59,7 @@ def lesson(row: Row, tokenizer: Any, ends: Collection[int]) -> Lesson:
             f"the chat template of {tokenizer.name_or_path!r} changes the answer: it writes {text[-80:]!r} for "
             f"{row.answer[-80:]!r}; take another checkpoint"
         )
-    return Lesson(prompt=tuple(prompt), target=(*answer, end))
+    return Lesson(prompt=tuple(prompt), target=(*answer, end), weight=row.weight)
 
 
 def collated(batch: Sequence[Lesson], pad: int) -> dict[str, Tensor]:

@@ -34,7 +34,7 @@ from mucode_agent.models.identity import weights_sha256
 from mucode_agent.prompts import prompt_digest
 from mucode_agent.training.config import LoopConfig
 from mucode_agent.training.data import ProblemAttempts, generators_of, read_attempts
-from mucode_agent.training.examples import held_out, overlap
+from mucode_agent.training.examples import held_out, without_overlap
 from mucode_agent.training.generator import ADAPTER, train_generator
 from mucode_agent.training.relabel import Row
 from mucode_agent.training.rollouts import roll_out
@@ -104,17 +104,11 @@ def benchmarks(config: LoopConfig, console: Console) -> tuple[Benchmark, Benchma
     options: dict[str, Any] = {"split": asked.split, "testless": asked.testless}
     train = load_benchmark(asked.train, limit=asked.train_limit, **options)
     validation = load_benchmark(asked.validation, limit=asked.validation_limit, **options)
-    common = overlap(train.problems, validation.problems)
-    if common and not asked.drop_overlap:
-        told = ", ".join(f"{mine} (is {theirs})" for mine, theirs in common[:8])
-        raise ProblemError(
-            f"{len({mine for mine, _ in common})} training problems also stand in the validation set, equal or nearly "
-            f"so: {told}; set problems.drop_overlap = true to leave them out"
-        )
-    dropped = {mine for mine, _ in common}
+    ids = without_overlap(train.problems, validation.problems, drop=asked.drop_overlap)
+    dropped = [problem.id for problem in train.problems if problem.id not in ids]
     if dropped:
-        console.print(f"left out of training, as validation has them: {', '.join(sorted(dropped))}", markup=False)
-    kept = tuple(problem for problem in train.problems if problem.id not in dropped)
+        console.print(f"left out of training, as validation has them: {', '.join(dropped)}", markup=False)
+    kept = tuple(problem for problem in train.problems if problem.id in ids)
     if not kept:
         raise ProblemError("no training problem is left once those of the validation set are out; give others")
     return train.model_copy(update={"problems": kept}), validation
@@ -233,6 +227,9 @@ class _Loop:
         asked = self.config.verifier
         rollouts = self._rollouts(number)
         data, apart = held_out(read_attempts(rollouts), asked.held_out_share, self.config.seed)
+        # Training sets hold twins too: one must not be learned from where the other calibrates.
+        ids = without_overlap([e.problem for e in data], [e.problem for e in apart], drop=True)
+        data = [entry for entry in data if entry.problem.id in ids]
         settings = VerifierSettings.model_validate(asked.model_dump(exclude={"base", "held_out_share"}))
         trained = train_verifier(
             data,

@@ -148,7 +148,7 @@ def _data(stages: dict[str, Any], rounds: int) -> Table:
             )
     return Table(
         title="Data and diversity",
-        note="Rollouts on the training problems by the generator of the round before. Distinct: programs per problem, "
+        note="Rollouts on the training problems by the generator of the round before. Distinct: programs of a problem, "
         "by normal form; fewer with each round is a sign of collapse.",
         columns=("", "solved", "right, %", "distinct", "of turn 1", "rows", "too long", "loss"),
         rows=tuple(rows),

@@ -65,6 +65,8 @@ class Row(Record):
     answer: str
     correct: bool
     """Whether the answer's program passes all tests. Told in reports; training does not look at it."""
+    weight: float = 1.0
+    """How much it counts beside others: its answer's own weight."""
 
 
 def answer_text(code: str) -> str:
@@ -194,6 +196,7 @@ def _row(entry: ProblemAttempts, turns: Sequence[Turn], attempt: Attempt) -> Row
         messages=messages,
         answer=answer_text(attempt.candidate.code),
         correct=attempt.correct,
+        weight=attempt.weight,
     )
 
 

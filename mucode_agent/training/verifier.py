@@ -32,6 +32,7 @@ from mucode_agent.training.fit import (
     merged,
     seed_everything,
     trainable,
+    writing,
 )
 from mucode_agent.types import Problem, ProblemError, Record
 from mucode_agent.verifiers.card import CARD, VerifierCard, read_card
@@ -320,7 +321,7 @@ def _save(model: Any, tokenizer: Any, out: Path) -> None:
     """The checkpoint, in the dtype that scores are computed in."""
     if hasattr(model.config, "problem_type"):
         model.config.problem_type = "multi_label_classification"  # servers then map one logit by a sigmoid
-    with quiet():
+    with writing(out), quiet():
         model.to(torch.bfloat16).save_pretrained(out)
         tokenizer.save_pretrained(out)
 
