@@ -33,9 +33,12 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--concurrency", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=("1,1", "5,3"), default=None, help="One of the two settings.")
     given = parser.parse_args()
     model, sandbox = load_model(given.model), LocalSandbox()
     for n, turns in ((1, 1), (5, 3)):
+        if given.only not in (None, f"{n},{turns}"):
+            continue
         solver = create_solver(
             model, sandbox=sandbox, n=n, max_turns=turns, temperature=given.temperature, max_tokens=512, seed=given.seed
         )
