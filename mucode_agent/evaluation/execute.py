@@ -52,6 +52,7 @@ def execute(
     require_isolation: Annotated[
         Literal["any", "strong"], typer.Option(help="strong refuses a host that lacks a layer of isolation.")
     ] = "any",
+    preload: Annotated[list[str] | None, typer.Option(help="A module that programs may import, such as numpy.")] = None,
     timeout: Annotated[
         float | None, typer.Option(help="CPU seconds to load a program and for each test; default: the row's, else 5.")
     ] = None,
@@ -72,7 +73,7 @@ def execute(
             console.print(tally.summary(), markup=False)
             return
         place = stack.enter_context(
-            contextlib.closing(load_sandbox(sandbox, workers=workers, require=require_isolation))
+            contextlib.closing(load_sandbox(sandbox, workers=workers, require=require_isolation, preload=preload or ()))
         )
         tally.started = time.monotonic()
         show = stack.enter_context(_progress(tally, console, alone=output is not None or not sys.stdout.isatty()))

@@ -11,6 +11,8 @@ import sys
 from types import CodeType
 from typing import NamedTuple
 
+from .contained import contained
+
 COMPARE, TRUTH, RUN = "__mucode_compare__", "__mucode_truth__", "__mucode_run__"
 _OPERATORS = {
     "Eq": "==",
@@ -83,6 +85,8 @@ class Suite(NamedTuple):
     wanted: frozenset[str]
     modules: frozenset[str]
     error: str = ""
+    contained: bool = False
+    """It may share a judge with other suites."""
 
 
 def compile_suite(setup: str, sources: list[str], entry_point: str | None) -> Suite:
@@ -100,13 +104,15 @@ def compile_suite(setup: str, sources: list[str], entry_point: str | None) -> Su
         setup_tree = ast.parse(setup, "<setup>")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return Suite([], None, frozenset(), frozenset(), f"the set-up code does not compile: {error}")
-    wanted, modules = _names([setup_tree, *[tree for tree in trees if tree is not None]], entry_point)
+    parsed = [setup_tree, *[tree for tree in trees if tree is not None]]
+    wanted, modules = _names(parsed, entry_point)
+    shared = contained(parsed, modules)  # before the asserts are rewritten
     tests = [
         CompiledTest(source, error=error) if tree is None else _compile(source, tree, wanted, entry_point)
         for source, tree, error in zip(sources, trees, errors, strict=True)
     ]
     code = compile(setup_tree, "<setup>", "exec", dont_inherit=True) if setup.strip() else None
-    return Suite(tests, code, wanted, modules)
+    return Suite(tests, code, wanted, modules, contained=shared)
 
 
 def _compile(source: str, tree: ast.Module, wanted: frozenset[str], entry_point: str | None) -> CompiledTest:
