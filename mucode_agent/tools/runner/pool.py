@@ -313,7 +313,7 @@ class _Server:
             "why": settings.why,
             "place": self._place,
         }
-        command = [_interpreter(), "-s", "-S", "-P", "-B", "-c", _BOOT, os.path.dirname(here), package]
+        command = [_interpreter(), "-s", "-S", "-P", "-c", _BOOT, os.path.dirname(here), package]
         environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
         environment |= {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "LD_BIND_NOW": "1"}
         if settings.preload:
