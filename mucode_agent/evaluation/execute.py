@@ -65,7 +65,9 @@ def execute(
     if output is not None and Path(file).exists() and output.exists() and output.samefile(file):
         raise ProblemError(f"--output {output} is the input itself; give another path")
     with contextlib.ExitStack() as stack:
-        programs = stack.enter_context(contextlib.closing(ProgramFile(file, Problems(problems), time_s=time_s)))
+        programs = stack.enter_context(
+            contextlib.closing(ProgramFile(file, Problems(problems), time_s=time_s, preload=tuple(preload or ())))
+        )
         verdicts = stack.enter_context(VerdictFile.open(output)) if output else None
         known = verdicts.lines() if verdicts else iter(())
         tally = check(programs, known)
@@ -250,7 +252,7 @@ def _verdict(line: bytes, program: Program) -> dict[str, Any]:
         row = None
     if not isinstance(row, dict) or row.get("program") != program.digest or not isinstance(row.get("status"), str):
         raise ProblemError(
-            f"the output holds something else than a verdict on {program.name!r} under these limits; "
+            f"the output holds something else than a verdict on {program.name!r} under these limits and packages; "
             "give another --output, or remove it to start anew"
         )
     return row

@@ -143,7 +143,7 @@ class _Run:
         except Ended as ended:
             return self._fail(ended, results)
         except Exception as error:  # noqa: BLE001 - the program raised while it was loaded
-            return self._fail(error, results)
+            return self._fail(self._output_ended() if conversation.too_much_output() else error, results)
         finally:
             self._close(conversation)
         if conversation.calls == 0 and all(result["status"] == "passed" for result in results):
