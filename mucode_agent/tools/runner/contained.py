@@ -7,20 +7,24 @@ see an object that another suite uses. What is not on it is no mistake: its suit
 import ast
 import builtins
 import typing
+from collections.abc import Iterable
 
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_SYNTAX = (
-    *(ast.Module, ast.FunctionDef, ast.Lambda, ast.arguments, ast.arg, ast.keyword, ast.Return, ast.Expr, ast.Pass),
-    *(ast.Assign, ast.AugAssign, ast.AnnAssign, ast.NamedExpr, ast.For, ast.While, ast.Break, ast.Continue, ast.If),
-    *(ast.Assert, ast.Try, ast.ExceptHandler, ast.Raise, ast.Import, ast.ImportFrom, ast.alias, ast.IfExp),
-    *(ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Call, ast.Constant, ast.JoinedStr, ast.FormattedValue),
-    *(ast.Dict, ast.Set, ast.List, ast.Tuple, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp),
-    *(ast.comprehension, ast.Attribute, ast.Subscript, ast.Slice, ast.Starred, ast.Name),
-    *(ast.expr_context, ast.boolop, ast.operator, ast.unaryop, ast.cmpop),
+_BASES: tuple[type[ast.AST], ...] = (ast.expr_context, ast.boolop, ast.operator, ast.unaryop, ast.cmpop)
+_SYNTAX = frozenset[type[ast.AST]](
+    {
+        *(ast.Module, ast.FunctionDef, ast.Lambda, ast.arguments, ast.arg, ast.keyword, ast.Return, ast.Expr, ast.Pass),
+        *(ast.Assign, ast.AugAssign, ast.AnnAssign, ast.NamedExpr, ast.For, ast.While, ast.Break, ast.Continue, ast.If),
+        *(ast.Assert, ast.Try, ast.ExceptHandler, ast.Raise, ast.Import, ast.ImportFrom, ast.alias, ast.IfExp),
+        *(ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Call, ast.Constant, ast.JoinedStr, ast.FormattedValue),
+        *(ast.Dict, ast.Set, ast.List, ast.Tuple, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp),
+        *(ast.comprehension, ast.Attribute, ast.Subscript, ast.Slice, ast.Starred, ast.Name),
+        *(kind for base in _BASES for kind in base.__subclasses__()),
+    }
 )
 _BUILTINS = _words("""
 abs all any bin bool bytearray bytes callable chr complex dict divmod enumerate filter float frozenset hash hex int
@@ -45,12 +49,14 @@ isinf isnan isqrt lcm log log10 log2 nan perm pi pow prod radians sin sqrt tan t
 _IMPORTED = frozenset().union(*_MODULES.values())
 
 
-def contained(trees: list[ast.Module], modules: frozenset[str]) -> bool:
-    """`modules` are those that the code uses without an import."""
-    return modules <= _MODULES.keys() and all(_allowed(node) for tree in trees for node in ast.walk(tree))
+def contained(nodes: Iterable[ast.AST], modules: frozenset[str]) -> bool:
+    """Of every node of the code, and of the modules that it uses without an import."""
+    return modules <= _MODULES.keys() and all(map(_allowed, nodes))
 
 
 def _allowed(node: ast.AST) -> bool:
+    if type(node) not in _SYNTAX:
+        return False
     if isinstance(node, ast.Name):
         return _name(node.id)
     if isinstance(node, ast.Attribute):
@@ -61,7 +67,7 @@ def _allowed(node: ast.AST) -> bool:
         names = _MODULES.get(node.module or "", frozenset())
         star = node.module == "typing" and [alias.name for alias in node.names] == ["*"]
         return node.level == 0 and (star or all(alias.name in names for alias in node.names))
-    return isinstance(node, _SYNTAX)
+    return True
 
 
 def _name(name: str) -> bool:

@@ -105,8 +105,9 @@ def compile_suite(setup: str, sources: list[str], entry_point: str | None) -> Su
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return Suite([], None, frozenset(), frozenset(), f"the set-up code does not compile: {error}")
     parsed = [setup_tree, *[tree for tree in trees if tree is not None]]
-    wanted, modules = _names(parsed, entry_point)
-    shared = contained(parsed, modules)  # before the asserts are rewritten
+    nodes = [node for tree in parsed for node in ast.walk(tree)]
+    wanted, modules = _names(nodes, entry_point)
+    shared = contained(nodes, modules)  # before the asserts are rewritten
     tests = [
         CompiledTest(source, error=error) if tree is None else _compile(source, tree, wanted, entry_point)
         for source, tree, error in zip(sources, trees, errors, strict=True)
@@ -166,10 +167,10 @@ class _Rewrite(ast.NodeTransformer):
         return b"".join(lines).decode()
 
 
-def _names(trees: list[ast.Module], entry_point: str | None) -> tuple[frozenset[str], frozenset[str]]:
+def _names(nodes: list[ast.AST], entry_point: str | None) -> tuple[frozenset[str], frozenset[str]]:
     """The names taken from the program, and the standard modules that the source uses without importing them."""
     loaded, bound, called, bases = set[str](), {"candidate"}, list[str](), set[str]()
-    for node in (part for tree in trees for part in ast.walk(tree)):
+    for node in nodes:
         if isinstance(node, ast.Name):
             (loaded if isinstance(node.ctx, ast.Load) else bound).add(node.id)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
