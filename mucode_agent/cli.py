@@ -100,6 +100,7 @@ def solve(
     require_isolation: Annotated[
         str, typer.Option(help="strong refuses to run where the host gives less; any warns.")
     ] = "any",
+    preload: Annotated[list[str] | None, typer.Option(help="A module that programs may import, such as numpy.")] = None,
     timeout: Annotated[
         float | None, typer.Option(help="CPU seconds per test; default: the problem's own limit.")
     ] = None,
@@ -122,7 +123,9 @@ def solve(
     if not task.public_tests and not task.private_tests:
         raise ProblemError(f"{problem} has no tests, so nothing could judge an answer; add public_tests")
     _check_paths(problem, output, trace)
-    with contextlib.closing(load_sandbox(sandbox, require=_isolation(require_isolation))) as place:
+    with contextlib.closing(
+        load_sandbox(sandbox, require=_isolation(require_isolation), preload=preload or ())
+    ) as place:
         solver = create_solver(
             model,
             sandbox=place,

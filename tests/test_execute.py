@@ -455,3 +455,17 @@ def test_rows_without_a_verdict_are_tried_again_and_alone(tmp_path: Path, monkey
     assert (second[0], second[2]) == (first[0], first[2])
     assert "E2B: 1 machines" in mended.stderr
     assert not server.machines
+
+
+def test_packages_are_preloaded_and_belong_to_a_verdict(tmp_path: Path) -> None:
+    pytest.importorskip("numpy")
+    code = "import numpy\ndef total(xs):\n    return int(numpy.sum(xs))"
+    row = {"name": "total", "code": code, "entry_point": "total", "test": "assert total([1, 2]) == 3"}
+    file, out = write(tmp_path / "in.jsonl", [row]), tmp_path / "out.jsonl"
+    assert statuses(ran(file, "--preload", "numpy").stdout) == [("total", "passed")]
+    assert ran(file, "--preload", "numpy", "--output", out).exit_code == 0
+    without = ran(file, "--output", out)
+    assert isinstance(without.exception, ProblemError)
+    assert "packages" in str(without.exception)
+    unknown = ran(file, "--preload", "nowhere.at.all")
+    assert "no module 'nowhere.at.all' can be preloaded" in str(unknown.exception)

@@ -1,6 +1,7 @@
 """The local sandbox and its host: layers, death, descendants, retries, numpy, other users."""
 
 import asyncio
+import contextlib
 import json
 import os
 import pickle
@@ -41,6 +42,12 @@ def gone(pids: set[int], seconds: float = 10) -> bool:
     while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < until:
         time.sleep(0.01)
     return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def kill(pids: set[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # it went with the server
+            os.kill(pid, signal.SIGKILL)
 
 
 @LINUX
@@ -93,8 +100,7 @@ def test_a_killed_fork_server_is_replaced():
     sandbox = LocalSandbox(workers=1)
     others = fork_servers(os.getpid())
     assert sandbox.submit(RIGHT).result().passed
-    for pid in fork_servers(os.getpid()) - others:
-        os.kill(pid, signal.SIGKILL)
+    kill(fork_servers(os.getpid()) - others)
     assert sandbox.submit(RIGHT).result().passed
     sandbox.close()
 
@@ -107,8 +113,7 @@ def test_a_server_that_dies_in_the_middle_costs_a_retry_and_no_verdict():
         Job(code="import time\ndef f(x):\n    time.sleep(1)\n    return 2", tests=("assert f(1) == 2",))
     )
     time.sleep(0.3)
-    for pid in fork_servers(os.getpid()) - others:
-        os.kill(pid, signal.SIGKILL)
+    kill(fork_servers(os.getpid()) - others)
     assert future.result().passed
     sandbox.close()
 

@@ -72,6 +72,7 @@ def run(
         float | None, typer.Option(help="Seconds for one request to a model server; default: 600 for a URL.")
     ] = None,
     sandbox: Place = "local",
+    preload: Annotated[list[str] | None, typer.Option(help="A module that programs may import, such as numpy.")] = None,
 ) -> None:
     """Run a benchmark, or go on with a run; print the tables, write results.json and report.html."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
@@ -94,7 +95,7 @@ def run(
     console.print(f"{asked.name}: {len(asked.problems)} problems, {directory}", markup=False, soft_wrap=True)
     generator = load_model(model, temperature=temperature, max_tokens=max_tokens, timeout=request_timeout)
     with (
-        contextlib.closing(load_sandbox(sandbox)) as place,
+        contextlib.closing(load_sandbox(sandbox, preload=preload or ())) as place,
         _reported_if_cut_short(directory, console),
         watching(len(asked.problems), console) as watch,
     ):

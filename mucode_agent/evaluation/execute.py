@@ -52,6 +52,7 @@ def execute(
     require_isolation: Annotated[
         Literal["any", "strong"], typer.Option(help="strong refuses a host that lacks a layer of isolation.")
     ] = "any",
+    preload: Annotated[list[str] | None, typer.Option(help="A module that programs may import, such as numpy.")] = None,
     timeout: Annotated[
         float | None, typer.Option(help="CPU seconds to load a program and for each test; default: the row's, else 5.")
     ] = None,
@@ -64,7 +65,9 @@ def execute(
     if output is not None and Path(file).exists() and output.exists() and output.samefile(file):
         raise ProblemError(f"--output {output} is the input itself; give another path")
     with contextlib.ExitStack() as stack:
-        programs = stack.enter_context(contextlib.closing(ProgramFile(file, Problems(problems), time_s=time_s)))
+        programs = stack.enter_context(
+            contextlib.closing(ProgramFile(file, Problems(problems), time_s=time_s, preload=tuple(preload or ())))
+        )
         verdicts = stack.enter_context(VerdictFile.open(output)) if output else None
         known = verdicts.lines() if verdicts else iter(())
         tally = check(programs, known)
@@ -72,7 +75,7 @@ def execute(
             console.print(tally.summary(), markup=False)
             return
         place = stack.enter_context(
-            contextlib.closing(load_sandbox(sandbox, workers=workers, require=require_isolation))
+            contextlib.closing(load_sandbox(sandbox, workers=workers, require=require_isolation, preload=preload or ()))
         )
         tally.started = time.monotonic()
         show = stack.enter_context(_progress(tally, console, alone=output is not None or not sys.stdout.isatty()))
@@ -249,7 +252,7 @@ def _verdict(line: bytes, program: Program) -> dict[str, Any]:
         row = None
     if not isinstance(row, dict) or row.get("program") != program.digest or not isinstance(row.get("status"), str):
         raise ProblemError(
-            f"the output holds something else than a verdict on {program.name!r} under these limits; "
+            f"the output holds something else than a verdict on {program.name!r} under these limits and packages; "
             "give another --output, or remove it to start anew"
         )
     return row

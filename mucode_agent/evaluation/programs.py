@@ -32,11 +32,14 @@ class Program(Record):
     job: Job
     task_id: str | int | None = None
     """Of a completion: the problem that it answers."""
+    preload: tuple[str, ...] = ()
+    """What it may import beside the standard library."""
 
     @property
     def digest(self) -> str:
-        """Names the program, its tests and limits: 16 hexadecimal digits."""
-        text = json.dumps([self.name, self.task_id, self.job.model_dump()], sort_keys=True)
+        """Names the program, its tests, limits and packages: 16 hexadecimal digits."""
+        packages = [sorted(self.preload)] if self.preload else []
+        text = json.dumps([self.name, self.task_id, self.job.model_dump(), *packages], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -129,12 +132,15 @@ class ProgramFile:
     May be read several times over. Raises ProblemError naming the line and the rule that it breaks.
     """
 
-    def __init__(self, path: str, problems: Problems, *, time_s: float | None = None) -> None:
-        """`time_s` replaces the CPU limit of every row."""
+    def __init__(
+        self, path: str, problems: Problems, *, time_s: float | None = None, preload: tuple[str, ...] = ()
+    ) -> None:
+        """`time_s` replaces the CPU limit of every row. `preload` is what the sandbox lets all of them import."""
         self.name = "standard input" if path == "-" else path
         self._source: Path | IO[bytes] = _spooled() if path == "-" else Path(path)
         self._problems = problems
         self._time_s = time_s
+        self._preload = preload
 
     def __iter__(self) -> Iterator[Program]:
         for line, row in read_rows(self._source, self.name):
@@ -156,6 +162,8 @@ class ProgramFile:
             program = CompletionRow.model_validate(row).program(self._problems)
         else:
             program = ProgramRow.model_validate(row).program(line)
+        if self._preload:
+            program = program.model_copy(update={"preload": self._preload})
         if self._time_s is None:
             return program
         limits = program.job.limits.model_copy(update={"time_s": self._time_s})

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
+from importlib.util import find_spec
 
 from mucode_agent.tools.local import LocalSandbox, Require
 from mucode_agent.types import ExecutionReport, Job, ProblemError, Sandbox
@@ -11,20 +12,35 @@ IN_FLIGHT = 256
 """Jobs that `arun` has submitted and not yet seen end."""
 
 
-def load_sandbox(spec: str = "local", *, workers: int | None = None, require: Require = "any") -> Sandbox:
+def load_sandbox(
+    spec: str = "local", *, workers: int | None = None, require: Require = "any", preload: Sequence[str] = ()
+) -> Sandbox:
     """The sandbox named `local` or `e2b`. Nothing starts before its first job.
 
     `workers` is the number of programs at a time, on E2B of virtual machines (2 unless given). `require="strong"` is
-    met by E2B as such: programs run on another machine; the layers within it are named in every report.
+    met by E2B as such: programs run on another machine; the layers within it are named in every report. `preload`
+    names the installed modules that programs of the local sandbox may import beside the standard library.
     """
     if spec == "local":
-        return LocalSandbox(workers=workers, require=require)
+        for name in preload:
+            if not _installed(name):
+                raise ProblemError(f"no module {name!r} can be preloaded: install it, or leave it out")
+        return LocalSandbox(workers=workers, preload=preload, require=require)
+    if preload:
+        raise ProblemError(f"only the local sandbox preloads modules, not {spec!r}: leave out {', '.join(preload)}")
     if spec == "e2b":
         from mucode_agent.tools.e2b import E2BSandbox
 
         sandbox: Sandbox = E2BSandbox(machines=2 if workers is None else workers)
         return sandbox
     raise ProblemError(f"no sandbox is called {spec!r}: use 'local' or 'e2b'")
+
+
+def _installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError, AttributeError):  # of a dotted name, a parent; of an odd one, the name
+        return False
 
 
 def run(sandbox: Sandbox, jobs: Iterable[Job]) -> list[ExecutionReport]:

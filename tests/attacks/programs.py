@@ -350,6 +350,50 @@ _add(
     ),
 )
 
+_add(
+    "wire",
+    "empty_packet",
+    _solve("s = socket.socket(fileno=3); s.send(b''); import time; time.sleep(9)", _HIJACK),
+    "early_exit",
+)
+_add(
+    "wire",
+    "packet_longer_than_a_read",
+    _solve("s = socket.socket(fileno=3); s.send(frame({'ok': 'x' * 150_000}))\nimport time; time.sleep(9)", _HIJACK),
+    "output_limit",
+    "early_exit",
+    "timeout",
+)
+_add(
+    "wire",
+    "answers_ahead",
+    _solve(
+        "s = socket.socket(fileno=3)\nfor v in (4, 9.0, ['v', ['guess']]): s.send(frame({'ok': v}))\nimport time; time.sleep(9)",
+        _HIJACK,
+    ),
+    "wrong_answer",
+    "early_exit",
+)
+_add(
+    "wire",
+    "two_answers_in_one_packet",
+    _solve("s = socket.socket(fileno=3); s.send(frame({'ok': 4}) * 2); import time; time.sleep(9)", _HIJACK),
+    "early_exit",
+)
+_add(
+    "wire",
+    "flat_list_of_lists",
+    _solve(
+        "s = socket.socket(fileno=3); s.send(frame({'ok': ['v', [['H', [0]]]]})); import time; time.sleep(9)", _HIJACK
+    ),
+    "early_exit",
+)
+_add(
+    "wire",
+    "fork_servers_words",
+    _solve("s = socket.socket(fileno=3); s.send(struct.pack('=ci', b'f', 16)); import time; time.sleep(9)", _HIJACK),
+)
+
 # --- secrets
 
 _GIVE = "import os\ndef give(v): raise ValueError(str(v)[:400])"
@@ -461,6 +505,8 @@ _add(
     _solve("import ctypes\nreturn 4 if ctypes.CDLL(None).syscall(317, 0, 0, 0) == 0 else 5"),
     "wrong_answer",
 )
+
+_add("process", "other_processors", _solve("import os\nos.sched_setaffinity(0, range(64)); return 4"), "exception")
 
 # --- resources
 

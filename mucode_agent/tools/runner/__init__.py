@@ -14,7 +14,8 @@ As a command, wherever the directory was copied to, under any name that is an id
     to that stream, and they cannot read the nonce. Exit code 0 unless the command itself failed.
 
 The processes:
-    host (pool.py) ── fork server (zygote.py) ─┬─ judge (judge.py, proxies.py, suite.py): one per suite of tests
+    host (pool.py) ── fork server (zygote.py) ─┬─ judge (judge.py, proxies.py, suite.py): shared by suites that cannot
+                                               │  touch each other (contained.py), else one per suite
                                                └─ candidate (candidate.py): one per program, forked ahead
 The judge holds the tests and compares. The candidate holds the program and answers calls with plain data (codec.py).
 Both are confined (confine.py); the fork server sees neither programs nor tests.

@@ -12,7 +12,6 @@ import linecache
 import operator
 import os
 import resource
-import socket
 import sys
 import threading
 import types
@@ -22,6 +21,7 @@ from typing import Any
 from . import codec
 
 FILENAME = "solution.py"
+_CHANNEL = 3
 _FRAMES = 5
 _BATCH = 64
 
@@ -45,20 +45,19 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def main(channel: socket.socket) -> None:
-    """Serve until the judge goes away; the process then ends."""
+def main() -> None:
+    """Serve on descriptor 3 until the judge goes away; the process then ends."""
     with contextlib.suppress(EOFError, OSError):
-        Program(channel).serve()
+        Program().serve()
     os._exit(0)
 
 
 class Program:
     """The loaded program, the objects it has handed out, and the conversation with the judge."""
 
-    def __init__(self, channel: socket.socket) -> None:
-        self._channel = channel
+    def __init__(self) -> None:
         self._space: dict[str, Any] = {}
-        self._source: list[str] = []
+        self._source = ""
         self._handles: list[Any] = []
         self._numbers: dict[int, int] = {}
         self._records: dict[str, type] = {}
@@ -77,9 +76,11 @@ class Program:
                 answer = self._load(message) if operation == "load" else self._operate(operation, message)
             except BaseException as error:  # noqa: BLE001 - whatever the program raises is its answer
                 answer = self._failure(error)
-            with contextlib.suppress(BaseException):
+            try:
                 sys.stdout.flush()
                 sys.stderr.flush()
+            except BaseException:  # noqa: BLE001, S110 - the program's own streams
+                pass
             self._send(answer)
 
     def _load(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -93,8 +94,8 @@ class Program:
         module = types.ModuleType("__main__" if message["main"] else "solution")
         sys.modules[module.__name__] = module
         self._space = module.__dict__
-        self._source = code.splitlines()
-        linecache.cache[FILENAME] = (len(code), None, code.splitlines(keepends=True), FILENAME)
+        self._source = code
+        linecache.cache[FILENAME] = (lambda: code,)
         if message["main"]:
             self._space["__file__"] = FILENAME
             sys.argv[:] = [FILENAME]
@@ -189,12 +190,13 @@ class Program:
             frame = codec.pack({"exc": type(error).__name__, "message": str(error)[:200], "frames": [], "kinds": []})
         if len(frame) > self._limit + codec.SLACK:
             frame = codec.pack({"big": len(frame)})
-        self._channel.sendall(frame)
+        while frame:
+            frame = frame[os.write(_CHANNEL, frame[: codec.PART]) :]
 
     def _receive(self) -> Any:
         data = b""
         while len(data) < codec.HEADER.size or len(data) < codec.HEADER.size + codec.HEADER.unpack_from(data)[0]:
-            part = self._channel.recv(1 << 14 if not data else 1 << 20)
+            part = os.read(_CHANNEL, codec.PART)
             if not part:
                 raise EOFError
             data = data + part if data else part
@@ -223,10 +225,12 @@ def limit_resources(limits: list[tuple[str, int]]) -> None:
         kind = getattr(resource, name, None)
         if kind is None:
             continue
-        hard = resource.getrlimit(kind)[1]
-        wanted = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(kind, (wanted, wanted))
+        try:
+            resource.setrlimit(kind, (value, value))
+        except (ValueError, OSError):  # the hard limit is lower
+            with contextlib.suppress(ValueError, OSError):
+                hard = resource.getrlimit(kind)[1]
+                resource.setrlimit(kind, (hard, hard))
 
 
 def standard_streams() -> None:
@@ -244,7 +248,7 @@ def standard_streams() -> None:
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
 
 
-def describe(error: BaseException | None, source: list[str]) -> tuple[str, str, list[str]]:
+def describe(error: BaseException | None, code: str) -> tuple[str, str, list[str]]:
     """Type, message and the program's own frames, outermost first, all bounded."""
     try:
         message = str(error)[:500]
@@ -252,12 +256,13 @@ def describe(error: BaseException | None, source: list[str]) -> tuple[str, str, 
         message = ""
     frames: list[str] = []
     trace = error.__traceback__ if error is not None else None
+    source = code.splitlines()
     while trace is not None:
-        code = trace.tb_frame.f_code
-        if code.co_filename == FILENAME:
+        function = trace.tb_frame.f_code
+        if function.co_filename == FILENAME:
             number = trace.tb_lineno or 0
             text = source[number - 1].strip() if 0 < number <= len(source) else ""
-            frames.append(f"line {number}, in {code.co_name}: {text}"[:200])
+            frames.append(f"line {number}, in {function.co_name}: {text}"[:200])
             if len(frames) > 2 * _FRAMES:
                 del frames[2:-_FRAMES]
         trace = trace.tb_next

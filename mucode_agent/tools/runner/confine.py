@@ -32,27 +32,31 @@ NEW_NS, NEW_UTS, NEW_IPC, NEW_USER, NEW_PID, NEW_NET, NEW_CGROUP = (
 )
 
 
-def _check(result: int, what: str) -> int:
+def _check(result: int, what: str, which: int | str = "") -> int:
     if result < 0:
         number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")
+        raise OSError(number, f"{what} {which}: {os.strerror(number)}")
     return result
 
 
 def prctl(option: int, argument: int = 0) -> None:
-    _check(_libc.prctl(option, argument, 0, 0, 0), f"prctl {option}")
+    _check(_libc.prctl(option, argument, 0, 0, 0), "prctl", option)
 
 
-def syscall(number: int, *arguments: int) -> int:
+def syscall(number: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
     """Any system call; pointers are given as addresses."""
-    filled = (*arguments, 0, 0, 0, 0, 0, 0)[:6]
-    return _check(_libc.syscall(number, *filled), f"system call {number}")
+    return _check(_libc.syscall(number, a, b, c, d, 0, 0), "system call", number)
 
 
 def die_with_parent() -> None:
     """Ask the kernel to kill this process when its parent goes. setuid clears it: ask again after."""
     if LINUX:
         prctl(1, 9)
+
+
+_NAMES = {
+    name: ctypes.create_string_buffer(f"mucode-{name}".encode()[:15]) for name in ("zygote", "judge", "candidate")
+}
 
 
 def outlive_parent() -> None:
@@ -62,10 +66,9 @@ def outlive_parent() -> None:
 
 
 def name_process(name: str) -> None:
-    """What `ps -o comm` shows."""
+    """What `ps -o comm` shows: `mucode-` and the name, which is one of three."""
     if LINUX:
-        text = ctypes.create_string_buffer(name.encode()[:15])
-        prctl(15, ctypes.addressof(text))
+        prctl(15, ctypes.addressof(_NAMES[name]))
 
 
 def unshare(flags: int) -> None:
@@ -287,6 +290,7 @@ _ABSENT = {"clone3", "memfd_create"}  # callers fall back on ENOSYS
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _JUMP, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x05, 0x06
 _ARGUMENT = 16
+_SOME_PID = 0x7FFFFFF1
 
 
 def _numbers() -> dict[str, int]:
@@ -351,16 +355,24 @@ def _search(ranges: list[tuple[int, list[bytes]]]) -> list[bytes]:
 class SeccompFilter:
     """A filter made once, installed by many forked processes."""
 
-    def __init__(self, pid: int) -> None:
-        code = seccomp_filter(pid)
-        self._code = ctypes.create_string_buffer(code, len(code))
-        self._program = struct.pack("HxxxxxxQ", len(code) // 8, ctypes.addressof(self._code))
-        self._buffer = ctypes.create_string_buffer(self._program, len(self._program))
+    def __init__(self) -> None:
+        self._for_any = seccomp_filter(_SOME_PID)
         self._number = _numbers()["seccomp"]
+        self._prepare(1)
 
-    def install(self) -> None:
-        """Needs `no_new_privileges` first."""
-        syscall(self._number, 1, 0, ctypes.addressof(self._buffer))
+    def _prepare(self, pid: int) -> None:
+        code = self._for_any.replace(struct.pack("I", _SOME_PID), struct.pack("I", pid))
+        self._pid = pid
+        self._code = ctypes.create_string_buffer(code, len(code))
+        program = struct.pack("HxxxxxxQ", len(code) // 8, ctypes.addressof(self._code))
+        self._program = ctypes.create_string_buffer(program, len(program))
+        self._address = ctypes.addressof(self._program)
+
+    def install(self, pid: int) -> None:
+        """For the process `pid`, which calls it. Needs `no_new_privileges` first."""
+        if pid != self._pid:
+            self._prepare(pid)
+        syscall(self._number, 1, 0, self._address)
 
 
 def seccomp_available() -> bool:

@@ -24,6 +24,8 @@ SHOWN = 400
 _PRINTED_SHOWN = 4096
 _FATAL = frozenset({"timeout", "memory", "output_limit", "early_exit", "infra", "syntax_error"})
 _GRACE_S = 4
+_HOST, _FORK_SERVER = 3, 4
+"""Descriptors."""
 _COLLECT_EVERY = 50
 _COMPARISONS: dict[str, Any] = {
     "==": lambda left, right: left == right,
@@ -41,13 +43,27 @@ _COMPARISONS: dict[str, Any] = {
 Result = dict[str, Any]
 
 
-def main(host: socket.socket, server: socket.socket) -> None:
-    """Take one suite, then one program after another, until the host closes the channel."""
+def main(base: dict[str, int]) -> None:
+    """Take suites and programs, one after another, until the host closes the channel.
+
+    A message names its suite by a number, with the suite itself the first time, and the numbers to forget. A suite
+    that is not `contained` is refused unless the judge is its own alone.
+    """
     try:
+        host = socket.socket(fileno=_HOST)
         frames = _Frames(host)
-        judge = Judge(frames.receive(), ForkServer(server))
+        fork_server = ForkServer(socket.socket(fileno=_FORK_SERVER), base)
+        suites: dict[int, Judge] = {}
         for number in itertools.count(1):
-            host.sendall(codec.pack(judge.judge(frames.receive())))
+            message = frames.receive()
+            for old in message["forget"]:
+                suites.pop(old, None)
+            if "define" in message:
+                suites[message["suite"]] = Judge(message["define"], fork_server)
+            judge = suites[message["suite"]]
+            refused = not message["alone"] and not judge.contained
+            report = {"status": "refused"} if refused else judge.judge(message["job"])
+            host.sendall(codec.pack(report))
             if number % _COLLECT_EVERY == 0:  # the collector is off, as everywhere below the fork server
                 gc.collect()
     except (EOFError, OSError):
@@ -65,6 +81,7 @@ class Judge:
         self._setup: str = suite["setup"]
         sources = [test["code"] for test in self._tests if "code" in test]
         self._suite: Suite = compile_suite(self._setup, sources, self._entry_point)
+        self.contained = self._suite.contained
 
     def judge(self, job: dict[str, Any]) -> dict[str, Any]:
         """The JSON form of an ExecutionReport."""
@@ -126,7 +143,7 @@ class _Run:
         except Ended as ended:
             return self._fail(ended, results)
         except Exception as error:  # noqa: BLE001 - the program raised while it was loaded
-            return self._fail(error, results)
+            return self._fail(self._output_ended() if conversation.too_much_output() else error, results)
         finally:
             self._close(conversation)
         if conversation.calls == 0 and all(result["status"] == "passed" for result in results):

@@ -22,7 +22,12 @@ T = TypeVar("T")
 Report = dict[str, Any]
 
 JUDGES = 8
-"""Judges that a worker keeps, one per suite of tests, so that the next program of the same problem finds it ready."""
+"""Judges that a worker keeps beside the shared one, each for a suite of tests that no other may share."""
+_SUITES = 512
+"""Suites that a shared judge keeps compiled."""
+_REMEMBERED = 4096
+_SHARED = ""
+"""The name of the shared judge; the others go by their suites."""
 _RETRIES = 2
 _START_S = 60
 _JOBS_PER_SERVER = 5000
@@ -91,7 +96,8 @@ class Pool(Generic[T]):
                 raise RuntimeError("the sandbox is closed: make a new one")
             if not self._workers:
                 atexit.register(self.close)
-                self._workers = [_Worker(self._queue, self._settings) for _ in range(self.workers)]
+                start = os.urandom(1)[0]  # other pools begin elsewhere
+                self._workers = [_Worker(self._queue, self._settings, start + n) for n in range(self.workers)]
                 for worker in self._workers:
                     worker.thread.start()
 
@@ -170,9 +176,10 @@ class _Task:
 class _Worker:
     """A thread that owns one fork server and feeds it one job at a time."""
 
-    def __init__(self, tasks: "queue.SimpleQueue[_Task | None]", settings: _Settings) -> None:
+    def __init__(self, tasks: "queue.SimpleQueue[_Task | None]", settings: _Settings, place: int) -> None:
         self._tasks = tasks
         self._settings = settings
+        self._place = place
         self._server: _Server | None = None
         self._stopping = False
         self._ready = threading.Event()
@@ -238,7 +245,7 @@ class _Worker:
 
     def _fresh_server(self) -> "_Server":
         self._close_server()
-        self._server = _Server(self._settings)
+        self._server = _Server(self._settings, self._place)
         self._layers = (self._server.layers, self._server.missing)
         return self._server
 
@@ -249,17 +256,37 @@ class _Worker:
 
 
 class _Judge:
-    def __init__(self, pid: int, channel: socket.socket) -> None:
+    """The host's end of a judge: one suite's own, or the one that the suites share which cannot touch each other."""
+
+    def __init__(self, pid: int, channel: socket.socket, *, alone: bool) -> None:
         self.pid = pid
         self.channel = channel
+        self._alone = alone
+        self._suites: OrderedDict[str, int] = OrderedDict()
+        self._last = 0
+
+    def message(self, key: str, suite: dict[str, Any], job: dict[str, Any]) -> bytes:
+        """One job; its suite is defined when it is new, and the suite that was used longest ago is forgotten."""
+        forget, define = [], {}
+        if key in self._suites:
+            self._suites.move_to_end(key)
+        else:
+            if len(self._suites) >= _SUITES:
+                forget.append(self._suites.popitem(last=False)[1])
+            self._last = self._suites[key] = self._last + 1
+            define = {"define": suite}
+        number = self._suites[key]
+        return codec.pack({"suite": number, "alone": self._alone, "forget": forget, "job": job, **define})
 
 
 class _Server:
     """The host's end of one fork server and of its judges."""
 
-    def __init__(self, settings: _Settings) -> None:
+    def __init__(self, settings: _Settings, place: int) -> None:
         self.jobs = 0
+        self._place = place
         self._judges: OrderedDict[str, _Judge] = OrderedDict()
+        self._own: set[str] = set()
         ready = self._start(settings)
         if "failed" in ready and "namespaces" in settings.layers:
             settings.layers = tuple(layer for layer in settings.layers if layer != "namespaces")
@@ -268,7 +295,8 @@ class _Server:
             ready = self._start(settings)
         if "ready" not in ready:
             self.close()
-            raise Broken(f"the fork server did not start: {ready.get('failed', 'it ended without a word')}")
+            cause = ready.get("refused") or ready.get("failed") or "it ended without a word"
+            raise Broken(f"the fork server did not start: {cause}")
         self.layers: list[str] = sorted(ready["ready"], key=_LAYERS.index)
         self.missing: dict[str, str] = ready["missing"]
         self.isolation = "+".join(self.layers)
@@ -283,10 +311,11 @@ class _Server:
             "seccomp": "seccomp" in settings.layers,
             "preload": settings.preload,
             "why": settings.why,
+            "place": self._place,
         }
-        command = [_interpreter(), "-s", "-S", "-P", "-B", "-c", _BOOT, os.path.dirname(here), package]
+        command = [_interpreter(), "-s", "-S", "-P", "-c", _BOOT, os.path.dirname(here), package]
         environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
-        environment |= {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment |= {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "LD_BIND_NOW": "1"}
         if settings.preload:
             environment["MUCODE_PATHS"] = json.dumps([path for path in sys.path if path.endswith("-packages")])
         self._process = subprocess.Popen(
@@ -313,21 +342,27 @@ class _Server:
         tests = [{"code": test} if isinstance(test, str) else test for test in job.get("tests") or []]
         suite = {"setup": job.get("setup", ""), "entry_point": job.get("entry_point"), "tests": tests}
         key = json.dumps(suite, sort_keys=True)
-        judge = self._judge(key, suite)
-        spans = len(tests) + 1
-        deadline = time.monotonic() + spans * 4 * (2 * limits["time_s"] + 1) + 60
-        message = codec.pack({"code": job["code"], "limits": limits})
-        try:
-            report = self._exchange(judge, message, deadline, wake, cancelled)
-        except (Broken, OSError):
-            end = self._end_judge(key, grace=True)
-            if os.WIFSIGNALED(end["status"]) and os.WTERMSIG(end["status"]) == 24 and not end["killed"]:
-                return self._judge_overrun(tests)
-            raise Broken(f"the judge ended with wait status {end['status']}") from None
-        if report is None:
-            self._end_judge(key)
-            return None
-        report["isolation"] = self.isolation
+        work = {"code": job["code"], "limits": limits}
+        deadline = time.monotonic() + (len(tests) + 1) * 4 * (2 * limits["time_s"] + 1) + 60
+        report: Report | None = {"status": "refused"}
+        for name in (key,) if key in self._own else (_SHARED, key):
+            judge = self._judge(name)
+            try:
+                report = self._exchange(judge, judge.message(key, suite, work), deadline, wake, cancelled)
+            except (Broken, OSError):
+                end = self._end_judge(name, grace=True)
+                if os.WIFSIGNALED(end["status"]) and os.WTERMSIG(end["status"]) == 24 and not end["killed"]:
+                    return self._judge_overrun(tests)
+                raise Broken(f"the judge ended with wait status {end['status']}") from None
+            if report is None:
+                self._end_judge(name)
+                return None
+            if report["status"] != "refused":
+                report["isolation"] = self.isolation
+                break
+            if len(self._own) >= _REMEMBERED:
+                self._own.clear()
+            self._own.add(key)
         return report
 
     def _exchange(
@@ -367,13 +402,13 @@ class _Server:
         results = [first, *({"status": "skipped"} for _ in tests[1:])]
         return {"status": "timeout", "results": results, "isolation": self.isolation}
 
-    def _judge(self, key: str, suite: dict[str, Any]) -> _Judge:
-        judge = self._judges.get(key)
+    def _judge(self, name: str) -> _Judge:
+        judge = self._judges.get(name)
         if judge is not None:
-            self._judges.move_to_end(key)
+            self._judges.move_to_end(name)
             return judge
-        while len(self._judges) >= JUDGES:
-            self._end_judge(next(iter(self._judges)))
+        while len(self._judges) > JUDGES:
+            self._end_judge(next(name for name in self._judges if name != _SHARED))
         ours, theirs = socket.socketpair()
         try:
             socket.send_fds(self._control, [codec.pack({"op": "judge"})], [theirs.fileno()])
@@ -382,8 +417,7 @@ class _Server:
             theirs.close()
         if "pid" not in answer:
             raise Broken(str(answer.get("error")))
-        judge = self._judges[key] = _Judge(answer["pid"], ours)
-        ours.sendall(codec.pack(suite))
+        judge = self._judges[name] = _Judge(answer["pid"], ours, alone=name != _SHARED)
         ours.setblocking(False)
         return judge
 

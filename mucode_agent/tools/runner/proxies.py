@@ -2,6 +2,7 @@
 
 import builtins
 import fcntl
+import json
 import os
 import resource
 import signal
@@ -49,30 +50,36 @@ class RemoteError(Exception):
 class ForkServer:
     """Requests to the fork server that owns the candidates."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, base: dict[str, int]) -> None:
         self._channel = channel
-        self.base: dict[str, int] = {}
+        self.base = base
         """Bytes that the interpreter itself takes."""
 
     def fork(self, file_mb: int) -> tuple[int, socket.socket, list[int]]:
         """Process id, channel and standard streams of a confined process that waits for its program."""
-        self._channel.send(codec.pack({"op": "fork", "file_mb": file_mb}))
+        self._channel.send(codec.REQUEST.pack(b"f", file_mb))
         data, descriptors, _, _ = socket.recv_fds(self._channel, 4096, 4)
-        answer = self._read(data)
         if len(descriptors) != 4:
-            raise Ended("infra", str(answer.get("error", "the fork server gave no process")))
-        self.base = answer["base"]
-        return answer["pid"], socket.socket(fileno=descriptors[0]), descriptors[1:]
+            raise Ended("infra", data.decode() or "the fork server is gone")
+        family = (socket.AF_UNIX, codec.CHANNEL, 0)  # said here, or three system calls find it out
+        return codec.PID.unpack(data)[0], socket.socket(*family, fileno=descriptors[0]), descriptors[1:]
 
-    def ask(self, operation: str, pid: int) -> dict[str, Any]:
-        self._channel.send(codec.pack({"op": operation, "pid": pid}))
-        return self._read(self._channel.recv(4096))
+    def reap(self, pid: int, *, wait: bool) -> dict[str, Any]:
+        """How the candidate ended: at once, or after a moment in which it may end by itself."""
+        end = codec.END.unpack(self._ask(b"w" if wait else b"r", pid))
+        return dict(zip(("status", "killed", "cpu", "rss_mb"), end, strict=True))
 
-    def _read(self, data: bytes) -> dict[str, Any]:
+    def schedule(self, pid: int) -> dict[str, Any]:
+        """The state of a process, and the seconds for which it was ready to run but did not."""
+        answer: dict[str, Any] = json.loads(self._ask(b"s", pid))
+        return answer
+
+    def _ask(self, operation: bytes, pid: int) -> bytes:
+        self._channel.send(codec.REQUEST.pack(operation, pid))
+        data = self._channel.recv(4096)
         if not data:
             raise Ended("infra", "the fork server is gone")
-        answer: dict[str, Any] = codec.unpack(data[codec.HEADER.size :])
-        return answer
+        return data
 
 
 class Conversation:
@@ -145,7 +152,7 @@ class Conversation:
             raise self._stop("timeout", f"used more than {self._time_s:g} s of CPU time")
 
     def _extend(self) -> None:
-        schedule = self._server.ask("schedule", self.pid)
+        schedule = self._server.schedule(self.pid)
         starved = float(schedule.get("delay", 0.0)) >= self._waited / 4
         if not starved and schedule.get("state") not in _HELD:
             raise self._stop("timeout", f"no answer within {self._waited:.1f} s of wall time")
@@ -242,7 +249,7 @@ class Conversation:
         data = memoryview(codec.pack(message))
         while data:
             try:
-                data = data[self._channel.send(data) :]
+                data = data[self._channel.send(data[: codec.PART]) :]
             except BlockingIOError:
                 self._look()
             except OSError:
@@ -382,7 +389,7 @@ class Conversation:
     def _reap(self) -> dict[str, Any]:
         if self._end is None:
             self.cpu_s()
-            self._end = self._server.ask("reap", self.pid)
+            self._end = self._server.reap(self.pid, wait=False)
             self._cpu = float(self._end.get("cpu", self._cpu))
         return self._end
 
@@ -395,7 +402,7 @@ class Conversation:
     def _died(self) -> Ended:
         if self._end is None:
             self.cpu_s()
-            self._end = self._server.ask("wait", self.pid)
+            self._end = self._server.reap(self.pid, wait=True)
         end = self._end
         status, used = int(end.get("status", 0)), self.span_s()
         if end.get("killed"):

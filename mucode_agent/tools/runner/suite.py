@@ -11,6 +11,8 @@ import sys
 from types import CodeType
 from typing import NamedTuple
 
+from .contained import contained
+
 COMPARE, TRUTH, RUN = "__mucode_compare__", "__mucode_truth__", "__mucode_run__"
 _OPERATORS = {
     "Eq": "==",
@@ -83,6 +85,8 @@ class Suite(NamedTuple):
     wanted: frozenset[str]
     modules: frozenset[str]
     error: str = ""
+    contained: bool = False
+    """It may share a judge with other suites."""
 
 
 def compile_suite(setup: str, sources: list[str], entry_point: str | None) -> Suite:
@@ -100,13 +104,16 @@ def compile_suite(setup: str, sources: list[str], entry_point: str | None) -> Su
         setup_tree = ast.parse(setup, "<setup>")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return Suite([], None, frozenset(), frozenset(), f"the set-up code does not compile: {error}")
-    wanted, modules = _names([setup_tree, *[tree for tree in trees if tree is not None]], entry_point)
+    parsed = [setup_tree, *[tree for tree in trees if tree is not None]]
+    nodes = [node for tree in parsed for node in ast.walk(tree)]
+    wanted, modules = _names(nodes, entry_point)
+    shared = contained(nodes, modules)  # before the asserts are rewritten
     tests = [
         CompiledTest(source, error=error) if tree is None else _compile(source, tree, wanted, entry_point)
         for source, tree, error in zip(sources, trees, errors, strict=True)
     ]
     code = compile(setup_tree, "<setup>", "exec", dont_inherit=True) if setup.strip() else None
-    return Suite(tests, code, wanted, modules)
+    return Suite(tests, code, wanted, modules, contained=shared)
 
 
 def _compile(source: str, tree: ast.Module, wanted: frozenset[str], entry_point: str | None) -> CompiledTest:
@@ -160,10 +167,10 @@ class _Rewrite(ast.NodeTransformer):
         return b"".join(lines).decode()
 
 
-def _names(trees: list[ast.Module], entry_point: str | None) -> tuple[frozenset[str], frozenset[str]]:
+def _names(nodes: list[ast.AST], entry_point: str | None) -> tuple[frozenset[str], frozenset[str]]:
     """The names taken from the program, and the standard modules that the source uses without importing them."""
     loaded, bound, called, bases = set[str](), {"candidate"}, list[str](), set[str]()
-    for node in (part for tree in trees for part in ast.walk(tree)):
+    for node in nodes:
         if isinstance(node, ast.Name):
             (loaded if isinstance(node.ctx, ast.Load) else bound).add(node.id)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

@@ -17,6 +17,7 @@ import socket
 import stat
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from . import candidate, codec, confine, judge
@@ -46,21 +47,33 @@ _SUB_ID = 200_001
 _INSIDE_ID = 1000
 _REAP_GRACE_S = 0.2
 _SPARES = 6
+_LOOK_EVERY = 64
+"""Candidates."""
 _DESCRIPTORS = 128
 _PROCESSES = 64
 _JUDGE_MEMORY = 2 << 30
 _STREAMS = ("stdin", "stdout", "stderr")
+_RESERVED = 5
+"""Descriptors of a judge; a candidate has one less."""
 _TMP = "/tmp"  # noqa: S108 - of the new root
 
 
 def main() -> None:
     """Arguments: the control descriptor and the configuration as JSON."""
-    control = socket.socket(fileno=int(sys.argv[1]))
+    control = socket.socket(fileno=fcntl.fcntl(int(sys.argv[1]), fcntl.F_DUPFD_CLOEXEC, _RESERVED))
+    os.close(int(sys.argv[1]))
+    while os.open(os.devnull, os.O_RDWR) < _RESERVED - 1:
+        pass  # the numbers that a child's own descriptors get are taken
     config = json.loads(sys.argv[2])
     with contextlib.suppress(OSError):
         confine.die_with_parent()
-    confine.name_process("mucode-zygote")
+    confine.name_process("zygote")
     server = Server(control, config)
+    try:
+        _preload(config["preload"])
+    except Exception as error:  # noqa: BLE001 - whatever a module raises when it is imported
+        control.send(codec.pack({"refused": f"a module cannot be preloaded: {type(error).__name__}: {error}"}))
+        os._exit(1)
     try:
         server.prepare()
     except Exception as error:  # noqa: BLE001 - the host decides what to do without this layer
@@ -78,6 +91,39 @@ class _Judge:
         self.candidate = 0
 
 
+class _Place:
+    """The processor that a fork server shares with its judges and candidates.
+
+    They run in turns, one waiting for the other: on two processors every turn would wake a sleeping one. Where others
+    crowd the place, all of them move, to one that chance chooses: two fork servers that met must not move together.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        self._here = self._allowed[number % len(self._allowed)] if self._allowed else -1
+        self._left = 0
+        self._last = (0, 0)
+
+    def take(self) -> None:
+        if len(self._allowed) > 1:
+            os.sched_setaffinity(0, [self._here])
+
+    def look(self, clocks: Callable[[], tuple[int, int]], pids: Callable[[], list[int]]) -> None:
+        """Every so often, compare the time that this process ran with the time it was ready to but did not."""
+        self._left -= 1
+        if self._left > 0 or len(self._allowed) < 2:
+            return
+        self._left = _LOOK_EVERY
+        now = clocks()
+        ran, waited = now[0] - self._last[0], now[1] - self._last[1]
+        self._last = now
+        if waited > ran:
+            self._here = self._allowed[os.urandom(1)[0] % len(self._allowed)]
+            for pid in (0, *pids()):
+                with contextlib.suppress(OSError):
+                    os.sched_setaffinity(pid, [self._here])
+
+
 class Server:
     """The state of one fork server."""
 
@@ -92,17 +138,18 @@ class Server:
         self._own_pid_namespace = -1
         self._rules: dict[str, int] = {}
         self._filter: confine.SeccompFilter | None = None
+        self._threads = (_PROCESSES, _PROCESSES)
         self._base = {"as": 1 << 28, "data": 1 << 26}
         self._judges: dict[int, _Judge] = {}
         self._dead: dict[int, dict[str, Any]] = {}
         self._spares: list[tuple[int, socket.socket, list[int]]] = []
         self._poll = select.poll()
+        self._place = _Place(config["place"])
 
     # --- once
 
     def prepare(self) -> None:
         """Take on every layer that is to hold the children. Raises OSError where the namespaces are refused."""
-        _preload(self._config["preload"])
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
             score.write("1000")
         for name in ("RLIMIT_CORE", "RLIMIT_MEMLOCK", "RLIMIT_MSGQUEUE"):
@@ -125,7 +172,7 @@ class Server:
             self._identity = _SUB_ID
         if self._config["seccomp"] and confine.seccomp_available():
             self._layers.add("seccomp")
-            self._filter = confine.SeccompFilter(1) if self._namespaces else None
+            self._filter = confine.SeccompFilter()
         else:
             self._layers.lack("seccomp", "the kernel or the machine's architecture does not offer it")
         if not self._namespaces and self._writable():
@@ -135,8 +182,22 @@ class Server:
             os.chmod(self._scratch, 0o777)  # noqa: S103 - its programs may run as another user
             confine.outlive_parent()  # the end of the control socket ends it, and leaves it the time to clean up
         self._measure()
+        self._place.take()
         _environment(self._scratch)
         os.chdir(self._scratch if self._writable() else "/")
+        self._top = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        self._inherited()
+
+    def _inherited(self) -> None:
+        """Everything that a child can get by being forked, so that it need not do it itself."""
+        candidate.limit_resources([("RLIMIT_NOFILE", _DESCRIPTORS)])
+        hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+        self._threads = (_PROCESSES, _PROCESSES) if hard == resource.RLIM_INFINITY else (min(_PROCESSES, hard),) * 2
+        if self._identity:
+            os.setgroups([])
+        if confine.LINUX:
+            confine.no_new_privileges()
+            confine.undumpable()
 
     def _writable(self) -> bool:
         """Files may be written where all of them together can be bounded, or where nothing better is to be had."""
@@ -191,6 +252,21 @@ class Server:
             page = resource.getpagesize()
             self._base = {"as": fields[0] * page + (64 << 20), "data": fields[5] * page + (4 << 20)}
 
+    def _clocks(self) -> tuple[int, int]:
+        """Nanoseconds for which this process ran, and for which it was ready to run but did not."""
+        try:
+            with open(os.open("self/schedstat", os.O_RDONLY, dir_fd=self._processes)) as file:
+                ran, waited, _ = file.read().split()
+        except (OSError, ValueError):
+            return 0, 0
+        return int(ran), int(waited)
+
+    def _pids(self) -> list[int]:
+        judges = list(self._judges.values())
+        return (
+            [pid for pid, *_ in self._spares] + [judge.pid for judge in judges] + [judge.candidate for judge in judges]
+        )
+
     # --- the loop
 
     def serve(self) -> None:
@@ -244,17 +320,20 @@ class Server:
         if not data:
             self._bury(judge)
             return
-        message = codec.unpack(data[codec.HEADER.size :])
-        with contextlib.suppress(OSError):  # the judge went away meanwhile: the loop buries it
-            if message["op"] == "fork":
-                self._hand_over(judge, int(message["file_mb"]))
-            elif message["op"] == "schedule":
-                judge.channel.send(codec.pack(self._schedule(int(message["pid"]))))
+        operation, number = codec.REQUEST.unpack(data)
+        try:
+            if operation == b"f":
+                self._hand_over(judge, number)
+            elif operation == b"s":
+                judge.channel.send(json.dumps(self._schedule(number)).encode())
             else:
-                grace = _REAP_GRACE_S if message["op"] == "wait" else 0.0
-                judge.channel.send(codec.pack(self._reap(judge.candidate, grace)))
+                end = self._reap(judge.candidate, _REAP_GRACE_S if operation == b"w" else 0.0)
+                judge.channel.send(codec.END.pack(end["status"], end["killed"], end["cpu"], end["rss_mb"]))
                 judge.candidate = 0
                 self._clean()
+                self._place.look(self._clocks, self._pids)
+        except OSError:  # the judge went away meanwhile: the loop buries it
+            pass
 
     def _hand_over(self, judge: _Judge, file_mb: int) -> None:
         try:
@@ -263,12 +342,11 @@ class Server:
                 self._fork_spares(1)
             spare = self._spares.pop(0)
         except OSError as error:
-            judge.channel.send(codec.pack({"error": f"no process could be started: {error}"}))
+            judge.channel.send(f"no process could be started: {error}".encode())
             return
         pid, channel, streams = spare
         judge.candidate = pid
-        answer = codec.pack({"pid": pid, "base": self._base})
-        socket.send_fds(judge.channel, [answer], [channel.fileno(), *streams])
+        socket.send_fds(judge.channel, [codec.PID.pack(pid)], [channel.fileno(), *streams])
         channel.close()
         for descriptor in streams:
             os.close(descriptor)
@@ -279,13 +357,16 @@ class Server:
         """Candidates ahead of need, together and in a tight loop: after a fork the server's every first write to a
         page copies it.
         """
-        made = [(*socket.socketpair(), [_memory_file(name) for name in _STREAMS]) for _ in range(count)]
+        made = [
+            (*socket.socketpair(socket.AF_UNIX, codec.CHANNEL), [_memory_file(name) for name in _STREAMS])
+            for _ in range(count)
+        ]
         started = 0
         try:
             for ours, theirs, streams in made:
                 pid = self._fork(apart=True)
                 if pid == 0:
-                    self._become(candidate.main, "candidate", [*streams, theirs.fileno()])
+                    self._become("candidate", [*streams, theirs.fileno()])
                 self._spares.append((pid, ours, streams))
                 started += 1
         finally:
@@ -301,7 +382,7 @@ class Server:
         null = os.open(os.devnull, os.O_RDWR)
         pid = self._fork(apart=False)
         if pid == 0:
-            self._become(judge.main, "judge", [null, null, null, host, theirs.fileno()])
+            self._become("judge", [null, null, null, host, theirs.fileno()])
         theirs.close()
         os.close(null)
         self._judges[ours.fileno()] = _Judge(pid, ours)
@@ -316,43 +397,43 @@ class Server:
                 confine.unshare(confine.NEW_PID)
         return os.fork()
 
-    def _become(self, role: Any, name: str, descriptors: list[int]) -> None:
-        """In the child: nothing but these descriptors, less identity, every layer, then the role. Never returns."""
+    def _become(self, name: str, descriptors: list[int]) -> None:
+        """In the child: nothing but these descriptors, less identity, every layer, then the role. Never returns.
+
+        Every object that it touches costs a page, so it does little and builds nothing.
+        """
         try:
-            confine.die_with_parent()
-            confine.name_process(f"mucode-{name}"[:15])
             os.setsid()  # signals to "my process group" reach nobody else
-            self._confine(name, descriptors)
-            role(*[socket.socket(fileno=number) for number in range(3, len(descriptors))])
+            for target, source in enumerate(descriptors):
+                os.dup2(source, target)
+            self._confine(name, len(descriptors))
+            if name == "candidate":
+                candidate.main()
+            else:
+                judge.main(self._base)
         finally:
             os._exit(71)
 
-    def _confine(self, name: str, descriptors: list[int]) -> None:
-        rules = self._rules.get(name, -1)
-        if rules >= 0:
-            rules = _duplicate(rules)
-        sources = [_duplicate(number) for number in descriptors]
-        for target, source in enumerate(sources):
-            os.dup2(source, target)
-        limits = [("RLIMIT_NOFILE", _DESCRIPTORS), ("RLIMIT_NPROC", _PROCESSES)]
-        candidate.limit_resources(limits if name == "candidate" else [*limits, ("RLIMIT_DATA", _JUDGE_MEMORY)])
-        if self._identity:
-            os.setgroups([])
-            os.setresgid(self._identity, self._identity, self._identity)
-            os.setresuid(self._identity, self._identity, self._identity)
+    def _confine(self, name: str, descriptors: int) -> None:
+        resource.setrlimit(resource.RLIMIT_NPROC, self._threads)
+        if name == "judge":
+            candidate.limit_resources([("RLIMIT_DATA", _JUDGE_MEMORY)])
+        identity = self._identity
+        if identity:
+            os.setresgid(identity, identity, identity)
+            os.setresuid(identity, identity, identity)
         if not confine.LINUX:
-            confine.close_from(len(descriptors))
+            confine.close_from(descriptors)
             return
         confine.drop_capabilities()
-        confine.undumpable()
+        confine.undumpable()  # a new identity made it dumpable again
         confine.die_with_parent()
-        confine.no_new_privileges()
-        if rules >= 0:
-            confine.landlock_restrict(rules)
-        confine.close_from(len(descriptors))
-        if "seccomp" in self._layers.names:
-            shared = self._filter if name == "candidate" else None
-            (shared or confine.SeccompFilter(os.getpid())).install()
+        confine.name_process(name)
+        if name in self._rules:
+            confine.landlock_restrict(self._rules[name])
+        confine.close_from(descriptors)
+        if self._filter is not None:
+            self._filter.install(os.getpid())
 
     def _reap(self, pid: int, grace: float) -> dict[str, Any]:
         """Wait for a process that is about to end, or end it."""
@@ -419,9 +500,8 @@ class Server:
         """Empty the scratch without following links and without long paths: directories are first made shallow."""
         if not self._writable():
             return
-        with contextlib.suppress(OSError):
-            top = os.open(self._scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            number = 0
+        top, number = self._top, 0
+        try:
             while names := os.listdir(top):
                 for name in names:
                     if not stat.S_ISDIR(os.lstat(name, dir_fd=top).st_mode):
@@ -434,7 +514,8 @@ class Server:
                         os.rename(below, f"\n{number}", src_dir_fd=inner, dst_dir_fd=top)
                     os.close(inner)
                     os.rmdir(name, dir_fd=top)
-            os.close(top)
+        except OSError:  # somebody still writes: the next clean-up finds it
+            pass
 
 
 def _unshare_as_root(flags: int) -> int:
@@ -543,10 +624,6 @@ def _memory_file(name: str) -> int:
 
     with tempfile.TemporaryFile(buffering=0) as file:
         return os.dup(file.fileno())
-
-
-def _duplicate(descriptor: int) -> int:
-    return fcntl.fcntl(descriptor, fcntl.F_DUPFD, 100)
 
 
 def _kill(pid: int) -> None:
