@@ -22,6 +22,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from mucode_agent.evaluation.progress import BETWEEN_LINES_S, duration
 from mucode_agent.evaluation.store import write_whole
+from mucode_agent.models.checkpoints import quiet
 from mucode_agent.types import InfrastructureError, ProblemError, Record
 
 BLOCKS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -173,7 +174,7 @@ def fit(
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(callback)
     started = time.monotonic()
-    with writing(directory):
+    with writing(directory), quiet():
         trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     tail = losses[-max(1, len(losses) // 10) :]
