@@ -137,6 +137,16 @@ def test_fusion_ranks_and_routes_by_one_probability_of_tests_and_verifier() -> N
     assert 0.85 <= solution.best.score.probability <= 0.95
 
 
+def test_a_threshold_without_probabilities_is_refused_before_anything_is_drawn() -> None:
+    uncalibrated = CardedVerifier()
+    uncalibrated.card = uncalibrated.card.model_copy(update={"calibration": None})
+    for verifier in (None, uncalibrated):
+        graph, model, _ = solver([GOOD], n=1, verifier=verifier, accept_threshold=0.5)
+        with pytest.raises(ProblemError, match="accept_threshold needs a calibrated verifier"):
+            solve(graph)
+        assert model.seen == []
+
+
 def test_fusion_without_a_fitted_verifier_is_refused_when_the_graph_is_built() -> None:
     with pytest.raises(ProblemError, match="selector fusion needs a verifier that was calibrated"):
         solver([GOOD], n=1, selector="fusion")

@@ -151,8 +151,10 @@ def test_a_verifier_string_that_means_nothing_is_refused(spec: str, words: str) 
 
 
 def test_a_missing_verifier_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ProblemError, match="there is no verifier"):
+        load_verifier(str(tmp_path / "nothing"))
     with pytest.raises(ProblemError, match="no verifier could be loaded"):
-        load_verifier(str(tmp_path / "nothing")).score(PROBLEM, CODES)
+        load_verifier(str(tmp_path)).score(PROBLEM, CODES)
 
 
 @pytest.mark.parametrize(

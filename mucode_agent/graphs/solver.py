@@ -54,7 +54,7 @@ from mucode_agent.types import (
     Verifier,
 )
 from mucode_agent.verifiers import NoVerifier, load_verifier
-from mucode_agent.verifiers.card import VerifierCard, foreign
+from mucode_agent.verifiers.card import VerifierCard, foreign, gives_no_probability
 from mucode_agent.verifiers.fusion import Fusion
 
 Generator = BaseChatModel | Runnable[LanguageModelInput, AIMessage]
@@ -315,6 +315,11 @@ class _Nodes:
             "prompt": prompt_digest(),
             **self.settings.model_dump(mode="json"),
         }
+        if self.settings.accept_threshold is not None and gives_no_probability(self._verifier):
+            raise ProblemError(
+                f"accept_threshold needs a calibrated verifier, and {self._verifier.name!r} gives no probability; "
+                "give a calibrated one or leave accept_threshold out"
+            )
         if (doubt := foreign(self._verifier, self._model_spec)) is not None:
             if self.settings.accept_threshold is not None and not self.settings.trust_calibration:
                 raise ProblemError(f"{doubt}; calibrate on this one's programs, or set trust_calibration")

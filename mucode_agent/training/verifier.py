@@ -125,7 +125,9 @@ def train_verifier(
         "text": text_digest(),
         **settings.model_dump(mode="json", exclude={"save_steps"}),
     }
-    begin(out, identity)
+    begun = (out / "training.json").exists()
+    if begun:
+        begin(out, identity)
     examples = groups(
         data,
         loss=settings.loss,
@@ -136,6 +138,8 @@ def train_verifier(
     if (out / CARD).exists() and (card := read_card(out)) is not None:
         return Trained(directory=out, card=card, fitted=None, groups=len(examples), too_long=0)
     model, tokenizer = _base(base, settings)
+    if not begun:  # a base that cannot be loaded leaves no directory behind
+        begin(out, identity)
     encode = _encoder({entry.problem.id: entry.problem for entry in data}, tokenizer)
     encoded, too_long = _within(examples, encode, settings)
     if not encoded:

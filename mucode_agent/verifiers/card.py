@@ -76,6 +76,14 @@ def foreign(verifier: Verifier, model: Any) -> str | None:
     return f"the verifier {verifier.name!r} was calibrated on programs of {', '.join(card.generators)}, not of {ours}"
 
 
+def gives_no_probability(verifier: Verifier) -> bool:
+    """Whether that is known before it is asked: no verifier at all, or one of ours without a calibration."""
+    if not hasattr(verifier, "card"):
+        return verifier.name == "none"
+    card: VerifierCard | None = verifier.card
+    return card is None or card.calibration is None
+
+
 def read_card(directory: Path) -> VerifierCard | None:
     """The card beside the weights; None where there is none, as for a public reward model.
 

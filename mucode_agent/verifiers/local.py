@@ -19,7 +19,9 @@ class LocalVerifier:
     """
 
     def __init__(self, model: str, *, device: str | None = None, dtype: str | None = None) -> None:
-        """Raises ProblemError where the card beside the weights is damaged or of another version."""
+        """Raises ProblemError where there is no such directory, or its card is damaged or of another version."""
+        if model.startswith(("/", ".", "~")) and not Path(model).expanduser().exists():
+            raise ProblemError(f"there is no verifier {model!r}; give a directory that `train verifier` wrote")
         self.model, self._device, self._dtype = model, device, dtype
         self.card: VerifierCard | None = read_card(Path(model).expanduser())
         self._scorer: Scorer | None = None
