@@ -229,6 +229,8 @@ class _Worker:
         """The report, after at most two more attempts on fresh servers; None when the task was cancelled."""
         cause = ""
         for attempt in range(_RETRIES + 1):
+            if attempt:
+                self._place += 1  # another processor: this one may be where the program was starved
             try:
                 server = self._server if attempt == 0 and self._server is not None else self._fresh_server()
                 report = server.run(task.job, self._wake_read, lambda: self._stopping or task.future.cancelled())
