@@ -355,6 +355,6 @@ def readme(card: VerifierCard) -> str:
             value = getattr(quality, name)
             if value is not None:
                 lines.append(f"| {name.replace('_', ' ')} | {value if isinstance(value, int) else f'{value:.3f}'} |")
-        if card.calibration is not None:
+        if quality.brier is not None:
             lines += ["", "![reliability](reliability.png)"]
     return "\n".join(lines) + "\n"
