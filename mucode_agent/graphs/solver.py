@@ -29,6 +29,7 @@ from mucode_agent.graphs.clustering import agreement, behaviour, calls_in, probe
 from mucode_agent.graphs.drafting import adraft, draft
 from mucode_agent.graphs.selection import Approval, Selector, best_over_turns, decide, normal_form, select
 from mucode_agent.models import asample, load_model, sample
+from mucode_agent.models.identity import model_name
 from mucode_agent.problems import read_problem
 from mucode_agent.prompts import ask_for_inputs, extract_code, prompt_digest, render
 from mucode_agent.tools.langchain import create_run_python
@@ -670,6 +671,4 @@ def _emit(event: str, **fields: Any) -> None:
 
 
 def _name(model: str | Generator) -> str:
-    if isinstance(model, str):
-        return model
-    return str(getattr(model, "model_name", None) or getattr(model, "model", None) or type(model).__name__)
+    return model if isinstance(model, str) else model_name(model)

@@ -15,13 +15,18 @@ def generator_identity(model: Any) -> str:
     draw. Of a path the last part is the name, so that a directory and a server of it agree.
     """
     if not isinstance(model, str):
-        model = str(getattr(model, "model_name", None) or getattr(model, "model", None) or type(model).__name__)
+        model = model_name(model)
     kind, _, rest = model.strip().partition(":")
     if kind == "hf":
         return _of(rest)
     if kind in ("vllm", "openai") and "@" in rest:
         return _of(rest.rpartition("@")[0])
     return "smollm2" if model.strip() == "smollm2" else _of(model.strip())
+
+
+def model_name(model: Any) -> str:
+    """What a trace calls a chat model: its name without the address of a server."""
+    return str(getattr(model, "model_name", None) or getattr(model, "model", None) or type(model).__name__)
 
 
 def same_generator(a: str, b: str) -> bool:

@@ -9,7 +9,7 @@ from mucode_agent.training.data import Attempt, ProblemAttempts
 from mucode_agent.types import Candidate, ProblemError, Score, Verifier
 from mucode_agent.verifiers.calibration import fit_isotonic, fit_platt
 from mucode_agent.verifiers.card import Quality, VerifierCard
-from mucode_agent.verifiers.fusion import Fusion, fit_fusion
+from mucode_agent.verifiers.fusion import fit_fusion
 from mucode_agent.verifiers.local import LocalVerifier
 
 Scored = list[tuple[Attempt, float]]
@@ -94,11 +94,6 @@ def _fusion_rows(problems: Sequence[Scored]) -> tuple[list[Candidate], list[bool
         for attempt, logit in problem
     ]
     return [candidate for candidate, _ in rows], [label for _, label in rows]
-
-
-def fused(fusion: Fusion, candidate: Candidate, logit: float) -> float:
-    """P(correct) of a candidate that the verifier gave `logit`."""
-    return fusion.probability(candidate.model_copy(update={"score": Score(logit=logit)}))
 
 
 def reliability_plot(found: Calibration, path: Path) -> None:

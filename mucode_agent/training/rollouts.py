@@ -20,7 +20,7 @@ from mucode_agent.evaluation.runner import environment
 from mucode_agent.evaluation.store import Judgement, Solve, finished_solves
 from mucode_agent.graphs.selection import Selector
 from mucode_agent.graphs.solver import Solver, create_solver
-from mucode_agent.models.identity import weights_sha256
+from mucode_agent.models.identity import model_name, weights_sha256
 from mucode_agent.prompts import prompt_digest
 from mucode_agent.traces import CandidateRow, NullTrace, TraceRow, TraceSink
 from mucode_agent.training.shards import (
@@ -242,11 +242,6 @@ class _Trace:
         if samples := [row.candidate.sample for row in rows if isinstance(row, CandidateRow)]:
             self._drawn(samples)
         self._whole.write(rows)
-
-
-def model_name(model: Any) -> str:
-    """What a trace calls the model: its name without the address of a server."""
-    return str(getattr(model, "model_name", None) or getattr(model, "model", None) or type(model).__name__)
 
 
 def weights_digest(model: Any) -> str:

@@ -204,11 +204,6 @@ def collated(batch: Sequence[Encoded], pad: int) -> dict[str, Any]:
     return {"input_ids": ids, "attention_mask": mask, "groups": [example.labels for example in batch]}
 
 
-def group_loss(logits: Tensor, batch: Sequence[Sequence[bool]], loss: Loss, l2: float = 0.0) -> Tensor:
-    """The mean over groups of `group_losses`."""
-    return group_losses(logits, batch, loss, l2).mean()
-
-
 def group_losses(logits: Tensor, batch: Sequence[Sequence[bool]], loss: Loss, l2: float = 0.0) -> Tensor:
     """The loss of each group, (G,); `logits` (B,) holds the groups' programs one after the other.
 
