@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -115,6 +116,21 @@ def test_a_server_that_dies_in_the_middle_costs_a_retry_and_no_verdict():
     time.sleep(0.3)
     kill(fork_servers(os.getpid()) - others)
     assert future.result().passed
+    sandbox.close()
+
+
+@LINUX
+def test_a_fork_server_bounds_its_own_memory_and_not_its_programs_by_that():
+    sandbox = LocalSandbox(workers=1)
+    others = fork_servers(os.getpid())
+    take = "def f(x):\n    return len(bytearray(700 << 20)) >> 20"
+    job = Job(code=take, tests=("assert f(1) == 700",), limits=Limits(memory_mb=1024, time_s=30))
+    assert sandbox.submit(job).result().passed
+    servers = named("mucode-zygote") - others
+    limits = [re.findall(r"Max data size +(\d+)", Path(f"/proc/{pid}/limits").read_text()) for pid in servers]
+    bounded = [int(size) for found in limits for size in found]
+    assert bounded
+    assert max(bounded) < 1 << 30
     sandbox.close()
 
 

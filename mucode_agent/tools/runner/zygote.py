@@ -52,6 +52,8 @@ _LOOK_EVERY = 64
 _DESCRIPTORS = 128
 _PROCESSES = 64
 _JUDGE_MEMORY = 2 << 30
+_OWN_MEMORY = 512 << 20
+"""On top of what is loaded, so that a fault here ends this server and not the machine."""
 _STREAMS = ("stdin", "stdout", "stderr")
 _RESERVED = 5
 """Descriptors of a judge; a candidate has one less."""
@@ -251,6 +253,11 @@ class Server:
                 fields = [int(field) for field in file.read().split()]
             page = resource.getpagesize()
             self._base = {"as": fields[0] * page + (64 << 20), "data": fields[5] * page + (4 << 20)}
+            hard = resource.getrlimit(resource.RLIMIT_DATA)[1]  # stays: children may be given more
+            most = fields[5] * page + _OWN_MEMORY
+            resource.setrlimit(
+                resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
+            )
 
     def _clocks(self) -> tuple[int, int]:
         """Nanoseconds for which this process ran, and for which it was ready to run but did not."""
