@@ -10,7 +10,7 @@ import math
 import random
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -68,6 +68,8 @@ class Fitted(Record):
 
 Loss = Callable[[Any, dict[str, Any]], torch.Tensor]
 """(model, batch) → the loss of each of the batch's examples, (B,)."""
+Rates = Mapping[str, float]
+"""By the end of a parameter's name, the share of the learning rate that it gets; others get all of it."""
 Report = Callable[[Any], str]
 """Words on the quality of the model as it is now, for the progress line."""
 
@@ -116,6 +118,7 @@ def fit(
     settings: FitSettings,
     length: Callable[[Any], int] | None = None,
     weight: Callable[[Any], float] = lambda _: 1.0,
+    rates: Rates | None = None,
     report: Report | None = None,
     console: Console | None = None,
 ) -> Fitted:
@@ -169,6 +172,7 @@ def fit(
         callbacks=[watch],
         loss=loss,
         world=world,
+        rates=rates or {},
     )
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
@@ -297,15 +301,27 @@ def _weighted(collate: Callable[[list[Any]], dict[str, Any]], items: Sequence[We
 class _Trainer(Trainer):
     """Trainer that reads examples in the order given, each with its weight."""
 
-    def __init__(self, *, loss: Loss, world: int, **kwargs: Any) -> None:
+    def __init__(self, *, loss: Loss, world: int, rates: Rates, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._loss, self._world = loss, world
+        self._loss, self._world, self._rates = loss, world, rates
         self.model_accepts_loss_kwargs = False  # Trainer then divides by the micro-batches of a step
         self.tokens = 0
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         dataset: Any = self.train_dataset if train_dataset is None else train_dataset
         return torch.utils.data.SequentialSampler(dataset)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        optimizer = super().create_optimizer(model)
+        for end, share in self._rates.items():
+            named = self.model.named_parameters() if self.model is not None else ()
+            own = {id(p) for name, p in named if name.endswith(end)}
+            for group in list(optimizer.param_groups):
+                apart = [p for p in group["params"] if id(p) in own]
+                if apart:
+                    group["params"] = [p for p in group["params"] if id(p) not in own]
+                    optimizer.add_param_group({**group, "params": apart, "lr": share * group["lr"]})
+        return optimizer
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

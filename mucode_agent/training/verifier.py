@@ -4,6 +4,7 @@ The directory that results is a plain checkpoint, which transformers and vLLM lo
 """
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -149,6 +150,8 @@ def train_verifier(
         )
     pad = pad_token(tokenizer)
     model.config.pad_token_id = pad
+    # A step moves a logit by the rate times the sum of |hidden|, which differs a hundredfold between bases.
+    rates = {_head(settings): 1 / _hidden_scale(model, encoded)}
     model = trainable(model, settings, task="SEQ_CLS")
     fitted = fit(
         model,
@@ -162,6 +165,7 @@ def train_verifier(
         ),
         directory=out,
         settings=settings,
+        rates=rates,
         report=_quality_line(held_out, tokenizer, pad) if held_out else None,
         console=console,
     )
@@ -257,9 +261,28 @@ def _base(base: str, settings: VerifierSettings) -> tuple[Any, Any]:
             f"no base model could be loaded from {base!r} ({reason}): give a directory made by `save_pretrained`, or a "
             "hub id that this machine can reach"
         ) from error
-    width = model.config.get_text_config().hidden_size
-    torch.nn.init.normal_(model.score.weight, std=(width + 1) ** -0.5)  # as the authors' code
+    torch.nn.init.zeros_(model.score.weight)  # every program begins at 0, whatever the scale of the base
     return model.to(best_device()), tokenizer
+
+
+def _head(settings: VerifierSettings) -> str:
+    """How the name of the head's trained weights ends."""
+    return "score.modules_to_save.default.weight" if settings.lora_rank else "score.weight"
+
+
+_MEASURED = 8
+"""Programs."""
+
+
+def _hidden_scale(model: Any, encoded: Sequence[Encoded]) -> float:
+    """Root mean square of what the head reads, over some programs."""
+    squares: list[float] = []
+    with torch.inference_mode():
+        for ids in [row for example in encoded for row in example.ids][:_MEASURED]:
+            tokens = torch.tensor([ids], device=model.device)
+            hidden = model.base_model(input_ids=tokens).last_hidden_state[0, -1].float()
+            squares.append(hidden.square().mean().item())
+    return math.sqrt(max(sum(squares) / len(squares), 1e-12))
 
 
 def _encoder(problems: dict[str, Problem], tokenizer: Any) -> Callable[[str, str], list[int]]:

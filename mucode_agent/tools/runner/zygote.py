@@ -97,7 +97,8 @@ class _Place:
     """The processor that a fork server shares with its judges and candidates.
 
     They run in turns, one waiting for the other: on two processors every turn would wake a sleeping one. Where others
-    crowd the place, all of them move, to one that chance chooses: two fork servers that met must not move together.
+    crowd the place and another processor idles, all of them move there; or stay, as chance decides, because two fork
+    servers that met must not move together.
     """
 
     def __init__(self, number: int) -> None:
@@ -105,25 +106,33 @@ class _Place:
         self._here = self._allowed[number % len(self._allowed)] if self._allowed else -1
         self._left = 0
         self._last = (0, 0)
+        self._idle: dict[int, int] = {}
 
     def take(self) -> None:
         if len(self._allowed) > 1:
             os.sched_setaffinity(0, [self._here])
 
-    def look(self, clocks: Callable[[], tuple[int, int]], pids: Callable[[], list[int]]) -> None:
+    def look(
+        self,
+        clocks: Callable[[], tuple[int, int]],
+        idle: Callable[[], dict[int, int]],
+        pids: Callable[[], list[int]],
+    ) -> None:
         """Every so often, compare the time that this process ran with the time it was ready to but did not."""
         self._left -= 1
         if self._left > 0 or len(self._allowed) < 2:
             return
         self._left = _LOOK_EVERY
-        now = clocks()
+        now, rest = clocks(), idle()
         ran, waited = now[0] - self._last[0], now[1] - self._last[1]
-        self._last = now
-        if waited > ran:
-            self._here = self._allowed[os.urandom(1)[0] % len(self._allowed)]
+        rested = {number: rest.get(number, 0) - self._idle.get(number, 0) for number in self._allowed}
+        self._last, self._idle = now, rest
+        there = max(rested, key=lambda number: rested[number])
+        if waited > ran and rested[there] > 2 * rested[self._here] and os.urandom(1)[0] % 2:
+            self._here = there
             for pid in (0, *pids()):
                 with contextlib.suppress(OSError):
-                    os.sched_setaffinity(pid, [self._here])
+                    os.sched_setaffinity(pid, [there])
 
 
 class Server:
@@ -268,6 +277,15 @@ class Server:
             return 0, 0
         return int(ran), int(waited)
 
+    def _idle(self) -> dict[int, int]:
+        """By processor, the ticks for which it had nothing to do."""
+        try:
+            with open(os.open("stat", os.O_RDONLY, dir_fd=self._processes)) as file:
+                rows = [line.split() for line in file if line[:3] == "cpu" and line[3].isdigit()]
+        except OSError:
+            return {}
+        return {int(row[0][3:]): int(row[4]) for row in rows}
+
     def _pids(self) -> list[int]:
         judges = list(self._judges.values())
         return (
@@ -338,7 +356,7 @@ class Server:
                 judge.channel.send(codec.END.pack(end["status"], end["killed"], end["cpu"], end["rss_mb"]))
                 judge.candidate = 0
                 self._clean()
-                self._place.look(self._clocks, self._pids)
+                self._place.look(self._clocks, self._idle, self._pids)
         except OSError:  # the judge went away meanwhile: the loop buries it
             pass
 
