@@ -8,6 +8,7 @@ import functools
 import json
 import math
 import random
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,6 +48,9 @@ class FitSettings(Record):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     save_steps: Annotated[int, Field(ge=1)] = 50
     """Optimiser steps between checkpoints; a killed run goes on from the last one."""
+    compile: bool = False
+    """Compile the decoder blocks: on two cores half again as many tokens per second, after half a minute. Needs a C++
+    compiler."""
     float32: bool = False
     """Multiply in float32 also where bfloat16 is faster, at its rounding."""
     seed: int = 0
@@ -194,6 +198,10 @@ def fit(
 
 def trainable(model: Any, settings: FitSettings, *, task: Literal["SEQ_CLS", "CAUSAL_LM"]) -> Any:
     """`model` with what the settings train left trainable: all of it, its last blocks, or LoRA adapters."""
+    if settings.compile:
+        for name, block in model.named_modules():
+            if re.search(r"\.layers\.\d+$", name):
+                block.compile(dynamic=True)
     count = model.config.get_text_config().num_hidden_layers
     if settings.last_layers > count:
         raise ProblemError(f"last_layers must be at most {count}, the blocks of this model, got {settings.last_layers}")

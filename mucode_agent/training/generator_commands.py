@@ -48,6 +48,9 @@ def generator(
     micro_batch: Annotated[int, typer.Option(help="Rows of one forward pass.")] = 2,
     lora_rank: Annotated[int, typer.Option(help="0 trains the weights themselves.")] = 0,
     last_layers: Annotated[int, typer.Option(help="Only so many of the last blocks; 0: all.")] = 0,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Faster after half a minute; needs a C++ compiler.")
+    ] = False,
     warmup: Annotated[float, typer.Option(help="Share of the steps in which the rate rises.")] = 0.0,
     max_tokens: Annotated[int, typer.Option(help="Longer rows are left out and counted.")] = 4096,
     save_steps: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 50,
@@ -86,6 +89,7 @@ def generator(
         micro_batch=micro_batch,
         lora_rank=lora_rank,
         last_layers=last_layers,
+        compile=compiled,
         warmup=warmup,
         max_tokens=max_tokens,
         save_steps=save_steps,

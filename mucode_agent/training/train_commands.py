@@ -51,6 +51,9 @@ def verifier(
     micro_batch: Annotated[int, typer.Option(help="Groups per forward pass.")] = 2,
     lora_rank: Annotated[int, typer.Option(help="0 trains the weights themselves.")] = 0,
     last_layers: Annotated[int, typer.Option(help="Train only the last blocks; 0 trains all.")] = 0,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Faster after half a minute; needs a C++ compiler.")
+    ] = False,
     per_problem: Annotated[int, typer.Option(help="Distinct programs of one problem at most.")] = 16,
     near_misses: Annotated[
         bool, typer.Option("--near-misses", help="Prefer wrong programs that are nearly right.")
@@ -74,6 +77,7 @@ def verifier(
         micro_batch=micro_batch,
         lora_rank=lora_rank,
         last_layers=last_layers,
+        compile=compiled,
         per_problem=per_problem,
         near_misses=near_misses,
         max_tokens=max_tokens,
