@@ -158,10 +158,7 @@ def train_verifier(
         encoded,
         collate=lambda batch: collated(batch, pad),
         loss=lambda net, batch: group_losses(
-            net(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.squeeze(-1).float(),
-            batch["groups"],
-            settings.loss,
-            settings.l2,
+            _read(net, batch["input_ids"], batch["attention_mask"]), batch["groups"], settings.loss, settings.l2
         ),
         directory=out,
         settings=settings,
@@ -280,7 +277,7 @@ def _hidden_scale(model: Any, encoded: Sequence[Encoded]) -> float:
     with torch.inference_mode():
         for ids in [row for example in encoded for row in example.ids][:_MEASURED]:
             tokens = torch.tensor([ids], device=model.device)
-            hidden = model.base_model(input_ids=tokens).last_hidden_state[0, -1].float()
+            hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state[0, -1].float()
             squares.append(hidden.square().mean().item())
     return math.sqrt(max(sum(squares) / len(squares), 1e-12))
 
@@ -311,6 +308,12 @@ def _within(
     return kept, too_long
 
 
+def _read(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+    """Logits (B,) in float32. Keys and values are not kept: nothing reads them, and a compiled block would not be one."""
+    logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    return logits.squeeze(-1).float()
+
+
 _REPORTED_PROBLEMS = 24
 
 
@@ -330,8 +333,7 @@ def _quality_line(held_out: Sequence[ProblemAttempts], tokenizer: Any, pad: int)
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
             for ids, labels in rows:
                 tokens, mask = padded(ids, pad)
-                logits = model(input_ids=tokens.to(device), attention_mask=mask.to(device)).logits
-                scored.append((logits.float().squeeze(-1).tolist(), labels))
+                scored.append((_read(model, tokens.to(device), mask.to(device)).tolist(), labels))
         model.train(training)
         found = pairwise_accuracy(scored)
         return f"held-out pairs {100 * found.value:.1f} %" if found else "no held-out pairs"
