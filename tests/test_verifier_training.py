@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 from attempts import entry
 from safetensors.torch import load_file, save_file
 from tiny import save_tiny
@@ -32,19 +31,13 @@ def logits(base: Path, out: Path, **settings: object) -> list[float]:
 
 
 @pytest.mark.parametrize("lora_rank", [0, 4])
-def test_every_program_begins_at_a_logit_of_0(bases: list[Path], lora_rank: int, tmp_path: Path) -> None:
-    assert logits(bases[0], tmp_path / "out", learning_rate=1e-12, lora_rank=lora_rank) == pytest.approx(
-        [0] * 4, abs=1e-6
-    )
-
-
-@pytest.mark.parametrize("lora_rank", [0, 4])
-def test_a_step_moves_logits_alike_whatever_the_scale_of_the_base(
+def test_logits_begin_and_move_alike_whatever_the_scale_of_the_base(
     bases: list[Path], lora_rank: int, tmp_path: Path
 ) -> None:
-    quiet, loud = (
-        torch.tensor(logits(base, tmp_path / str(i), learning_rate=1e-3, lora_rank=lora_rank))
-        for i, base in enumerate(bases)
-    )
-    assert quiet.abs().max() > 1e-4
-    assert loud.abs().max() < 2 * quiet.abs().max()
+    for name, rate in (("begin", 1e-12), ("step", 1e-3)):
+        quiet, loud = (
+            logits(base, tmp_path / f"{name}-{i}", learning_rate=rate, lora_rank=lora_rank)
+            for i, base in enumerate(bases)
+        )
+        assert max(map(abs, quiet)) > 0.01
+        assert loud == pytest.approx(quiet, rel=0.2)

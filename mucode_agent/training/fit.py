@@ -149,7 +149,6 @@ def fit(
         weight_decay=settings.weight_decay,
         lr_scheduler_type="linear",
         max_grad_norm=1.0,
-        adam_epsilon=1e-5,  # as the authors' code
         bf16=not settings.float32 and _mixed(model),
         use_cpu=model.device.type == "cpu",
         seed=settings.seed,

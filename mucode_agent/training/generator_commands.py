@@ -72,7 +72,7 @@ def generator(
     from mucode_agent.training.rows import make_rows
     from mucode_agent.verifiers import load_verifier
 
-    how = _settings(
+    how = settings_of(
         ExpertSettings,
         mode=expert,
         beta_oracle=beta_oracle,
@@ -80,8 +80,8 @@ def generator(
         unsolved=unsolved,
         pool=pool,
     )
-    which = _settings(RelabelSettings, method=relabel, top=top, per_problem=per_problem, seed=seed)
-    settings = _settings(
+    which = settings_of(RelabelSettings, method=relabel, top=top, per_problem=per_problem, seed=seed)
+    settings = settings_of(
         GeneratorSettings,
         epochs=epochs,
         learning_rate=learning_rate if learning_rate is not None else (1e-4 if lora_rank else 5e-7),
@@ -148,8 +148,8 @@ def row_words(made: "RowSet") -> str:
     )
 
 
-def _settings(form: type[Settings], **values: Any) -> Settings:
-    """Raises ProblemError naming the option that is out of its range."""
+def settings_of(form: type[Settings], **values: Any) -> Settings:
+    """Settings as options gave them. Raises ProblemError naming the option that is out of its range."""
     from pydantic import ValidationError
 
     try:

@@ -1,18 +1,14 @@
 """`python -m mucode_agent train`: what is learned from labelled traces."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
 from mucode_agent.models.chat import prepare_torch
-from mucode_agent.training.generator_commands import generator, loop
+from mucode_agent.training.generator_commands import generator, loop, settings_of
 from mucode_agent.types import ProblemError
-
-if TYPE_CHECKING:
-    from mucode_agent.training.verifier import VerifierSettings
 
 train = typer.Typer(
     name="train", help="Learns from labelled traces: a verifier, a generator, or both in turns.", no_args_is_help=True
@@ -66,9 +62,15 @@ def verifier(
     from mucode_agent.evaluation.benchmarks import load_benchmark
     from mucode_agent.training.data import generators_of, read_attempts
     from mucode_agent.training.examples import held_out as part
-    from mucode_agent.training.examples import overlap
+    from mucode_agent.training.examples import without_overlap
 
-    settings = _verifier_settings(
+    prepare_torch()
+    try:
+        from mucode_agent.training.verifier import VerifierSettings, train_verifier
+    except ImportError as error:
+        raise ProblemError(f"training needs {error.name}: pip install 'mucode-agent[train]'") from None
+    settings = settings_of(
+        VerifierSettings,
         loss=loss,
         l2=l2,
         epochs=epochs,
@@ -91,19 +93,16 @@ def verifier(
     else:
         data, calibration = part(data, held_out_share, seed)
     problems = [problem for spec in evaluation or [] for problem in load_benchmark(spec).problems]
-    if drop_overlap:
-        apart = [*(entry.problem for entry in calibration), *problems]
-        dropped = {mine for mine, _ in overlap([entry.problem for entry in data], apart)}
-        data = [entry for entry in data if entry.problem.id not in dropped]
-        if dropped:
-            console.print(f"left out, since an evaluation set has them: {', '.join(sorted(dropped))}", markup=False)
+    apart = [*(entry.problem for entry in calibration), *problems]
+    kept = without_overlap([entry.problem for entry in data], apart, drop=drop_overlap)
+    if dropped := sorted({entry.problem.id for entry in data} - kept):
+        console.print(f"left out, since an evaluation set has them: {', '.join(dropped)}", markup=False)
+    data = [entry for entry in data if entry.problem.id in kept]
     console.print(
         f"{len(data)} problems, {sum(len(entry.distinct()) for entry in data)} distinct programs; "
         f"{len(calibration)} problems held out",
         markup=False,
     )
-    from mucode_agent.training.verifier import train_verifier
-
     trained = train_verifier(
         data,
         base=base,
@@ -115,17 +114,3 @@ def verifier(
         console=console,
     )
     console.print(str(trained), markup=False)
-
-
-def _verifier_settings(**given: Any) -> "VerifierSettings":
-    prepare_torch()
-    try:
-        from mucode_agent.training.verifier import VerifierSettings
-    except ImportError as error:
-        raise ProblemError(f"training needs {error.name}: pip install 'mucode-agent[train]'") from None
-    try:
-        return VerifierSettings.model_validate(given)
-    except ValidationError as error:
-        cause = error.errors(include_url=False)[0]
-        name = str(cause["loc"][0]).replace("_", "-")
-        raise ProblemError(f"--{name}: {cause['msg'].lower()}, got {cause['input']!r}") from None

@@ -23,7 +23,7 @@ from mucode_agent.models.checkpoints import best_device, of_the_hub, quiet
 from mucode_agent.models.embedded import smollm2_checkpoint
 from mucode_agent.training.calibrate import calibrated_card
 from mucode_agent.training.data import ProblemAttempts, data_sha256
-from mucode_agent.training.examples import GROUP, Group, Loss, groups, overlap
+from mucode_agent.training.examples import GROUP, Group, Loss, groups, without_overlap
 from mucode_agent.training.fit import (
     FitSettings,
     Fitted,
@@ -116,7 +116,8 @@ def train_verifier(
         ProblemError: The data hold no usable example, contain an evaluation problem, or `out` holds something else.
     """
     settings = settings or VerifierSettings()
-    _refuse_overlap(data, [*(entry.problem for entry in held_out), *evaluation])
+    apart = [*(entry.problem for entry in held_out), *evaluation]
+    without_overlap([entry.problem for entry in data], apart, drop=False)
     sha256, held_sha256 = data_sha256(data), data_sha256(held_out) if held_out else None
     identity = {
         "kind": "verifier",
@@ -150,8 +151,10 @@ def train_verifier(
         )
     pad = pad_token(tokenizer)
     model.config.pad_token_id = pad
-    # A step moves a logit by the rate times the sum of |hidden|, which differs a hundredfold between bases.
-    rates = {_head(settings): 1 / _hidden_scale(model, encoded)}
+    # Logits begin, and move, alike on every base: hidden states differ a hundredfold in scale.
+    scale = _hidden_scale(model, encoded)
+    torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5 / scale)
+    rates = {_head(settings): 1 / scale}
     model = trainable(model, settings, task="SEQ_CLS")
     fitted = fit(
         model,
@@ -231,16 +234,6 @@ def group_losses(logits: Tensor, batch: Sequence[Sequence[bool]], loss: Loss, l2
 # --- its parts -----------------------------------------------------------------------------------------------------
 
 
-def _refuse_overlap(data: Sequence[ProblemAttempts], evaluation: Sequence[Problem]) -> None:
-    pairs = overlap([entry.problem for entry in data], evaluation)
-    if pairs:
-        told = ", ".join(f"{mine} (is {theirs})" for mine, theirs in pairs[:8])
-        raise ProblemError(
-            f"{len({mine for mine, _ in pairs})} training problems also stand in an evaluation set, equal or nearly "
-            f"so: {told}; leave them out with --drop-overlap"
-        )
-
-
 def _base(base: str, settings: VerifierSettings) -> tuple[Any, Any]:
     """The classifier with a new head, seeded, and its tokenizer."""
     seed_everything(settings.seed)
@@ -258,7 +251,6 @@ def _base(base: str, settings: VerifierSettings) -> tuple[Any, Any]:
             f"no base model could be loaded from {base!r} ({reason}): give a directory made by `save_pretrained`, or a "
             "hub id that this machine can reach"
         ) from error
-    torch.nn.init.zeros_(model.score.weight)  # every program begins at 0, whatever the scale of the base
     return model.to(best_device()), tokenizer
 
 
@@ -309,7 +301,7 @@ def _within(
 
 
 def _read(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
-    """Logits (B,) in float32. Keys and values are not kept: nothing reads them, and a compiled block would not be one."""
+    """Logits (B,) in float32. Keys and values are not kept: they would be of no use, and stop a block's compilation."""
     logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
     return logits.squeeze(-1).float()
 
