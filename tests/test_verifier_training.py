@@ -41,3 +41,13 @@ def test_logits_begin_and_move_alike_whatever_the_scale_of_the_base(
         )
         assert max(map(abs, quiet)) > 0.01
         assert loud == pytest.approx(quiet, rel=0.2)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_a_compiled_training_ends_where_a_plain_one_does(bases: list[Path], lora_rank: int, tmp_path: Path) -> None:
+    plain, compiled = (
+        logits(bases[0], tmp_path / str(way), learning_rate=1e-2, lora_rank=lora_rank, compile=way)
+        for way in (False, True)
+    )
+    assert compiled == pytest.approx(plain, rel=1e-3)
