@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from tiny import save_tiny
 
 from mucode_agent.training.verifier import VerifierSettings, train_verifier
+from mucode_agent.types import ProblemError
 from mucode_agent.verifiers.scoring import load_scorer
 
 DATA = [entry(["y1", "b", "y2"], ["c"], id_=f"P{number}") for number in range(4)]
@@ -41,6 +42,15 @@ def test_logits_begin_and_move_alike_whatever_the_scale_of_the_base(
         )
         assert max(map(abs, quiet)) > 0.01
         assert loud == pytest.approx(quiet, rel=0.2)
+
+
+def test_compiling_without_a_compiler_is_refused(
+    bases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(ProblemError, match="compile needs a C\\+\\+ compiler"):
+        logits(bases[0], tmp_path / "out", compile=True)
 
 
 @pytest.mark.real

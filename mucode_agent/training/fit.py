@@ -7,8 +7,10 @@ import contextlib
 import functools
 import json
 import math
+import os
 import random
 import re
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -198,6 +200,8 @@ def fit(
 def trainable(model: Any, settings: FitSettings, *, task: Literal["SEQ_CLS", "CAUSAL_LM"]) -> Any:
     """`model` with what the settings train left trainable: all of it, its last blocks, or LoRA adapters."""
     if settings.compile:
+        if not any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++")))):
+            raise ProblemError("compile needs a C++ compiler and found neither $CXX nor g++ nor clang++; install one")
         for name, block in model.named_modules():
             if re.search(r"\.layers\.\d+$", name):
                 block.compile(dynamic=True)
@@ -405,8 +409,6 @@ def _mixed(model: Any) -> bool:
 
 
 def world_size() -> int:
-    import os
-
     with contextlib.suppress(ValueError):
         return max(1, int(os.environ.get("WORLD_SIZE", "1")))
     return 1
