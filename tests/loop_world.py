@@ -93,6 +93,9 @@ class Toys:
         self.asked.append((checkpoint, adapter, number))
         return ToyModel(model=f"toy-{number}", weights=weights_of(checkpoint), before=self.before), f"toy-{number}"
 
+    def close(self):
+        pass
+
 
 class Counting(RuleSandbox):
     def __init__(self, before):

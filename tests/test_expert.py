@@ -11,7 +11,8 @@ from mucode_agent.training.data import read_attempts, state
 from mucode_agent.training.expert import ExpertSettings, expert, finals
 from mucode_agent.training.feedback import add_feedback
 from mucode_agent.training.relabel import METHODS, RelabelSettings, answer_text, relabelled, rows_sha256
-from mucode_agent.types import ProblemError
+from mucode_agent.training.rows import make_rows
+from mucode_agent.types import ProblemError, Score
 
 
 def chosen(data, scores=None, **settings):
@@ -70,6 +71,28 @@ def test_ties_go_to_the_shorter_program_whatever_the_order():
     assert chosen(data, mode="oracle") in ("y1", "y2")
 
 
+def test_programs_of_problems_that_are_left_out_are_not_scored():
+    data = [entry(["a", "y"], id_="solved"), entry(["a", "b"], id_="unsolved")]
+    verifier = Noting()
+    make_rows(data, RelabelSettings(), ExpertSettings(), verifier)
+    assert verifier.problems == ["solved"]
+    make_rows(data, RelabelSettings(), ExpertSettings(mode="learned"), verifier)
+    assert verifier.problems == ["solved", "solved", "unsolved"]
+
+
+class Noting:
+    """A verifier that notes what it was asked about."""
+
+    name = "noting"
+
+    def __init__(self):
+        self.problems = []
+
+    def score(self, problem, codes):
+        self.problems.append(problem.id)
+        return [Score(logit=0.0)] * len(codes)
+
+
 def test_a_missing_score_is_named():
     with pytest.raises(ProblemError, match="no score of the verifier; give a verifier, or mode oracle"):
         chosen(entry(["a", "y"]), {})
@@ -90,6 +113,19 @@ def test_every_visited_state_gets_the_experts_program():
         assert [message.content for message in row.messages] == [message.content for message in messages]
         assert [message.role for message in row.messages] == ["user", "assistant"] * (len(messages) // 2) + ["user"]
     assert pairs(data, last_state=False) == [(0, "y"), (1, "y"), (2, "y"), (1, "y"), (2, "y")]
+
+
+def test_a_state_weighs_as_often_as_it_was_visited_and_no_cap_drops_the_first():
+    data = entry(["a", "b", "y"], ["c", None, "d"], ["y"])
+    for cap in (None, 1, 3):
+        rows = relabelled([data], logits(data), RelabelSettings(per_problem=cap), ExpertSettings())
+        first = min(rows, key=lambda row: len(row.messages))
+        assert (len(first.messages), first.weight) == (1, 3.0)
+        assert {row.weight for row in rows if row is not first} <= {1.0}
+        assert len(rows) == (cap or 6)
+    repeated = entry(["y1"], ["y1"])
+    (row,) = relabelled([repeated], {}, RelabelSettings(method="rft-single"), ExpertSettings())
+    assert row.weight == 1.0  # rejection keeps distinct answers
 
 
 def test_no_state_follows_an_accepted_program_even_a_wrong_one():
@@ -150,7 +186,8 @@ def test_what_a_user_accepted_is_an_answer_to_the_problem_with_its_own_weight(tm
     add_feedback(given, tmp_path / "users")
     (data,) = read_attempts([tmp_path / "users"])
     rows = relabelled([data], logits(data), RelabelSettings(), ExpertSettings())
-    assert [(len(row.messages), name_of(extract_code(row.answer, "f")), row.weight) for row in rows] == [(1, "y", 3.0)]
+    # the answer's weight of 3, for the two programs that were written in the first state
+    assert [(len(row.messages), name_of(extract_code(row.answer, "f")), row.weight) for row in rows] == [(1, "y", 6.0)]
 
 
 def test_the_cap_keeps_the_same_rows_for_the_same_seed():

@@ -148,10 +148,10 @@ def test_what_was_learned_is_answered_and_the_answer_ends(base, tmp_path):
 
 def test_micro_batches_change_nothing_and_the_last_step_may_be_smaller(base, tmp_path):
     """11 rows of 4 a step, 1.5 epochs: the last step has one row, and rows cross from one epoch into the next."""
-    losses = {}
+    losses, even = {}, [row.model_copy(update={"weight": 1.0}) for row in rows(11)]
     for micro in (1, 2, 4):
         how = settings(micro_batch=micro)
-        trained = train_generator(rows(11), base=str(base), out=tmp_path / str(micro), settings=how)
+        trained = train_generator(even, base=str(base), out=tmp_path / str(micro), settings=how)
         assert trained.card.steps == 5
         losses[micro] = trained.fitted.losses
     assert losses[1] == pytest.approx(losses[2], rel=1e-4)
@@ -195,7 +195,7 @@ def test_a_weight_of_two_counts_like_two_examples(base, tmp_path):
     for name, given in (("twice", lessons), ("weighted", weighted)):
         trained = train_generator(given, base=str(base), out=tmp_path / name, settings=settings(epochs=1))
         first[name] = trained.fitted.losses[0]
-    assert 4 * first["twice"] == pytest.approx(3 * first["weighted"], rel=1e-4)
+    assert first["twice"] == pytest.approx(first["weighted"], rel=1e-4)
 
 
 def test_lora_leaves_a_plain_checkpoint_and_its_adapter(base, tmp_path):

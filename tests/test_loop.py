@@ -1,17 +1,21 @@
 """The whole training on toy problems: what each stage holds, by value, and that nothing interrupts it for good."""
 
+import contextlib
 import json
 import os
 import random
 import re
+import socket
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from loop_world import HELD, TWIN, WORDS, Toys, settings, train, weights_of, write_problems
+from processes import children
 from tiny import save_tiny
 from transformers import AutoTokenizer
 
@@ -25,7 +29,7 @@ from mucode_agent.training.generator import read_generator_card
 from mucode_agent.training.loop import plan, read_results, read_rows
 from mucode_agent.training.loop_report import Gauge, gauge
 from mucode_agent.training.rows import logits_of
-from mucode_agent.training.serving import AdapterServer
+from mucode_agent.training.serving import AdapterServer, StartedServer
 from mucode_agent.types import InfrastructureError, ProblemError
 from mucode_agent.verifiers import load_verifier
 from mucode_agent.verifiers.card import read_card
@@ -273,7 +277,6 @@ MINIMAL = 'base = "b"\n[problems]\ntrain = "humaneval"\nvalidation = "humaneval"
         ("bse = 1\n" + MINIMAL, "unknown key bse; known are base, "),
         ("base = 'b'\n", "the key problems is missing"),
         (MINIMAL + "[expert]\nmode = 'best'\n", r"expert\.mode: input should be 'both', 'oracle'"),
-        (MINIMAL + "[serving]\nserver = 'http://x'\n", r"generator\.lora_rank must be at least 1"),
         ("base = ", "is no TOML"),
         ("iterations = 0\n" + MINIMAL, "iterations: input should be greater than or equal to 1, got 0"),
     ],
@@ -426,3 +429,100 @@ def test_a_dead_server_and_a_missing_adapter_are_told(tmp_path):
 def test_a_toy_serves_what_the_loop_asks_for(world):
     config = LoopConfig.model_validate(settings(world, world / "base"))
     assert Toys().generator(config.base, None, 0, max_tokens=1)[1] == "toy-0"
+
+
+SERVED = Path(__file__).parent / "served_checkpoint.py"
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def started(port, tmp_path, command=f"{sys.executable} {SERVED} {{port}} {{checkpoint}}", **options):
+    text = command.replace("{port}", str(port))
+    return StartedServer(f"http://127.0.0.1:{port}", text, tmp_path / "server.log", **options)
+
+
+def test_a_server_is_begun_for_each_checkpoint_and_ended_with_the_stage(port, tmp_path):
+    with contextlib.closing(started(port, tmp_path)) as serving:
+        for number, checkpoint in enumerate(["base dir", "round-1"]):
+            model, name = serving.generator(checkpoint, None, number, max_tokens=8)
+            assert (model.model_name, model.native_n) == (checkpoint, True)
+            assert name == f"vllm:{checkpoint}@http://127.0.0.1:{port}/v1"
+        serving.close()
+        assert not children(os.getpid())
+
+
+def test_no_server_of_another_is_drawn_from(port, tmp_path):
+    other = subprocess.Popen([sys.executable, SERVED, str(port), "another"])
+    try:
+        wait_until(lambda: answers(port))
+        with pytest.raises(InfrastructureError, match=f"something else serves at http://127.0.0.1:{port}/v1"):
+            started(port, tmp_path).generator("base", None, 0, max_tokens=8)
+    finally:
+        other.kill()
+        other.wait()
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("sh -c 'echo out of memory; exit 3' {checkpoint}", "ended with status 3 before it served base; .*server.log"),
+        ("sleep 60 {checkpoint}", "ended with status 1"),
+        (f"{sys.executable} -c 'import time; time.sleep(60)' {{checkpoint}}", "did not serve base .* within 1 s"),
+    ],
+)
+def test_a_command_that_does_not_serve_is_told_in_one_sentence(port, tmp_path, command, words):
+    with pytest.raises(InfrastructureError, match=words) as told:
+        started(port, tmp_path, command, start_s=1).generator("base", None, 0, max_tokens=8)
+    assert "\n" not in str(told.value)
+    assert not children(os.getpid())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl")
+def test_a_killed_training_leaves_no_server(port, tmp_path):
+    program = (
+        "import sys, time; from pathlib import Path; from mucode_agent.training.serving import StartedServer\n"
+        f"s = StartedServer('http://127.0.0.1:{port}', '{sys.executable} {SERVED} {port} {{checkpoint}}', "
+        f"Path({str(tmp_path / 'log')!r}))\n"
+        "s.generator('base', None, 0, max_tokens=8); print('up', flush=True); time.sleep(60)"
+    )
+    victim = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert victim.stdout.readline() == "up\n"
+    victim.kill()
+    victim.communicate()
+    wait_until(lambda: not answers(port))
+
+
+def answers(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_until(condition, seconds=30):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("serving", "words"),
+    [
+        ('server = "http://h:1"', "serving.server swaps LoRA adapters: give generator.lora_rank"),
+        ('server = "http://h:1"\ncommand = "vllm serve base"', "serving.command must serve {checkpoint}"),
+        ('command = "vllm serve {checkpoint}"', "serving.command must serve {checkpoint} at an address"),
+    ],
+)
+def test_a_server_that_could_not_serve_every_generator_is_refused_at_once(tmp_path, serving, words):
+    with pytest.raises(ProblemError, match=words):
+        read_loop_config(written(tmp_path, MINIMAL + f"[serving]\n{serving}\n"))
+
+
+def test_batches_that_cannot_be_parted_are_refused_at_once(tmp_path):
+    text = MINIMAL + "[verifier]\nbatch_size = 3\nmicro_batch = 2\n"
+    with pytest.raises(ProblemError, match="verifier: batch_size 3 must be a multiple of micro_batch 2"):
+        read_loop_config(written(tmp_path, text))

@@ -45,7 +45,13 @@ class ServingSettings(Record):
     """Who computes the generator. Without a server it runs in this process."""
 
     server: str | None = None
-    """An OpenAI-compatible vLLM server of the base, begun with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1."""
+    """An OpenAI-compatible vLLM server of the base, begun with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1.
+    With `command`, where that serves."""
+    command: str | None = None
+    """Serves the checkpoint that stands for {checkpoint} in it, at `server`. It is begun for each generator and ended
+    when that has drawn, so adapters are not needed and training has the machine to itself."""
+    start_s: Annotated[float, Field(gt=0)] = 900.0
+    """Seconds until `command` must answer."""
     served_base: str | None = None
     """The base's name on the server; None asks the server."""
     adapter: str = "mucode"
@@ -119,9 +125,14 @@ class LoopConfig(Record):
         return made
 
     @model_validator(mode="after")
-    def _a_server_swaps_adapters(self) -> "LoopConfig":
-        if self.serving.server is not None and not self.generator.lora_rank:
-            raise ValueError("serving.server swaps LoRA adapters, so generator.lora_rank must be at least 1")
+    def _a_server_is_told_what_to_serve(self) -> "LoopConfig":
+        serving = self.serving
+        if serving.command is not None and (serving.server is None or "{checkpoint}" not in serving.command):
+            raise ValueError("serving.command must serve {checkpoint} at an address that serving.server names")
+        if serving.server is not None and serving.command is None and not self.generator.lora_rank:
+            raise ValueError(
+                "serving.server swaps LoRA adapters: give generator.lora_rank of at least 1, or serving.command"
+            )
         return self
 
     def identity(self) -> dict[str, Any]:
@@ -158,6 +169,6 @@ def _told(error: ValidationError) -> str:
         return f"unknown key {name}; known are {', '.join(known)}"
     if cause["type"] == "missing":
         return f"the key {name} is missing; give it"
-    if not name:
-        return str(cause["msg"]).removeprefix("Value error, ")
+    if cause["type"] == "value_error":
+        return f"{name}: ".removeprefix(": ") + str(cause["msg"]).removeprefix("Value error, ")
     return f"{name}: {cause['msg'].lower()}, got {cause['input']!r}"

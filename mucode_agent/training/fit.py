@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from rich.console import Console
 from safetensors import SafetensorError
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
@@ -56,6 +56,12 @@ class FitSettings(Record):
     float32: bool = False
     """Multiply in float32 also where bfloat16 is faster, at its rounding."""
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _whole_micro_batches(self) -> "FitSettings":
+        if self.batch_size % self.micro_batch:
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of micro_batch {self.micro_batch}")
+        return self
 
 
 class Fitted(Record):
@@ -131,7 +137,8 @@ def fit(
     """Trains `model` in place, from the last whole checkpoint in `directory` where there is one.
 
     The gradient of a step is that of the mean of its examples' losses, whatever the micro-batches and processes, so
-    that one device and several see the same; `weight` counts an example for more or less than 1. Deterministic for a
+    that one device and several see the same; `weight` counts an example for more or less than
+    the mean example. Deterministic for a
     seed, device and number of threads. With `length`, examples of one step that are alike in length are read together.
     """
     world = world_size()
@@ -289,12 +296,14 @@ class _Order(torch.utils.data.Dataset[Weighted]):
             indices = list(range(len(examples)))
             random.Random(f"{settings.seed}/{epoch}").shuffle(indices)  # noqa: S311
             order += indices
+        weights = [weight(example) for example in examples]
+        mean = sum(weights) / len(weights)
         self._items: list[Weighted] = []
         for start in range(0, count, size):
             step = order[start : min(start + size, count)]
             if length is not None:
                 step.sort(key=lambda i: length(examples[i]))
-            self._items += [Weighted(examples[i], weight(examples[i]) / len(step)) for i in step]
+            self._items += [Weighted(examples[i], weights[i] / mean / len(step)) for i in step]
         missing = -count % (settings.micro_batch * world)
         self._items += [Weighted(self._items[-1].example, 0.0)] * missing
 

@@ -156,6 +156,8 @@ def settings_of(form: type[Settings], **values: Any) -> Settings:
         return form.model_validate(values)
     except ValidationError as error:
         cause = error.errors(include_url=False)[0]
+        if not cause["loc"]:  # a rule between options
+            raise ProblemError(str(cause["msg"]).removeprefix("Value error, ")) from None
         name = str(cause["loc"][0])
         name = {"mode": "expert", "method": "relabel"}.get(name, name)
         raise ProblemError(f"--{name.replace('_', '-')}: {cause['msg'].lower()}, got {cause['input']!r}") from None

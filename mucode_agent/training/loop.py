@@ -12,6 +12,7 @@
 Killed at any time, the same call goes on and ends with the same artefacts.
 """
 
+import contextlib
 import datetime
 import gc
 import json
@@ -39,7 +40,7 @@ from mucode_agent.training.generator import ADAPTER, train_generator
 from mucode_agent.training.relabel import Row
 from mucode_agent.training.rollouts import roll_out
 from mucode_agent.training.rows import make_rows
-from mucode_agent.training.serving import AdapterServer, InProcess, Serving
+from mucode_agent.training.serving import AdapterServer, InProcess, Serving, StartedServer
 from mucode_agent.training.stages import Stage, Stages
 from mucode_agent.training.verifier import VerifierSettings, train_verifier
 from mucode_agent.types import InfrastructureError, ProblemError, Record, Sandbox
@@ -95,7 +96,9 @@ def run_loop(
         raise ProblemError(f"cannot make {out}: {error.strerror}; give another directory") from None
     with locked(out):
         begin_loop(config, out, train, validation, command)
-        return _Loop(config, out, train, validation, sandbox, serving or serving_of(config), command, console).run()
+        server = serving or serving_of(config, out)
+        with contextlib.closing(server):
+            return _Loop(config, out, train, validation, sandbox, server, command, console).run()
 
 
 def benchmarks(config: LoopConfig, console: Console) -> tuple[Benchmark, Benchmark]:
@@ -114,10 +117,13 @@ def benchmarks(config: LoopConfig, console: Console) -> tuple[Benchmark, Benchma
     return train.model_copy(update={"problems": kept}), validation
 
 
-def serving_of(config: LoopConfig) -> Serving:
+def serving_of(config: LoopConfig, out: Path) -> Serving:
     asked = config.serving
     if asked.server is None:
         return InProcess()
+    if asked.command is not None:
+        log = out / "server.log"
+        return StartedServer(asked.server, asked.command, log, start_s=asked.start_s, timeout=asked.timeout)
     return AdapterServer(asked.server, base=asked.served_base, adapter=asked.adapter, timeout=asked.timeout)
 
 
@@ -328,6 +334,7 @@ class _Loop:
 
     def _stage(self, number: int, name: str, work: Any) -> Stage:
         stage = self.stages.run(f"round-{number}/{name}", lambda place: work(number, place))
+        self.serving.close()
         gc.collect()  # weights of one stage must not stand beside those of the next
         return stage
 

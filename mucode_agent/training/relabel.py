@@ -39,7 +39,7 @@ class RelabelSettings(Record):
     top: Annotated[int, Field(ge=1)] = 3
     """Trajectories of a problem that `authors` relabels and `rft-verifier` keeps; the paper and the code have 3."""
     per_problem: Annotated[int, Field(ge=1)] | None = None
-    """Rows of one problem at most, drawn by the seed; None keeps all."""
+    """Rows of one problem at most, those of its first state and others drawn by the seed; None keeps all."""
     last_state: bool = True
     """`mucode` also pairs the state after a last turn that failed, which a longer search would meet."""
     seed: int = 0
@@ -66,7 +66,7 @@ class Row(Record):
     correct: bool
     """Whether the answer's program passes all tests. Told in reports; training does not look at it."""
     weight: float = 1.0
-    """How much it counts beside others: its answer's own weight."""
+    """How much it counts beside others: its answer's own weight, times the visits of its state."""
 
 
 def answer_text(code: str) -> str:
@@ -83,6 +83,9 @@ def relabelled(
 ) -> list[Row]:
     """The rows of every problem, in the order of the problems. Equal rows stand once.
 
+    Where states are relabelled (`mucode`, `authors`), a row's weight tells how often its state was visited: the paper's
+    data set holds a state once for each visit, the first state of a problem for each trajectory.
+
     Raises ProblemError where a score is needed that `logits` does not have.
     """
     pairs = _PAIRS[settings.method]
@@ -91,7 +94,11 @@ def relabelled(
         found: dict[str, Row] = {}
         for turns, attempt in pairs(entry, logits, settings, expert_settings):
             row = _row(entry, turns, attempt)
-            found.setdefault(_key(row), row)
+            key = _key(row)
+            if key not in found:
+                found[key] = row
+            elif settings.method in _BY_VISITS:
+                found[key] = row.model_copy(update={"weight": found[key].weight + row.weight})
         rows += _capped(list(found.values()), entry.problem.id, settings)
     return rows
 
@@ -163,6 +170,9 @@ _PAIRS: dict[Method, Callable[[ProblemAttempts, Logits, RelabelSettings, ExpertS
 }
 
 
+_BY_VISITS = frozenset[Method]({"mucode", "authors"})
+
+
 def _prefixes(trajectory: Trajectory) -> list[tuple[Turn, ...]]:
     """The states in which the trajectory wrote something."""
     return [trajectory.turns[:turn] for turn in range(len(trajectory.turns))]
@@ -208,5 +218,8 @@ def _capped(rows: list[Row], problem_id: str, settings: RelabelSettings) -> list
     if settings.per_problem is None or len(rows) <= settings.per_problem:
         return rows
     order = sorted(range(len(rows)), key=lambda i: _key(rows[i]))  # whatever order the trajectories came in
-    kept = set(random.Random(f"{settings.seed}/{problem_id}").sample(order, settings.per_problem))  # noqa: S311
+    random.Random(f"{settings.seed}/{problem_id}").shuffle(order)  # noqa: S311
+    first = min(len(row.messages) for row in rows)
+    order.sort(key=lambda i: len(rows[i].messages) > first)
+    kept = set(order[: settings.per_problem])
     return [row for number, row in enumerate(rows) if number in kept]

@@ -45,7 +45,7 @@ def make_rows(
                 f"relabelling by {relabel.method!r} with the expert {expert.mode!r} needs a verifier's scores; "
                 "give one that `train verifier` wrote, or the expert oracle"
             )
-        logits = logits_of(data, verifier)
+        logits = logits_of([entry for entry in data if _scored(entry, relabel, expert)], verifier)
     return RowSet(
         rows=tuple(relabelled(data, logits, relabel, expert)),
         problems=sum(bool(entry.attempts) for entry in data),
@@ -53,6 +53,12 @@ def make_rows(
         programs=sum(len(entry.distinct()) for entry in data),
         states=sum(len(trajectory.states) for entry in data for trajectory in entry.trajectories),
     )
+
+
+def _scored(entry: ProblemAttempts, relabel: RelabelSettings, expert: ExpertSettings) -> bool:
+    """Whether its programs' scores can be of account: not where an unsolved problem is left out anyway."""
+    left_out = relabel.method == "mucode" and expert.mode != "learned" and expert.unsolved == "leave-out"
+    return not left_out or any(attempt.correct for attempt in entry.attempts)
 
 
 def logits_of(data: Sequence[ProblemAttempts], verifier: Verifier) -> dict[tuple[str, str], float]:

@@ -1,9 +1,14 @@
-"""The generator of a round: in this process, or an adapter that a vLLM server swaps in."""
+"""The generator of a round: in this process, an adapter that a vLLM server swaps in, or a server begun for it."""
 
+import shlex
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any, Protocol
 
 from mucode_agent.models import load_model
+from mucode_agent.models.embedded import smollm2_checkpoint
 from mucode_agent.types import InfrastructureError, ProblemError
 
 
@@ -17,6 +22,10 @@ class Serving(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Frees what the last generator took; the next one may still be asked for."""
+        ...
+
 
 class InProcess:
     """Loads the checkpoint here, at the first draw."""
@@ -25,6 +34,9 @@ class InProcess:
         del adapter, number
         name = checkpoint if checkpoint == "smollm2" else f"hf:{checkpoint}"
         return load_model(name, max_tokens=max_tokens), name
+
+    def close(self) -> None:
+        """The model goes with its last user."""
 
 
 class AdapterServer:
@@ -51,6 +63,9 @@ class AdapterServer:
         self._swap(adapter, number)
         spec = f"vllm:{self._name(number)}@{self.url}"
         return load_model(spec, max_tokens=max_tokens, timeout=self._timeout), spec
+
+    def close(self) -> None:
+        """The server is not ours to end."""
 
     def _name(self, number: int) -> str:
         return f"{self._adapter}-{number}"
@@ -83,3 +98,78 @@ class AdapterServer:
                 "start it, or mend serving.server"
             ) from error
         return response.status_code, " ".join(response.text.split())[:200]
+
+
+_BOUND = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execvp(sys.argv[1], sys.argv[1:])"
+"""Runs a command that gets SIGTERM when this process dies (prctl's PR_SET_PDEATHSIG, Linux)."""
+_LOOK_S = 0.5
+_GRACE_S = 30.0
+
+
+class StartedServer:
+    """A server of our own for each generator: any checkpoint, and no memory taken while models are trained.
+
+    `command` serves {checkpoint} at `url`; what it says goes to `log`.
+    """
+
+    def __init__(self, url: str, command: str, log: Path, *, start_s: float = 900, timeout: float = 600) -> None:
+        self.url = url.rstrip("/").removesuffix("/v1") + "/v1"
+        self._command, self._log, self._start_s, self._timeout = command, log, start_s, timeout
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def generator(self, checkpoint: str, adapter: Path | None, number: int, *, max_tokens: int) -> tuple[Any, str]:
+        """Raises InfrastructureError where something else serves there, or the command ends or does not answer."""
+        del adapter, number
+        self.close()
+        if self._answers():
+            raise InfrastructureError(
+                f"something else serves at {self.url}, and drawing from it would mistake the model: end it, or change "
+                "serving.server and serving.command"
+            )
+        self._start(checkpoint)
+        model = load_model(f"vllm:{self.url}", max_tokens=max_tokens, timeout=self._timeout)
+        return model, f"vllm:{checkpoint}@{self.url}"
+
+    def close(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        until = time.monotonic() + _GRACE_S
+        while self._answers() and time.monotonic() < until:  # its own children may take longer
+            time.sleep(_LOOK_S)
+
+    def _start(self, checkpoint: str) -> None:
+        if checkpoint == "smollm2":
+            checkpoint = str(smollm2_checkpoint())
+        words = [word.replace("{checkpoint}", checkpoint) for word in shlex.split(self._command)]
+        command = [sys.executable, "-c", _BOUND, *words] if sys.platform == "linux" else words
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        until = time.monotonic() + self._start_s
+        while not self._answers():
+            if (status := self._process.poll()) is not None:
+                self._process = None
+                raise InfrastructureError(
+                    f"serving.command ended with status {status} before it served {checkpoint}; {self._log} says why"
+                )
+            if time.monotonic() > until:
+                self.close()
+                raise InfrastructureError(
+                    f"serving.command did not serve {checkpoint} at {self.url} within {self._start_s:g} s; see "
+                    f"{self._log}, mend serving.server, or raise serving.start_s"
+                )
+            time.sleep(_LOOK_S)
+
+    def _answers(self) -> bool:
+        import httpx
+
+        try:
+            return httpx.get(f"{self.url}/models", timeout=5).status_code == 200
+        except (httpx.HTTPError, httpx.InvalidURL):
+            return False
