@@ -10,9 +10,11 @@ bootstrap over problems of Best-of-k by the verifier against a random choice, an
 """
 
 import argparse
+import hashlib
+import json
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mucode_agent.evaluation.metrics import auc, best_of_k, compare, pairwise_accuracy, proportion
@@ -24,6 +26,7 @@ from mucode_agent.verifiers import load_verifier
 
 Logits = list[list[float]]
 """By problem, by first-turn candidate."""
+Scorer = Callable[[str, Sequence[ProblemAttempts], Sequence[list[Attempt]]], Logits]
 
 
 def first_turns(entry: ProblemAttempts, n: int) -> list[Attempt]:
@@ -64,6 +67,25 @@ def by_generator(spec: str, entries: Sequence[ProblemAttempts], pools: Sequence[
                 known[text] = chosen.mean().item()
         found.append([known[attempt.candidate.sample.text] for attempt in pool])
     return found
+
+
+class Kept:
+    """Scores by run, scorer and programs, in a JSON file."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._held: dict[str, Logits] = json.loads(path.read_bytes()) if path and path.exists() else {}
+
+    def get(
+        self, scorer: Scorer, run: Path, spec: str, entries: Sequence[ProblemAttempts], pools: Sequence[list[Attempt]]
+    ) -> Logits:
+        codes = hashlib.sha256("\0".join(a.candidate.code for pool in pools for a in pool).encode()).hexdigest()
+        key = f"{run.name} {spec} {codes}"
+        if key not in self._held:
+            self._held[key] = scorer(spec, entries, pools)
+            if self._path:
+                self._path.write_text(json.dumps(self._held))
+        return self._held[key]
 
 
 def curve(pools: Sequence[list[Attempt]], logits: Logits, selector: Selector, k: int) -> list[float]:
@@ -117,17 +139,23 @@ def main() -> None:
     parser.add_argument("--verifier", action="append", default=[], help="As for `solve`; may be repeated.")
     parser.add_argument("--generator", default=None, help="hf:DIRECTORY, for its mean log-probability.")
     parser.add_argument("--n", type=int, default=15, help="First-turn candidates of a problem, at most.")
+    parser.add_argument(
+        "--scores", type=Path, help="A file that keeps scores, so that a later start goes on with them."
+    )
     parser.add_argument("--k", type=int, nargs="+", default=[1, 2, 5, 10, 15])
     arguments = parser.parse_args()
+    kept = Kept(arguments.scores)
     for run in arguments.runs:
         entries = [entry for entry in read_attempts([run]) if entry.attempts]
         pools = [first_turns(entry, arguments.n) for entry in entries]
         rules: dict[str, list[Logits]] = {"length": [[[float(len(a.candidate.code)) for a in p] for p in pools]]}
         if arguments.generator:
-            rules["mean log-probability"] = [by_generator(arguments.generator, entries, pools)]
+            found = kept.get(by_generator, run, arguments.generator, entries, pools)
+            rules["mean log-probability"] = [found]
         for spec in arguments.verifier:
             name = re.sub(r"-?\d+$", "", Path(spec.partition("@")[0]).name)
-            rules.setdefault(name, []).append(by_verifier(spec, entries, pools))
+            found = kept.get(by_verifier, run, spec, entries, pools)
+            rules.setdefault(name, []).append(found)
         report(run, pools, rules, [k for k in arguments.k if k <= max(map(len, pools))])
 
 
