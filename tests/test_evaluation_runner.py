@@ -342,6 +342,26 @@ def test_a_model_that_writes_no_code_is_wrong_and_nothing_breaks(tmp_path):
     assert (tmp_path / "run" / "judgements.jsonl").read_text() == ""
 
 
+def test_a_full_disk_ends_a_run_before_it_draws_on_for_nothing(tmp_path):
+    draws = []
+    model = SeededModel(before=lambda *_: draws.append(1))
+    sound = whole_run(tmp_path / "sound")
+    first = max((tmp_path / "sound" / name).stat().st_size for name in ("config.json", "problems.jsonl"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (first + 200, hard))
+    try:
+        with pytest.raises(InfrastructureError, match="everything up to here is saved: free room"):
+            evaluate(tmp_path / "run", model=model, sandbox=RuleSandbox(passes), patience=3600)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    in_vain = len(draws)
+    draws.clear()
+    evaluate(tmp_path / "run", model=model, sandbox=RuleSandbox(passes))
+    write_report(tmp_path / "run")
+    assert outcome(tmp_path / "run") == sound
+    assert in_vain < len(draws)
+
+
 def test_a_full_disk_loses_nothing_that_was_there(tmp_path):
     from pydantic import TypeAdapter
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from mucode_agent.evaluation.store import DiskError
 from mucode_agent.types import InfrastructureError, ProblemError, Record, Sample
 
 ATTEMPTS = 4
@@ -59,12 +60,14 @@ class Patience:
         """What `work` returns, tried again where model, sandbox or verifier failed; `work` keeps what it has done.
 
         A problem that cannot be used, or that failed ATTEMPTS times while others succeeded, is a `Failure`. Raises
-        InfrastructureError where nothing has worked for longer than patience lasts.
+        InfrastructureError where nothing has worked for longer than patience lasts, or where the disk refuses.
         """
         attempts, failures, failed_at = 0, 0, -math.inf
         while True:
             try:
                 return await work()
+            except DiskError:
+                raise
             except ProblemError as error:
                 return Failure(problem_id=problem_id, cause=str(error))
             except InfrastructureError as error:

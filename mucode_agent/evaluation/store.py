@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -127,12 +128,16 @@ class Solve(Record):
 Row = TypeVar("Row", bound=Record)
 
 
+class DiskError(InfrastructureError):
+    """What is drawn now could not be kept: no run goes on."""
+
+
 class Journal(Generic[Row]):
     """Rows in a file that only grows: on disk when `append` returns, whole or not at all."""
 
     def __init__(self, path: Path, form: TypeAdapter[Row]) -> None:
         """Reads what is there and cuts off half a last line. Raises ProblemError naming a line of another form."""
-        self.path = path
+        self.path, self._lock = path, threading.Lock()
         try:
             self._file = path.open("a+b")
         except OSError as error:
@@ -154,19 +159,21 @@ class Journal(Generic[Row]):
         self._file.truncate(end)
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Raises InfrastructureError, and takes back what was half written, where the disk refuses."""
-        end = self._file.seek(0, os.SEEK_END)
-        try:
-            self._file.write(b"".join(row.model_dump_json().encode() + b"\n" for row in rows))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            self._take_back(end)
-            raise InfrastructureError(
-                f"cannot write {self.path}: {error.strerror}; everything up to here is saved: free room, then run the "
-                "same command"
-            ) from error
-        self.rows.extend(rows)
+        """Raises DiskError, and takes back what was half written, where the disk refuses. Threads may share it."""
+        data = b"".join(row.model_dump_json().encode() + b"\n" for row in rows)
+        with self._lock:
+            end = self._file.seek(0, os.SEEK_END)
+            try:
+                self._file.write(data)
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                self._take_back(end)
+                raise DiskError(
+                    f"cannot write {self.path}: {error.strerror}; everything up to here is saved: free room, then run "
+                    "the same command"
+                ) from error
+            self.rows.extend(rows)
 
     def _take_back(self, end: int) -> None:
         with contextlib.suppress(OSError):
