@@ -5,8 +5,9 @@
 
 Each run is a directory of `evaluate run` or `rollout`; its first-turn candidates are scored once by every verifier.
 Verifiers whose names differ only in a number at the end are one row: seeds of one recipe, told as mean ± standard
-deviation over seeds. Intervals in brackets are over problems (Wilson), of the mean over seeds. `gain` is the paired
-bootstrap over problems of Best-of-k by the verifier against a random choice, and against the tests alone.
+deviation over seeds. Scored are problems with right and wrong candidates; the curves are over all problems. Intervals
+in brackets are over problems (Wilson), of the mean over seeds. `gain` is the paired bootstrap over problems of the
+verifier's Best-of-k against a random choice, and against the tests alone.
 """
 
 import argparse
@@ -17,10 +18,11 @@ import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mucode_agent.evaluation.metrics import auc, best_of_k, compare, pairwise_accuracy, proportion
+from mucode_agent.evaluation.metrics import auc, best_of_k, compare, proportion
+from mucode_agent.evaluation.store import Solve
 from mucode_agent.graphs.selection import Selector, rank_key
 from mucode_agent.models.checkpoints import load_engine
-from mucode_agent.training.data import Attempt, ProblemAttempts, read_attempts, state
+from mucode_agent.training.data import Attempt, ProblemAttempts, state, stream_traces
 from mucode_agent.types import Score
 from mucode_agent.verifiers import load_verifier
 
@@ -29,19 +31,26 @@ Logits = list[list[float]]
 Scorer = Callable[[str, Sequence[ProblemAttempts], Sequence[list[Attempt]]], Logits]
 
 
-def first_turns(entry: ProblemAttempts, n: int) -> list[Attempt]:
-    """Independent samples of one state: equal seeds are one sample, whatever search drew it."""
-    drawn = {a.candidate.sample.seed: a for a in reversed(entry.attempts) if a.candidate.turn == 1}
+def first_turns(entry: ProblemAttempts, solves: Sequence[Solve], n: int) -> list[Attempt]:
+    """Independent samples of one state, by whatever search: equal seeds are one sample, and greedy ones are none."""
+    greedy = {solve.run_id for solve in solves if solve.settings.get("temperature") == 0}
+    first = [a for a in entry.attempts if a.candidate.turn == 1 and a.solve not in greedy]
+    drawn = {a.candidate.sample.seed: a for a in first}
     return [drawn[seed] for seed in sorted(drawn)][:n]
+
+
+def mixed(pool: Sequence[Attempt]) -> bool:
+    """Right and wrong ones: elsewhere no choice is better than another, and nothing is scored."""
+    return len({attempt.correct for attempt in pool}) == 2
 
 
 def by_verifier(spec: str, entries: Sequence[ProblemAttempts], pools: Sequence[list[Attempt]]) -> Logits:
     verifier = load_verifier(spec)
     logits = []
     for entry, pool in zip(entries, pools, strict=True):
-        codes = list(dict.fromkeys(attempt.candidate.code for attempt in pool))
+        codes = list(dict.fromkeys(attempt.candidate.code for attempt in pool if mixed(pool)))
         scores = dict(zip(codes, verifier.score(entry.problem.public(), codes), strict=True)) if codes else {}
-        logits.append([scores[attempt.candidate.code].logit for attempt in pool])
+        logits.append([scores[attempt.candidate.code].logit if scores else 0.0 for attempt in pool])
     return logits
 
 
@@ -56,7 +65,7 @@ def by_generator(spec: str, entries: Sequence[ProblemAttempts], pools: Sequence[
         messages = [{"role": roles[m.type], "content": str(m.content)} for m in state(entry.problem, ())]
         prompt = engine.encode(messages)
         known: dict[str, float] = {}
-        for attempt in pool:
+        for attempt in pool if mixed(pool) else []:
             text = attempt.candidate.sample.text
             if text not in known:
                 reply = engine.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
@@ -65,7 +74,7 @@ def by_generator(spec: str, entries: Sequence[ProblemAttempts], pools: Sequence[
                     logits = engine.model(input_ids=ids, logits_to_keep=reply.shape[1] + 1).logits[0, :-1].float()
                 chosen = logits.gather(1, reply[0].unsqueeze(1)).squeeze(1) - logits.logsumexp(-1)
                 known[text] = chosen.mean().item()
-        found.append([known[attempt.candidate.sample.text] for attempt in pool])
+        found.append([known.get(attempt.candidate.sample.text, 0.0) for attempt in pool])
     return found
 
 
@@ -101,17 +110,17 @@ def curve(pools: Sequence[list[Attempt]], logits: Logits, selector: Selector, k:
     return outcomes
 
 
-def quality(pools: Sequence[list[Attempt]], logits: Logits) -> tuple[float, float]:
-    """Pairwise accuracy within problems and pooled AUC, over distinct programs."""
+def quality(pools: Sequence[list[Attempt]], logits: Logits) -> tuple[list[float], float]:
+    """AUC within each mixed problem, which is its pairwise accuracy, and pooled over them; of distinct programs."""
     problems = []
     for pool, scores in zip(pools, logits, strict=True):
-        distinct = {a.form: (score, a.correct) for a, score in zip(pool, scores, strict=True)}
-        problems.append(([s for s, _ in distinct.values()], [y for _, y in distinct.values()]))
-    within = pairwise_accuracy(problems)
+        if mixed(pool):
+            distinct = {a.form: (score, a.correct) for a, score in zip(pool, scores, strict=True)}
+            problems.append(([s for s, _ in distinct.values()], [y for _, y in distinct.values()]))
+    within = [auc(scores, labels) for scores, labels in problems]
     pooled = auc([s for scores, _ in problems for s in scores], [y for _, labels in problems for y in labels])
-    assert within is not None
     assert pooled is not None
-    return within.value, pooled
+    return [value for value in within if value is not None], pooled
 
 
 def spread(values: Sequence[float]) -> str:
@@ -146,8 +155,9 @@ def main() -> None:
     arguments = parser.parse_args()
     kept = Kept(arguments.scores)
     for run in arguments.runs:
-        entries = [entry for entry in read_attempts([run]) if entry.attempts]
-        pools = [first_turns(entry, arguments.n) for entry in entries]
+        traces = [(entry, solves) for entry, solves in stream_traces([run]) if entry.attempts]
+        entries = [entry for entry, _ in traces]
+        pools = [first_turns(entry, solves, arguments.n) for entry, solves in traces]
         rules: dict[str, list[Logits]] = {"length": [[[float(len(a.candidate.code)) for a in p] for p in pools]]}
         if arguments.generator:
             found = kept.get(by_generator, run, arguments.generator, entries, pools)
@@ -162,16 +172,19 @@ def main() -> None:
 def report(run: Path, pools: Sequence[list[Attempt]], rules: dict[str, list[Logits]], ks: Sequence[int]) -> None:
     nothing = [[0.0] * len(pool) for pool in pools]
     distinct = sum(len({a.form for a in pool}) for pool in pools)
-    both = sum(len({a.correct for a in pool}) == 2 for pool in pools)
+    both = sum(map(mixed, pools))
     print(
         f"\n### {run.name}: {len(pools)} problems, {sum(map(len, pools))} candidates, {distinct} distinct, "
         f"{both} problems with right and wrong ones\n"
     )
-    print("| scored by | seeds | pairwise accuracy | AUC |\n|---|---|---|---|")
-    print("| chance | | 50.0 | 50.0 |")
+    print(
+        "| scored by | seeds | pairwise accuracy, over seeds | over problems | AUC, over seeds |\n|---|---|---|---|---|"
+    )
+    print("| chance | | 50.0 | | 50.0 |")
     for name, seeds in rules.items():
         found = [quality(pools, logits) for logits in seeds]
-        print(f"| {name} | {len(seeds)} | {spread([a for a, _ in found])} | {spread([b for _, b in found])} |")
+        pairs, aucs = spread([statistics.mean(within) for within, _ in found]), spread([pooled for _, pooled in found])
+        print(f"| {name} | {len(seeds)} | {pairs} | {interval(mean_over([w for w, _ in found]))} | {aucs} |")
     print(f"\n| Best of k by | {' | '.join(f'k={k}' for k in ks)} |\n|---|{'---|' * len(ks)}")
     random, tests = (
         {k: curve(pools, nothing, rule, k) for k in ks}
