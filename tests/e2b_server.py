@@ -63,6 +63,8 @@ class E2BServer:
         """Runs of the runner that print nonsense."""
         self.kill_on: str | None = None
         """A machine dies when jobs with this text reach it."""
+        self.unread: list[subprocess.Popen[bytes]] = []
+        """Commands whose output no answer has read."""
         self.lock = threading.Lock()
         self.creating = threading.Lock()
         server = self
@@ -83,6 +85,8 @@ class E2BServer:
             self.end(machine)
         self._http.shutdown()
         self._http.server_close()
+        for process in self.unread:
+            process.communicate()
 
     def add(self, body: dict[str, Any]) -> Machine:
         name = "i" + uuid.uuid4().hex[:18]
@@ -251,6 +255,7 @@ class _Handler(BaseHTTPRequestHandler):
             start_new_session=True,
         )
         machine.processes.append(running)
+        self.e2b.unread.append(running)
         if machine.id not in self.e2b.machines:  # it was ended meanwhile
             self.e2b.end(machine)
         self.send_response(200)
@@ -260,6 +265,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._frame({"event": {"start": {"pid": running.pid}}})
         if is_runner and self.e2b.take("drop_streams"):
             return self._hang_up()
+        self.e2b.unread.remove(running)
         out, err = running.communicate()
         for name, data in (("stdout", out), ("stderr", err)):
             for start in range(0, len(data), 30_000):

@@ -49,6 +49,10 @@ _REAP_GRACE_S = 0.2
 _SPARES = 6
 _LOOK_EVERY = 64
 """Candidates."""
+_IDLE = 0.25
+"""Share of the time for which a processor had nothing to do, from which on it is worth moving to."""
+_STARVED = 3
+"""Seconds of waiting for each second of running."""
 _DESCRIPTORS = 128
 _PROCESSES = 64
 _JUDGE_MEMORY = 2 << 30
@@ -97,8 +101,8 @@ class _Place:
     """The processor that a fork server shares with its judges and candidates.
 
     They run in turns, one waiting for the other: on two processors every turn would wake a sleeping one. Where others
-    crowd the place and another processor idles, all of them move there; or stay, as chance decides, because two fork
-    servers that met must not move together.
+    crowd the place and another processor idles, all of them move there; where they are starved, anywhere. Or they stay,
+    as chance decides, because two fork servers that met must not move together.
     """
 
     def __init__(self, number: int) -> None:
@@ -106,7 +110,8 @@ class _Place:
         self._here = self._allowed[number % len(self._allowed)] if self._allowed else -1
         self._left = 0
         self._last = (0, 0)
-        self._idle: dict[int, int] = {}
+        self._idle: dict[int, float] = {}
+        self._looked = 0.0
 
     def take(self) -> None:
         if len(self._allowed) > 1:
@@ -115,7 +120,7 @@ class _Place:
     def look(
         self,
         clocks: Callable[[], tuple[int, int]],
-        idle: Callable[[], dict[int, int]],
+        idle: Callable[[], dict[int, float]],
         pids: Callable[[], list[int]],
     ) -> None:
         """Every so often, compare the time that this process ran with the time it was ready to but did not."""
@@ -123,12 +128,19 @@ class _Place:
         if self._left > 0 or len(self._allowed) < 2:
             return
         self._left = _LOOK_EVERY
-        now, rest = clocks(), idle()
+        now, rest, at = clocks(), idle(), time.monotonic()
         ran, waited = now[0] - self._last[0], now[1] - self._last[1]
-        rested = {number: rest.get(number, 0) - self._idle.get(number, 0) for number in self._allowed}
-        self._last, self._idle = now, rest
-        there = max(rested, key=lambda number: rested[number])
-        if waited > ran and rested[there] > 2 * rested[self._here] and os.urandom(1)[0] % 2:
+        shares = {
+            number: (rest.get(number, 0.0) - self._idle.get(number, 0.0)) / max(at - self._looked, 1e-3)
+            for number in self._allowed
+        }
+        self._last, self._idle, self._looked = now, rest, at
+        there = max(shares, key=lambda number: shares[number])
+        if shares[there] < max(_IDLE, 2 * shares[self._here]):
+            if waited < _STARVED * ran:
+                return
+            there = self._allowed[os.urandom(1)[0] % len(self._allowed)]
+        if waited > ran and os.urandom(1)[0] % 2:
             self._here = there
             for pid in (0, *pids()):
                 with contextlib.suppress(OSError):
@@ -277,14 +289,14 @@ class Server:
             return 0, 0
         return int(ran), int(waited)
 
-    def _idle(self) -> dict[int, int]:
-        """By processor, the ticks for which it had nothing to do."""
+    def _idle(self) -> dict[int, float]:
+        """By processor, the seconds for which it had nothing to do."""
         try:
             with open(os.open("stat", os.O_RDONLY, dir_fd=self._processes)) as file:
                 rows = [line.split() for line in file if line[:3] == "cpu" and line[3].isdigit()]
         except OSError:
             return {}
-        return {int(row[0][3:]): int(row[4]) for row in rows}
+        return {int(row[0][3:]): int(row[4]) / os.sysconf("SC_CLK_TCK") for row in rows}
 
     def _pids(self) -> list[int]:
         judges = list(self._judges.values())
