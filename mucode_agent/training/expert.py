@@ -39,6 +39,11 @@ class ExpertSettings(Record):
     pool: Pool = "all"
 
     @property
+    def leaves_out_unsolved(self) -> bool:
+        """Whether nothing is learned of a problem without a right program."""
+        return self.mode != "learned" and self.unsolved == "leave-out"
+
+    @property
     def needs_verifier(self) -> bool:
         return self.mode != "oracle" and not (self.mode == "both" and self.beta_learned == 0)
 
@@ -50,7 +55,7 @@ def expert(entry: ProblemAttempts, logits: Logits, settings: ExpertSettings) -> 
     account. Raises ProblemError where a program lacks its logit.
     """
     pool = list(finals(entry).values()) if settings.pool == "final" else list(entry.attempts)
-    if settings.mode != "learned" and settings.unsolved == "leave-out" and not any(a.correct for a in pool):
+    if settings.leaves_out_unsolved and not any(a.correct for a in pool):
         return None
     return min(pool, key=lambda attempt: _order(entry, attempt, logits, settings), default=None)
 

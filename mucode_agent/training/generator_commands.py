@@ -3,6 +3,7 @@
 import contextlib
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -57,13 +58,8 @@ def generator(
     seed: Annotated[int, typer.Option(help="Of the order and the rows kept.")] = 0,
 ) -> None:
     """Pair visited states with the expert's programs and fine-tune a generator on them, or go on with that."""
-    from mucode_agent.models.chat import prepare_torch
-
-    prepare_torch()
-    try:
+    with installed("training", "train"):
         from mucode_agent.training.generator import GeneratorSettings, train_generator
-    except ImportError as error:
-        raise ProblemError(f"training needs {error.name}: pip install 'mucode-agent[train]'") from error
     from mucode_agent.evaluation.benchmarks import load_benchmark
     from mucode_agent.training.data import read_attempts
     from mucode_agent.training.examples import without_overlap
@@ -119,17 +115,12 @@ def loop(
     ] = None,
 ) -> None:
     """Run a whole training, or go on with it: rollouts, verifier, relabelling, generator, round by round."""
-    from mucode_agent.models.chat import prepare_torch
-
-    prepare_torch()
-    try:
+    with installed("the loop", "train,evaluate"):
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
 
         from mucode_agent.training.config import read_loop_config
         from mucode_agent.training.loop import run_loop
-    except ImportError as error:
-        raise ProblemError(f"the loop needs {error.name}: pip install 'mucode-agent[train,evaluate]'") from error
     from mucode_agent.tools.sandbox import load_sandbox
 
     asked = read_loop_config(config)
@@ -146,6 +137,18 @@ def row_words(made: "RowSet") -> str:
         f"{len(made.rows)} rows, {made.right} with a right answer, of {made.states} states; "
         f"{made.solved} of {made.problems} problems solved, {made.programs} distinct programs"
     )
+
+
+@contextlib.contextmanager
+def installed(what: str, extras: str) -> Iterator[None]:
+    """Around the imports of torch's users. Raises ProblemError naming the package that is missing, and its extra."""
+    from mucode_agent.models.chat import prepare_torch
+
+    prepare_torch()
+    try:
+        yield
+    except ImportError as error:
+        raise ProblemError(f"{what} needs {error.name}: pip install 'mucode-agent[{extras}]'") from error
 
 
 def settings_of(form: type[Settings], **values: Any) -> Settings:

@@ -57,7 +57,7 @@ def make_rows(
 
 def _scored(entry: ProblemAttempts, relabel: RelabelSettings, expert: ExpertSettings) -> bool:
     """Whether its programs' scores can be of account: not where an unsolved problem is left out anyway."""
-    left_out = relabel.method == "mucode" and expert.mode != "learned" and expert.unsolved == "leave-out"
+    left_out = relabel.method == "mucode" and expert.leaves_out_unsolved
     return not left_out or any(attempt.correct for attempt in entry.attempts)
 
 

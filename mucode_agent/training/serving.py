@@ -27,6 +27,10 @@ class Serving(Protocol):
         ...
 
 
+def _api(url: str) -> str:
+    return url.rstrip("/").removesuffix("/v1") + "/v1"
+
+
 class InProcess:
     """Loads the checkpoint here, at the first draw."""
 
@@ -47,7 +51,7 @@ class AdapterServer:
     """
 
     def __init__(self, url: str, *, base: str | None = None, adapter: str = "mucode", timeout: float = 600) -> None:
-        self.url = url.rstrip("/").removesuffix("/v1") + "/v1"
+        self.url = _api(url)
         self._base, self._adapter, self._timeout = base, adapter, timeout
 
     def generator(self, checkpoint: str, adapter: Path | None, number: int, *, max_tokens: int) -> tuple[Any, str]:
@@ -113,7 +117,7 @@ class StartedServer:
     """
 
     def __init__(self, url: str, command: str, log: Path, *, start_s: float = 900, timeout: float = 600) -> None:
-        self.url = url.rstrip("/").removesuffix("/v1") + "/v1"
+        self.url = _api(url)
         self._command, self._log, self._start_s, self._timeout = command, log, start_s, timeout
         self._process: subprocess.Popen[bytes] | None = None
 

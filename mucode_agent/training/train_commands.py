@@ -6,9 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mucode_agent.models.chat import prepare_torch
-from mucode_agent.training.generator_commands import generator, loop, settings_of
-from mucode_agent.types import ProblemError
+from mucode_agent.training.generator_commands import generator, installed, loop, settings_of
 
 train = typer.Typer(
     name="train", help="Learns from labelled traces: a verifier, a generator, or both in turns.", no_args_is_help=True
@@ -64,11 +62,8 @@ def verifier(
     from mucode_agent.training.examples import held_out as part
     from mucode_agent.training.examples import without_overlap
 
-    prepare_torch()
-    try:
+    with installed("training", "train"):
         from mucode_agent.training.verifier import VerifierSettings, train_verifier
-    except ImportError as error:
-        raise ProblemError(f"training needs {error.name}: pip install 'mucode-agent[train]'") from None
     settings = settings_of(
         VerifierSettings,
         loss=loss,
