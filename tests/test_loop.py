@@ -295,7 +295,9 @@ def test_one_seed_serves_every_part_that_names_none(tmp_path):
 @pytest.mark.parametrize("path", sorted((Path(__file__).parent.parent / "examples/training").glob("*.toml")), ids=str)
 def test_every_example_is_a_configuration_and_baselines_draw_as_much(path):
     config = read_loop_config(path)
-    assert config.rollouts.per_problem * config.rollouts.turns == (16 if path.stem.startswith("smollm2") else 45)
+    # On two cores 5 trajectories of up to 2 turns were 7.9 programs, as they stop at a right one.
+    most = {"two-cores": 10, "two-cores-rft": 8}.get(path.stem, 45)
+    assert config.rollouts.per_problem * config.rollouts.turns == most
     assert plan(config)
 
 
