@@ -1,0 +1,98 @@
+"""Whole trainings against their base: greedy and N=5, T=3, on the validation problems and on HumanEval, paired.
+
+    python benchmarks/expert_iteration.py examples/training/two-cores.toml examples/training/two-cores-rft.toml \
+        --out runs/two-cores
+
+Runs `train loop` of every configuration, then measures the base and each training's last generator with `evaluate`'s
+own runner, selecting by public tests, and prints what differs and whether that is more than chance. The configurations
+must have serving.command, which serves what is measured too. Stopped anywhere, the same command goes on.
+"""
+
+import argparse
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from mucode_agent.evaluation.benchmarks import Benchmark, load_benchmark
+from mucode_agent.evaluation.comparison import compare_runs, read_results
+from mucode_agent.evaluation.progress import watching
+from mucode_agent.evaluation.report import write_report
+from mucode_agent.evaluation.runner import run_benchmark
+from mucode_agent.evaluation.tables import comparison_table, for_markdown
+from mucode_agent.tools.sandbox import load_sandbox
+from mucode_agent.training.config import LoopConfig, read_loop_config
+from mucode_agent.training.loop import serving_of
+
+CONSOLE = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def measure(
+    config: LoopConfig, checkpoint: str, place: Path, benchmark: Benchmark, options: argparse.Namespace
+) -> None:
+    """Writes the results of a checkpoint on a benchmark into `place`, unless they are there for every problem."""
+    if (place / "results.json").exists() and len(read_results(place).outcomes) == len(benchmark.problems):
+        return
+    CONSOLE.print(f"{place}: {benchmark.name} with {checkpoint}", markup=False)
+    place.mkdir(parents=True, exist_ok=True)
+    with (
+        contextlib.closing(serving_of(config, place.parent)) as serving,
+        contextlib.closing(load_sandbox(config.sandbox)) as sandbox,
+        watching(len(benchmark.problems), CONSOLE) as watch,
+    ):
+        model, _ = serving.generator(checkpoint, None, 0, max_tokens=options.max_tokens)
+        failures = run_benchmark(
+            benchmark,
+            place,
+            model=model,
+            model_name=checkpoint,
+            sandbox=sandbox,
+            watch=watch,
+            n=options.n,
+            max_turns=options.turns,
+            independent=False,
+            selector="tests",
+            max_tokens=options.max_tokens,
+            concurrency=config.concurrency,
+            patience=config.patience,
+        )
+    write_report(place)
+    if failures:
+        sys.exit(f"{len(failures)} problems are unfinished, the first: {failures[0].cause}; run the same command again")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("configs", type=Path, nargs="+", help="configurations of `train loop`, of one base")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--n", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--max-tokens", type=int, default=512)
+    options = parser.parse_args()
+    configs = {path.stem: read_loop_config(path) for path in options.configs}
+    if len({(config.base, config.problems.validation) for config in configs.values()}) > 1:
+        sys.exit("the configurations have different bases or validation problems; give those of one")
+    first = next(iter(configs.values()))
+    checkpoints = {"base": first.base}
+    for path, (name, config) in zip(options.configs, configs.items(), strict=True):
+        run = options.out / name
+        command = [sys.executable, "-m", "mucode_agent", "train", "loop", str(path), "--out", str(run)]
+        if (status := subprocess.run(command, check=False).returncode) != 0:
+            sys.exit(status)
+        checkpoints[name] = str(run / f"round-{config.iterations}" / "generator")
+    benchmarks = {"validation": load_benchmark(first.problems.validation), "humaneval": load_benchmark("humaneval")}
+    for kind, benchmark in benchmarks.items():
+        for name, checkpoint in checkpoints.items():
+            measure(first, checkpoint, options.out / "measured" / f"{name}-{kind}", benchmark, options)
+    names = list(checkpoints)
+    for kind in benchmarks:
+        results = {name: read_results(options.out / "measured" / f"{name}-{kind}") for name in names}
+        for a, b in [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]:
+            print(for_markdown(comparison_table(compare_runs(results[a], results[b]), f"{a}, {kind}", f"{b}, {kind}")))
+            print()
+
+
+if __name__ == "__main__":
+    main()
