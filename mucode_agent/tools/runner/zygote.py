@@ -51,8 +51,10 @@ _LOOK_EVERY = 64
 """Candidates."""
 _IDLE = 0.25
 """Share of the time for which a processor had nothing to do, from which on it is worth moving to."""
-_STARVED = 3
-"""Seconds of waiting for each second of running."""
+_CROWDED = 0.25
+"""Share of a processor's time that others take, from which on another one is looked for."""
+_STARVED = 0.75
+"""Share from which on any other one will do."""
 _DESCRIPTORS = 128
 _PROCESSES = 64
 _JUDGE_MEMORY = 2 << 30
@@ -101,46 +103,41 @@ class _Place:
     """The processor that a fork server shares with its judges and candidates.
 
     They run in turns, one waiting for the other: on two processors every turn would wake a sleeping one. Where others
-    crowd the place and another processor idles, all of them move there; where they are starved, anywhere. Or they stay,
-    as chance decides, because two fork servers that met must not move together.
+    take part of the place and another processor idles, all of them move there; where others take most of it, anywhere.
+    Or they stay, as chance decides, because two fork servers that met must not move together.
     """
 
     def __init__(self, number: int) -> None:
         self._allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         self._here = self._allowed[number % len(self._allowed)] if self._allowed else -1
         self._left = 0
-        self._last = (0, 0)
-        self._idle: dict[int, float] = {}
-        self._looked = 0.0
+        self._last: tuple[float, float, dict[int, float]] | None = None
 
     def take(self) -> None:
         if len(self._allowed) > 1:
             os.sched_setaffinity(0, [self._here])
 
     def look(
-        self,
-        clocks: Callable[[], tuple[int, int]],
-        idle: Callable[[], dict[int, float]],
-        pids: Callable[[], list[int]],
+        self, own: Callable[[], float], idle: Callable[[], dict[int, float]], pids: Callable[[], list[int]]
     ) -> None:
-        """Every so often, compare the time that this process ran with the time it was ready to but did not."""
+        """Every so often, see how much of the place others took: what was neither idle nor used by these processes."""
         self._left -= 1
         if self._left > 0 or len(self._allowed) < 2:
             return
         self._left = _LOOK_EVERY
-        now, rest, at = clocks(), idle(), time.monotonic()
-        ran, waited = now[0] - self._last[0], now[1] - self._last[1]
-        shares = {
-            number: (rest.get(number, 0.0) - self._idle.get(number, 0.0)) / max(at - self._looked, 1e-3)
-            for number in self._allowed
-        }
-        self._last, self._idle, self._looked = now, rest, at
+        before, self._last = self._last, (time.monotonic(), own(), idle())
+        if before is None:
+            return
+        (since, used, rested), (now, uses, rests) = before, self._last
+        took = max(now - since, 1e-3)
+        shares = {number: (rests.get(number, 0.0) - rested.get(number, 0.0)) / took for number in self._allowed}
+        others = 1 - shares[self._here] - (uses - used) / took
         there = max(shares, key=lambda number: shares[number])
-        if shares[there] < max(_IDLE, 2 * shares[self._here]):
-            if waited < _STARVED * ran:
+        if others < _CROWDED or shares[there] < max(_IDLE, 2 * shares[self._here]):
+            if others < _STARVED:
                 return
             there = self._allowed[os.urandom(1)[0] % len(self._allowed)]
-        if waited > ran and os.urandom(1)[0] % 2:
+        if os.urandom(1)[0] % 2:
             self._here = there
             for pid in (0, *pids()):
                 with contextlib.suppress(OSError):
@@ -280,14 +277,17 @@ class Server:
                 resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
             )
 
-    def _clocks(self) -> tuple[int, int]:
-        """Nanoseconds for which this process ran, and for which it was ready to run but did not."""
-        try:
-            with open(os.open("self/schedstat", os.O_RDONLY, dir_fd=self._processes)) as file:
-                ran, waited, _ = file.read().split()
-        except (OSError, ValueError):
-            return 0, 0
-        return int(ran), int(waited)
+    def _own_s(self) -> float:
+        """Processor seconds of this server and its children."""
+        times = os.times()
+        total = times.user + times.system + times.children_user + times.children_system
+        for held in self._judges.values():
+            with (
+                contextlib.suppress(OSError, ValueError, IndexError),
+                open(os.open(f"{held.pid}/schedstat", os.O_RDONLY, dir_fd=self._processes)) as file,
+            ):
+                total += int(file.read().split()[0]) / 1e9
+        return total
 
     def _idle(self) -> dict[int, float]:
         """By processor, the seconds for which it had nothing to do."""
@@ -368,7 +368,7 @@ class Server:
                 judge.channel.send(codec.END.pack(end["status"], end["killed"], end["cpu"], end["rss_mb"]))
                 judge.candidate = 0
                 self._clean()
-                self._place.look(self._clocks, self._idle, self._pids)
+                self._place.look(self._own_s, self._idle, self._pids)
         except OSError:  # the judge went away meanwhile: the loop buries it
             pass
 
