@@ -13,6 +13,7 @@ import argparse
 import json
 import random
 import statistics
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,10 @@ def main() -> None:
 
     verifier = NoVerifier() if arguments.verifier == "none" else load_verifier(arguments.verifier)
     pools = pools_of(arguments.run, verifier)
+    if arguments.threshold and any(
+        (score := one.candidate.score) is None or score.probability is None for pool in pools for one in pool.drawn
+    ):
+        sys.exit(f"{arguments.verifier} gives no probability, which a threshold needs; give a calibrated verifier")
     if not arguments.json:
         print("| policy | accuracy | candidates drawn |\n|---|---|---|")
     for name, figures in curve(pools, arguments.orders, [None, *arguments.threshold]):
