@@ -77,7 +77,7 @@ class Counter:
     def drawn(self, samples: Sequence[Sample]) -> None:
         self.tokens += sum(sample.completion_tokens for sample in samples)
 
-    def finished(self, problem_id: str, outcomes: dict[str, bool]) -> None:
+    def finished(self, problem_id: str, outcomes: dict[str, float]) -> None:
         del problem_id, outcomes
 
     def waiting(self, cause: str, seconds: float) -> None:

@@ -24,7 +24,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langgraph.checkpoint.memory import InMemorySaver
 
 from mucode_agent.graphs.selection import best_over_turns, decide, normal_form, select
-from mucode_agent.graphs.solver import create_solver
+from mucode_agent.graphs.solver import SolverInput, create_solver
 from mucode_agent.models import sample
 from mucode_agent.prompts import extract_code, render
 from mucode_agent.types import (
@@ -153,7 +153,8 @@ def spread(times: Sequence[float]) -> str:
 
 def overhead(n: int, max_turns: int, saver: str, repeats: int) -> list[float]:
     """Milliseconds a turn above the loop's fastest, one for each solve."""
-    model, given = InstantModel(), {"problem": PROBLEM.model_dump(mode="json")}
+    model = InstantModel()
+    given: SolverInput = {"problem": PROBLEM.model_dump(mode="json")}
     loop = min(milliseconds(lambda: plain_loop(model, n, max_turns), repeats))
     with tempfile.TemporaryDirectory() as directory:
         checkpointer, close = _saver(saver, Path(directory))

@@ -15,6 +15,7 @@ import random
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +65,15 @@ def pools_of(run: Path, verifier: Verifier) -> list[Pool]:
     return pools
 
 
-def fixed(order: Sequence[Judged], n: int) -> Outcome:
+def fixed(_: Pool, order: Sequence[Judged], *, n: int) -> Outcome:
     """Best of n."""
     best = select([judged.candidate for judged in order[:n]], "tests+verifier")
     return order[best].correct, n
 
 
-def routed(pool: Pool, order: Sequence[Judged], wave: int, threshold: float | None) -> Outcome:
-    """Waves until the route accepts, or all are drawn."""
+def routed(pool: Pool, order: Sequence[Judged], *, most: int, wave: int, threshold: float | None) -> Outcome:
+    """Waves until the route accepts, or `most` are drawn."""
+    order = order[:most]
     for count in range(wave, len(order) + wave, wave):
         seen = [judged.candidate for judged in order[:count]]
         best = select(seen, "tests+verifier")
@@ -109,13 +111,13 @@ def curve(
     most = min(len(pool.drawn) for pool in pools)
     sizes = [size for size in (1, 2, 4, 8, 16, 32, 64, 128, 256) if size < most]
     for size in [*sizes, most]:
-        yield f"fixed N={size}", replayed(pools, lambda _, order, n=size: fixed(order, n), orders)
+        yield f"fixed N={size}", replayed(pools, partial(fixed, n=size), orders)
     for threshold in thresholds:
         asks = "tests" if threshold is None else f"tests and P(correct) ≥ {threshold:g}"
         for size in sizes:
             yield (
                 f"router by {asks}, waves of {size} up to {most}",
-                replayed(pools, lambda pool, order, w=size, t=threshold: routed(pool, order[:most], w, t), orders),
+                replayed(pools, partial(routed, most=most, wave=size, threshold=threshold), orders),
             )
 
 

@@ -79,7 +79,7 @@ def generator_trainer(base: str, count: int, rank: int, micro: int, out: Path) -
 
     from mucode_agent.models.checkpoints import best_dtype
 
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer: Any = AutoTokenizer.from_pretrained(base)
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype="auto" if rank else torch.float32)
     model = adapted(model, rank, "CAUSAL_LM")
     data = []
@@ -149,7 +149,8 @@ def verifier(base: str, count: int, rank: int, out: Path, variant: str) -> tuple
                             batch = collate([Encoded(ids=(a, b), labels=(True, False))])
                             logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
                             pair = logits.squeeze(-1).float()
-                            (-logsigmoid(pair[0] - pair[1]) / (len(right) * len(wrong) * len(step))).backward()
+                            share: Any = -logsigmoid(pair[0] - pair[1]) / (len(right) * len(wrong) * len(step))
+                            share.backward()
             optimizer.step()
             optimizer.zero_grad()
     return total, time.monotonic() - started
@@ -188,7 +189,8 @@ def main() -> None:
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        worker(*options.worker, options.checkpoint, options.rows, options.lora_rank, options.micro_batch)
+        what, variant = options.worker
+        worker(what, variant, options.checkpoint, options.rows, options.lora_rank, options.micro_batch)
         return
     sizes = ["--rows", str(options.rows), "--lora-rank", str(options.lora_rank)]
     sizes += ["--micro-batch", str(options.micro_batch)]

@@ -186,10 +186,7 @@ def report(run: Path, pools: Sequence[list[Attempt]], rules: dict[str, list[Logi
         pairs, aucs = spread([statistics.mean(within) for within, _ in found]), spread([pooled for _, pooled in found])
         print(f"| {name} | {len(seeds)} | {pairs} | {interval(mean_over([w for w, _ in found]))} | {aucs} |")
     print(f"\n| Best of k by | {' | '.join(f'k={k}' for k in ks)} |\n|---|{'---|' * len(ks)}")
-    random, tests = (
-        {k: curve(pools, nothing, rule, k) for k in ks}
-        for rule in ("random", "tests")  # type: ignore[arg-type]
-    )
+    random, tests = ({k: curve(pools, nothing, rule, k) for k in ks} for rule in ("random", "tests"))
     rows = [("random", random), ("tests", tests)]
     for name, seeds in rules.items():
         for rule in ("verifier", "tests+verifier"):
