@@ -25,9 +25,13 @@ from mucode_agent.models.checkpoints import load_engine
 from mucode_agent.training.data import Attempt, ProblemAttempts, state, stream_traces
 from mucode_agent.types import Score
 from mucode_agent.verifiers import load_verifier
+from mucode_agent.verifiers.card import read_card
+from mucode_agent.verifiers.fusion import Fusion
 
 Logits = list[list[float]]
 """By problem, by first-turn candidate."""
+Keys = list[list[tuple[float, ...]]]
+"""The same for ranks: the greater tuple is the better candidate."""
 Scorer = Callable[[str, Sequence[ProblemAttempts], Sequence[list[Attempt]]], Logits]
 
 
@@ -97,25 +101,31 @@ class Kept:
         return self._held[key]
 
 
-def curve(pools: Sequence[list[Attempt]], logits: Logits, selector: Selector, k: int) -> list[float]:
-    """P(right) of the best of k, by problem."""
-    outcomes = []
+def keys_of(pools: Sequence[list[Attempt]], logits: Logits, selector: Selector, fusion: Fusion | None = None) -> Keys:
+    """What the selector would rank the candidates by, were these their verifier's logits."""
+    found: Keys = []
     for pool, scores in zip(pools, logits, strict=True):
         scored = [
             a.candidate.model_copy(update={"score": Score(logit=score), "agreement": None})
             for a, score in zip(pool, scores, strict=True)
         ]
-        keys = [rank_key(candidate, selector) for candidate in scored]
-        outcomes.append(best_of_k(keys, [a.correct for a in pool], min(k, len(pool))) if pool else 0.0)
-    return outcomes
+        found.append([rank_key(fusion.judged(c) if fusion else c, selector) for c in scored])
+    return found
 
 
-def quality(pools: Sequence[list[Attempt]], logits: Logits) -> tuple[list[float], float]:
+def curve(pools: Sequence[list[Attempt]], keys: Keys, k: int) -> list[float]:
+    """P(right) of the best of k, by problem."""
+    pairs = zip(pools, keys, strict=True)
+    return [best_of_k(key, [a.correct for a in pool], min(k, len(pool))) if pool else 0.0 for pool, key in pairs]
+
+
+def quality(pools: Sequence[list[Attempt]], keys: Keys) -> tuple[list[float], float]:
     """AUC within each mixed problem, which is its pairwise accuracy, and pooled over them; of distinct programs."""
+    ranks = {key: float(rank) for rank, key in enumerate(sorted({key for pool in keys for key in pool}))}
     problems = []
-    for pool, scores in zip(pools, logits, strict=True):
+    for pool, found in zip(pools, keys, strict=True):
         if mixed(pool):
-            distinct = {a.form: (score, a.correct) for a, score in zip(pool, scores, strict=True)}
+            distinct = {a.form: (ranks[key], a.correct) for a, key in zip(pool, found, strict=True)}
             problems.append(([s for s, _ in distinct.values()], [y for _, y in distinct.values()]))
     within = [auc(scores, labels) for scores, labels in problems]
     pooled = auc([s for scores, _ in problems for s in scores], [y for _, labels in problems for y in labels])
@@ -158,18 +168,35 @@ def main() -> None:
         traces = [(entry, solves) for entry, solves in stream_traces([run]) if entry.attempts]
         entries = [entry for entry, _ in traces]
         pools = [first_turns(entry, solves, arguments.n) for entry, solves in traces]
-        rules: dict[str, list[Logits]] = {"length": [[[float(len(a.candidate.code)) for a in p] for p in pools]]}
+        rules: dict[str, list[Keys]] = {}
+
+        rank(rules, "length", pools, [[float(len(a.candidate.code)) for a in pool] for pool in pools])
         if arguments.generator:
             found = kept.get(by_generator, run, arguments.generator, entries, pools)
-            rules["mean log-probability"] = [found]
+            rank(rules, "mean log-probability", pools, found)
         for spec in arguments.verifier:
             name = re.sub(r"-?\d+$", "", Path(spec.partition("@")[0]).name)
+            card = read_card(Path(spec))
             found = kept.get(by_verifier, run, spec, entries, pools)
-            rules.setdefault(name, []).append(found)
+            rank(rules, name, pools, found, card.fusion if card else None)
         report(run, pools, rules, [k for k in arguments.k if k <= max(map(len, pools))])
 
 
-def report(run: Path, pools: Sequence[list[Attempt]], rules: dict[str, list[Logits]], ks: Sequence[int]) -> None:
+def rank(
+    rules: dict[str, list[Keys]],
+    name: str,
+    pools: Sequence[list[Attempt]],
+    logits: Logits,
+    fusion: Fusion | None = None,
+) -> None:
+    """Add a seed to the rules that a score makes: by it alone, lexicographic (paper, section 4.1), and fused."""
+    rules.setdefault(name, []).append(keys_of(pools, logits, "verifier"))
+    rules.setdefault(f"tests, then {name}", []).append(keys_of(pools, logits, "tests+verifier"))
+    if fusion:
+        rules.setdefault(f"fusion with {name}", []).append(keys_of(pools, logits, "fusion", fusion))
+
+
+def report(run: Path, pools: Sequence[list[Attempt]], rules: dict[str, list[Keys]], ks: Sequence[int]) -> None:
     nothing = [[0.0] * len(pool) for pool in pools]
     distinct = sum(len({a.form for a in pool}) for pool in pools)
     both = sum(map(mixed, pools))
@@ -177,29 +204,27 @@ def report(run: Path, pools: Sequence[list[Attempt]], rules: dict[str, list[Logi
         f"\n### {run.name}: {len(pools)} problems, {sum(map(len, pools))} candidates, {distinct} distinct, "
         f"{both} problems with right and wrong ones\n"
     )
+    random, tests = (keys_of(pools, nothing, rule) for rule in ("random", "tests"))
+    oracle: Keys = [[(float(a.correct),) for a in pool] for pool in pools]
+    rows = {"random": [random], "tests": [tests], **rules, "oracle (bound)": [oracle]}
     print(
-        "| scored by | seeds | pairwise accuracy, over seeds | over problems | AUC, over seeds |\n|---|---|---|---|---|"
+        "| ranked by | seeds | pairwise accuracy, over seeds | over problems | AUC, over seeds |\n|---|---|---|---|---|"
     )
-    print("| chance | | 50.0 | | 50.0 |")
-    for name, seeds in rules.items():
-        found = [quality(pools, logits) for logits in seeds]
+    for name, seeds in list(rows.items())[:-1]:
+        found = [quality(pools, keys) for keys in seeds]
         pairs, aucs = spread([statistics.mean(within) for within, _ in found]), spread([pooled for _, pooled in found])
-        print(f"| {name} | {len(seeds)} | {pairs} | {interval(mean_over([w for w, _ in found]))} | {aucs} |")
-    print(f"\n| Best of k by | {' | '.join(f'k={k}' for k in ks)} |\n|---|{'---|' * len(ks)}")
-    random, tests = ({k: curve(pools, nothing, rule, k) for k in ks} for rule in ("random", "tests"))
-    rows = [("random", random), ("tests", tests)]
-    for name, seeds in rules.items():
-        for rule in ("verifier", "tests+verifier"):
-            label = name if rule == "verifier" else f"tests, then {name}"
-            rows.append((label, {k: mean_over([curve(pools, s, rule, k) for s in seeds]) for k in ks}))
-    oracle = [[float(a.correct) for a in pool] for pool in pools]
-    rows.append(("oracle (bound)", {k: curve(pools, oracle, "verifier", k) for k in ks}))
-    for label, by_k in rows:
-        print(f"| {label} | {' | '.join(interval(by_k[k]) for k in ks)} |")
+        over_problems = interval(mean_over([w for w, _ in found]))
+        print(f"| {name} | {len(seeds)} | {pairs} | {over_problems} | {aucs} |")
+    print(f"\n| best of k by | {' | '.join(f'k={k}' for k in ks)} |\n|---|{'---|' * len(ks)}")
+    curves = {name: {k: mean_over([curve(pools, s, k) for s in seeds]) for k in ks} for name, seeds in rows.items()}
+    for name, by_k in curves.items():
+        print(f"| {name} | {' | '.join(interval(by_k[k]) for k in ks)} |")
     k = max(k for k in ks if k <= 5)
     print(f"\n| at k={k} | gain over random | gain over tests |\n|---|---|---|")
-    for label, by_k in rows[2:-1]:
-        print(f"| {label} | {gain(random[k], by_k[k])} | {gain(tests[k], by_k[k])} |")
+    for name in rules:
+        print(
+            f"| {name} | {gain(curves['random'][k], curves[name][k])} | {gain(curves['tests'][k], curves[name][k])} |"
+        )
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ class CardedVerifier(LengthVerifier):
             data_sha256="0",
             generators=generators,
             calibration=Platt(mean=0.0, sigma=1.0),
-            fusion=Fusion(weights=(4.0, 0.0, 0.01, 0.0, 0.0), bias=-2.0),
+            fusion=Fusion(weights=(4.0, 0.0, 0.01, 0.0, 0.0, 0.0), centre=(0.0,) * 6, bias=-2.0),
         )
 
 

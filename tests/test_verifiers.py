@@ -160,8 +160,8 @@ def test_a_missing_verifier_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "is no verifier card of version 1"),
-        (card().model_dump_json().replace('"card_version":1', '"card_version":9'), "is no verifier card of version 1"),
+        ("{", "is no verifier card of version 2"),
+        (card().model_dump_json().replace('"card_version":2', '"card_version":1'), "is no verifier card of version 2"),
         (card(text="0123456789ab").model_dump_json(), "trained on the input wording 0123456789ab"),
     ],
 )
@@ -237,37 +237,47 @@ def test_isotonic_is_the_least_squares_staircase() -> None:
     assert [found.probability(x) for x in (0, 1, 2.5, 9)] == [0.0, 0.0, 0.5, 1.0]
 
 
-def candidate(passed: bool, logit: float, turn: int = 1) -> Candidate:
+def candidate(passed: bool, logit: float, likelihood: float | None = None) -> Candidate:
     results = (TestResult(status="passed" if passed else "wrong_answer"),)
     return Candidate(
-        turn=turn,
+        turn=1,
         index=0,
-        sample=Sample(text="", seed=0),
+        sample=Sample(text="", seed=0, completion_tokens=20, logprob=None if likelihood is None else 20 * likelihood),
         code="x",
         report=ExecutionReport(status="passed" if passed else "wrong_answer", results=results),
         score=Score(logit=logit),
     )
 
 
-def test_fusion_learns_from_tests_and_logit_together() -> None:
+def test_fusion_learns_from_tests_logit_and_likelihood_together() -> None:
     chance = random.Random(0)
     candidates, labels = [], []
-    for _ in range(2000):
-        passed, logit = chance.random() < 0.5, chance.gauss(0, 1)
-        candidates.append(candidate(passed, logit))
-        labels.append(chance.random() < sigmoid(-2 + 3 * passed + 1.5 * logit))
+    for _ in range(4000):
+        passed, logit, likelihood = chance.random() < 0.5, chance.gauss(0, 1), chance.gauss(-1, 0.5)
+        candidates.append(candidate(passed, logit, likelihood if chance.random() < 0.8 else None))
+        labels.append(chance.random() < sigmoid(3 * passed + 1.5 * logit + 2 * likelihood))
     fusion = fit_fusion(candidates, labels)
     weights = dict(zip(FEATURES, fusion.weights, strict=True))
     assert weights["logit"] == pytest.approx(1.5, abs=0.3)
+    assert weights["likelihood"] == pytest.approx(2, abs=0.4)
     assert weights["passed"] + weights["share_passed"] == pytest.approx(3, abs=0.5)
     assert weights["turn"] == weights["agreement"] == 0
     assert fusion.probability(candidate(True, 1.0)) > fusion.probability(candidate(False, 1.0))
 
 
+def test_a_generator_without_log_probabilities_is_judged_by_the_rest() -> None:
+    fusion = Fusion(weights=(0.0, 0.0, 1.0, 5.0, 0.0, 0.0), centre=(0.0, 0.0, 0.0, -0.5, 0.0, 0.0), bias=0.0)
+    assert fusion.probability(candidate(True, 0.0)) == fusion.probability(candidate(True, 0.0, -0.5)) == 0.5
+    assert fusion.probability(candidate(True, 2.0)) == sigmoid(2.0)
+    assert fusion.probability(candidate(True, 2.0, -0.1)) == pytest.approx(sigmoid(4.0))
+    candidates, labels = [candidate(True, 1.0), candidate(False, -1.0)] * 9, [True, False] * 9
+    assert fit_fusion(candidates, labels).weights[FEATURES.index("likelihood")] == 0
+
+
 def test_fusion_of_one_kind_of_label_is_refused() -> None:
     with pytest.raises(ProblemError, match="right and wrong"):
         fit_fusion([candidate(True, 0.0)], [True])
-    assert Fusion(weights=(0.0,) * 5, bias=0.0).probability(candidate(True, 9.0)) == 0.5
+    assert Fusion(weights=(0.0,) * 6, centre=(0.0,) * 6, bias=0.0).probability(candidate(True, 9.0)) == 0.5
 
 
 # --- served --------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from mucode_agent.verifiers.calibration import Platt
 from mucode_agent.verifiers.fusion import Fusion
 from mucode_agent.verifiers.text import text_digest
 
-CARD_VERSION: Literal[1] = 1
+CARD_VERSION: Literal[2] = 2
 CARD = "mucode_verifier.json"
 
 
@@ -37,7 +37,7 @@ class Quality(Record):
 class VerifierCard(Record):
     """A verifier's identity, calibration and quality."""
 
-    card_version: Literal[1] = CARD_VERSION
+    card_version: Literal[2] = CARD_VERSION
     base: str
     """The checkpoint that it was trained from."""
     text: str
