@@ -10,6 +10,7 @@ must have serving.command, which serves what is measured too. Stopped anywhere, 
 
 import argparse
 import contextlib
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,7 @@ def measure(
             max_tokens=options.max_tokens,
             concurrency=config.concurrency,
             patience=config.patience,
+            command=shlex.join(["python", *sys.argv]),
         )
     write_report(place)
     if failures:

@@ -21,6 +21,8 @@ from mucode_agent.types import (
 )
 
 N, T = 5, 3
+COMMAND = "python -m mucode_agent evaluate run made-up"
+
 ARMS = (
     Arm(name="greedy", n=1, max_turns=T, temperature=0.0),
     Arm(name="turns", n=N, max_turns=T, temperature=0.7),
@@ -143,13 +145,13 @@ def judgement(problem_id, program, right):
     )
 
 
-def write_run(directory, *, count=12, seed=0, ability=0.4, extra="", **changes):
+def write_run(directory, *, count=12, seed=0, ability=0.4, extra="", command=COMMAND, **changes):
     """A run directory as `evaluate run` leaves it, without results and report."""
     benchmark = Benchmark(name="made-up", split="fixed", testless=False, problems=problems(count))
     asked = identity(benchmark, seed=seed, **changes)
     config = Config(
         identity=asked,
-        command="python -m mucode_agent evaluate run made-up",
+        command=command,
         started="2026-01-02T03:04:05+00:00",
         isolation="none",
         environment={"python": "3.11"},

@@ -68,8 +68,9 @@ def markdown(results: Results, config: Config) -> str:
     head = [
         f"### {identity.benchmark}, {identity.model}",
         f"{config.started[:10]}. Seed {identity.seed}, {results.finished} of {identity.problems} problems, {variant}.",
-        f"```\n{config.command}\n```",
     ]
+    if config.command:
+        head.append(f"```\n{config.command}\n```")
     return "\n\n".join([*head, *(for_markdown(table) for table in tables(results))]) + "\n"
 
 
@@ -208,7 +209,8 @@ def _script_safe(data: dict[str, Any]) -> str:
 
 def _configuration(config: Config) -> Iterator[tuple[str, str]]:
     identity = config.identity
-    yield "command", config.command
+    if config.command:
+        yield "command", config.command
     yield "begun", config.started
     yield "benchmark", f"{identity.benchmark}, split {identity.split}{', testless' if identity.testless else ''}"
     yield "problems", f"{identity.problems}, sha256 {identity.benchmark_sha256}"
