@@ -13,7 +13,7 @@ import pytest
 from processes import fork_servers
 
 from mucode_agent.tools.local import LocalSandbox
-from mucode_agent.tools.runner import codec
+from mucode_agent.tools.runner import codec, judge, zygote
 from mucode_agent.tools.runner.proxies import Conversation, Ended
 from mucode_agent.types import Job, Limits
 
@@ -30,6 +30,8 @@ class SlowServer:
         self._schedule = schedule
         self._process = subprocess.Popen(["sleep", "60"])
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, codec.CHANNEL)
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self._ours.setsockopt(socket.SOL_SOCKET, option, zygote.LOOK)
         self._answer = threading.Timer(seconds, lambda: self._theirs.send(codec.pack({"ok": 5})))
         self._answer.start()
         self.base: dict[str, int] = {}
@@ -43,7 +45,7 @@ class SlowServer:
     def schedule(self, pid: int) -> dict[str, object]:
         assert pid == self._process.pid
         self.asked += 1
-        return self._schedule
+        return self._schedule if self.asked > 1 else {**self._schedule, "delay": 0.0}
 
     def reap(self, pid: int, *, wait: bool) -> dict[str, object]:
         del pid, wait
@@ -71,21 +73,52 @@ def ending(seconds: float, **schedule: object) -> tuple[object, int]:
 
 
 def test_a_program_that_waits_is_a_timeout_after_one_span():
-    assert ending(9.0, state="S", delay=0.0) == ("timeout", 1)
+    assert ending(9.0, state="S", delay=0.0) == ("timeout", 2)
 
 
 @pytest.mark.parametrize("state", ["R", "D", "T", "t"])
 def test_a_program_that_is_kept_from_running_is_given_another_span(state):
-    assert ending(1.5 * SPAN_S, state=state, delay=0.0) == (5, 1)
+    assert ending(1.5 * SPAN_S, state=state, delay=0.0) == (5, 2)
 
 
 def test_a_program_that_waited_for_the_processor_is_given_another_span():
-    assert ending(1.5 * SPAN_S, state="S", delay=0.5 * SPAN_S) == (5, 1)
-    assert ending(1.5 * SPAN_S, state="S", delay=0.1 * SPAN_S) == ("timeout", 1)
+    assert ending(1.5 * SPAN_S, state="S", delay=0.5 * SPAN_S) == (5, 2)
+    assert ending(1.5 * SPAN_S, state="S", delay=0.1 * SPAN_S) == ("timeout", 2)
 
 
 def test_a_program_that_never_runs_is_no_verdict():
-    assert ending(99.0, state="R", delay=99.0) == ("infra", 4)
+    assert ending(99.0, state="R", delay=99.0) == ("infra", 5)
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "[t.start() for t in [Thread(target=burn) for _ in range(10)]]; time.sleep(60)",
+        "while True: call(1); time.sleep(0.015)",
+    ],
+    ids=["for its own threads", "between callbacks"],
+)
+def test_a_program_that_makes_itself_wait_is_a_timeout(wait):
+    code = f"""
+import hashlib, time
+from threading import Thread
+def burn():
+    hashlib.pbkdf2_hmac("sha256", b"x", b"y", 60_000)
+def solve(call):
+    {wait}
+"""
+    limits = Limits(time_s=1.0)
+    with contextlib.closing(LocalSandbox(workers=1)) as sandbox:
+        report = sandbox.submit(Job(code=code, tests=("assert solve(lambda n: n) == 2",), limits=limits)).result(100)
+    assert report.status == "timeout", report
+    assert report.wall_s < 3 * (2 * limits.time_s + 1)
+
+
+def test_a_wrong_answer_stands_whatever_the_machine_does_later():
+    run = judge._Run(None, {"code": "", "limits": {}}, "", None)
+    results = [{"status": "wrong_answer", "error": ""}, {"status": "infra", "error": "starved"}]
+    assert run.report(results, "")["status"] == "wrong_answer"
+    assert run.report([{"status": "passed"}, results[1]], "")["status"] == "infra"
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="starves processes of another user")

@@ -327,7 +327,7 @@ _add(
         "s = socket.socket(fileno=3); socket.send_fds(s, [frame({'ok': 5})], [0, 1]); import time; time.sleep(9)",
         _HIJACK,
     ),
-    "wrong_answer",
+    "early_exit",
 )
 _add(
     "wire",

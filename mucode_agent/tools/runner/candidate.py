@@ -3,8 +3,11 @@
 It knows the program and the arguments of the calls; never the tests, the expected values or another program.
 """
 
+import _sitebuiltins
 import atexit
+import builtins
 import contextlib
+import enum
 import gc
 import io
 import itertools
@@ -71,7 +74,7 @@ class Program:
             if operation == "return":
                 return self._decode(message["value"])
             if operation == "raise":
-                raise RuntimeError(message["value"])
+                raise (codec.builtin_error(message["kind"]) or RuntimeError)(message["value"])
             try:
                 answer = self._load(message) if operation == "load" else self._operate(operation, message)
             except BaseException as error:  # noqa: BLE001 - whatever the program raises is its answer
@@ -128,13 +131,15 @@ class Program:
         value = self._space[target] if isinstance(target, str) else self._handles[target]
         if operation == "next":
             return self._next(value, message["count"])
+        back = [codec.text(form) for form in message["args"]] if message.get("back") else []
         arguments = [self._decode(item) for item in message["args"]]
         keywords = {name: self._decode(item) for name, item in message["kw"].items()} if "kw" in message else {}
         if operation == "name":
             return {"ok": self._encode(value)}
         answer = {"ok": self._encode(_OPERATIONS[operation](value, *arguments, **keywords))}
-        if message.get("back"):
-            answer["args"] = [self._encode(item) for item in arguments]
+        if back:
+            forms = [self._encode(item) for item in arguments]
+            answer["args"] = [None if codec.text(form) == old else form for form, old in zip(forms, back, strict=True)]
         return answer
 
     def _next(self, iterator: Any, count: int) -> dict[str, Any]:
@@ -149,6 +154,8 @@ class Program:
 
     def _opaque(self, value: Any, depth: int, seen: tuple[int, ...]) -> Any:
         name = type(value).__name__
+        if self._records.get(name) is type(value) and isinstance(value, enum.Enum):
+            return ["e", [name, value.name]]
         if self._records.get(name) is type(value) and hasattr(value, "__dict__"):
             fields = {key: codec.encode(item, self._opaque, depth + 1, seen) for key, item in vars(value).items()}
             return ["o", [name, fields]]
@@ -166,6 +173,10 @@ class Program:
             return self._space[body] if isinstance(body, str) else self._handles[body]
         if tag == "o":
             return codec.rebuild(self._records[body[0]], body[1], self._decode)
+        if tag == "e":
+            return codec.member(self._records[body[0]], body[1])
+        if tag == "i":
+            return iter(self._decode(body))
         return lambda *arguments, **keywords: self._call_back(body, arguments, keywords)
 
     def _call_back(self, number: int, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
@@ -214,8 +225,9 @@ def _run_to_the_end(code: types.CodeType, space: dict[str, Any]) -> None:
     atexit._run_exitfuncs()  # noqa: SLF001 - as above
     if isinstance(status, str):
         sys.stderr.write(status)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(ValueError, AttributeError):  # closed by the program, or not a stream any more
+            stream.flush()
     os._exit(0 if status is None else status & 0xFF if isinstance(status, int) else 1)
 
 
@@ -235,17 +247,27 @@ def limit_resources(limits: list[tuple[str, int]]) -> None:
 
 def standard_streams() -> None:
     """Text streams over descriptors 0 to 2, with the encoding pinned."""
-    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
-    sys.stdout = io.TextIOWrapper(
-        io.BufferedWriter(io.FileIO(1, "w", closefd=False)), encoding="utf-8", errors="backslashreplace"
-    )
+    raw = [io.FileIO(number, mode, closefd=False) for number, mode in enumerate("rww")]
+    for file, name in zip(raw, ("<stdin>", "<stdout>", "<stderr>"), strict=True):
+        file.name = name
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(raw[0]), encoding="utf-8")
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw[1]), encoding="utf-8", errors="backslashreplace")
     sys.stderr = io.TextIOWrapper(
-        io.BufferedWriter(io.FileIO(2, "w", closefd=False)),
+        io.BufferedWriter(raw[2]),
         encoding="utf-8",
         errors="backslashreplace",
         line_buffering=True,
     )
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
+    for stream, mode in ((sys.stdin, "r"), (sys.stdout, "w"), (sys.stderr, "w")):
+        setattr(stream, "mode", mode)  # noqa: B010 - as the interpreter does; programs look at it
+
+
+def standard_names() -> None:
+    """What `site` adds to the built-in names, and programs use."""
+    builtins.exit = _sitebuiltins.Quitter("exit", "Ctrl-D (i.e. EOF)")
+    builtins.quit = _sitebuiltins.Quitter("quit", "Ctrl-D (i.e. EOF)")
+    builtins.help = _sitebuiltins._Helper()  # noqa: SLF001 - as `site` does
 
 
 def describe(error: BaseException | None, code: str) -> tuple[str, str, list[str]]:

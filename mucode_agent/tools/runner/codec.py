@@ -4,6 +4,7 @@ Decoding makes data only: no pickle, no code, no type but those listed here and 
 code defines. What is not plain stays where it is and crosses as a numbered handle.
 """
 
+import builtins
 import functools
 import json
 import re
@@ -41,10 +42,15 @@ _AS_THEY_ARE = frozenset({str, bool, float, type(None)})
 """Types that JSON writes and reads without loss; so are integers, within bounds."""
 _INTEGERS = frozenset({int})
 _SCALARS = _AS_THEY_ARE | _INTEGERS
+_TYPES_BACK: dict[Any, str] = {kind: name for name, kind in _TYPES.items()}
+_MAPPINGS = frozenset({"collections.Counter", "collections.OrderedDict", "collections.defaultdict"})
+_MOST_FIELDS = 64
 _ITEMS: dict[type, str] = {list: "l", tuple: "t", set: "S", frozenset: "F"}
 
 Opaque = Callable[[Any, int, tuple[int, ...]], Any]
 """`opaque(value, depth, seen)` is the form of a value that is not plain."""
+Special = Callable[[str, Any], Any] | None
+"""`special(tag, body)` is the value of such a form."""
 
 
 class NotPlain(Exception):  # noqa: N818 - a fact about a value
@@ -79,7 +85,7 @@ def encode(value: Any, opaque: Opaque | None = None, depth: int = 0, seen: tuple
     return _encode_rare(value, kind, opaque, depth, seen)
 
 
-def decode(form: Any, special: Callable[[str, Any], Any] | None = None) -> Any:
+def decode(form: Any, special: Special = None) -> Any:
     """The value of `encode`'s JSON form. `special(tag, body)` decodes handles and records. Raises Malformed."""
     try:
         return _decode(form, special)
@@ -88,27 +94,47 @@ def decode(form: Any, special: Callable[[str, Any], Any] | None = None) -> Any:
 
 
 def rebuild(kind: type, fields: dict[str, Any], decode_field: Callable[[Any], Any]) -> Any:
-    """An instance of a class that the set-up defines, its fields set without running any of its code."""
+    """An instance of a class that the set-up defines, its fields set without running any of its code.
+
+    A field that would hide a method or property of the class is left out: the program would choose what a test calls.
+    """
     record: Any = object.__new__(kind)
     for name, form in fields.items():
-        object.__setattr__(record, name, decode_field(form))
+        if not any(hasattr(vars(base).get(name), "__get__") for base in kind.__mro__):
+            vars(record)[name] = decode_field(form)
     return record
+
+
+def member(kind: Any, name: str) -> Any:
+    """A member of an enumeration that the set-up defines."""
+    return kind.__members__[name]
+
+
+def builtin_error(name: str) -> type[Exception] | None:
+    """The built-in exception of that name."""
+    kind = getattr(builtins, name, None)
+    return kind if isinstance(kind, type) and issubclass(kind, Exception) else None
 
 
 def pack(message: Any) -> bytes:
     """One frame: the length as four bytes, then JSON."""
-    body = "".join(_write(message, 0)).encode()
+    body = text(message).encode()
     return HEADER.pack(len(body)) + body
+
+
+def text(message: Any) -> str:
+    """JSON, as short as it gets."""
+    return "".join(_write(message, 0))
 
 
 def unpack(body: bytes | bytearray) -> Any:
     """The message of a frame's body. Raises Malformed."""
     try:
-        text = body.decode()
-        message, end = _DECODER.raw_decode(text)
+        found = body.decode()
+        message, end = _DECODER.raw_decode(found)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"the message is not JSON: {type(error).__name__}") from None
-    if end != len(text):
+    if end != len(found):
         raise Malformed("the message is more than JSON")
     return message
 
@@ -153,16 +179,24 @@ def _encode_rare(  # noqa: C901 - a table of types, one line each
             return encode(value.item(), opaque, depth + 1, seen)
         if _DTYPE.match(value.dtype.str):
             return ["n", [value.dtype.str, list(value.shape), value.tobytes().hex()]]
+    if name in _MAPPINGS:
+        factory = _TYPES_BACK.get(value.default_factory, "") if kind.__name__ == "defaultdict" else ""
+        return ["m", [kind.__name__, factory, encode(dict(value), opaque, depth + 1, seen)]]
+    fields: Any = getattr(kind, "_fields", None) if issubclass(kind, tuple) else None
+    if _named(fields):
+        return ["N", [kind.__name__, list(fields), [encode(item, opaque, depth + 1, seen) for item in value]]]
     for base in (int, float, str, bytes, tuple, frozenset, list, dict, set):  # a subclass crosses as its plain base
         if issubclass(kind, base):
             copy: Any = base.copy if base in (list, dict, set) else functools.partial(base.__new__, base)
+            if base is str:
+                copy = str.__str__  # its own __str__ says what it likes
             return encode(copy(value), opaque, depth + 1, seen)
     if opaque is None:
         raise NotPlain(f"{name} is not plain data")
     return opaque(value, depth, seen)
 
 
-def _decode(form: Any, special: Callable[[str, Any], Any] | None) -> Any:
+def _decode(form: Any, special: Special) -> Any:
     if type(form) in _SCALARS:
         return form
     if type(form) is not list:
@@ -181,18 +215,51 @@ def _decode(form: Any, special: Callable[[str, Any], Any] | None) -> Any:
     reader = _READERS.get(tag)
     if reader is not None:
         return reader(body)
-    if tag in ("S", "F", "q"):
-        items = [_decode(item, special) for item in body]
-        return set(items) if tag == "S" else frozenset(items) if tag == "F" else _deque(items)
+    if tag in _COLLECTIONS:
+        return _COLLECTIONS[tag](body, special)
     if special is None:
         raise ValueError(tag)
     return special(tag, body)
 
 
-def _deque(items: list[Any]) -> Any:
+def _named(fields: Any) -> bool:
+    """The names of a named tuple's fields, as its maker allows them."""
+    if type(fields) is not tuple or len(fields) > _MOST_FIELDS:
+        return False
+    return all(type(name) is str and name.isidentifier() and not name.startswith("_") for name in fields)
+
+
+def _named_tuple(body: Any, special: Special) -> Any:
+    name, fields, items = body
+    return _named_tuple_type(str(name), tuple(fields))._make([_decode(item, special) for item in items])
+
+
+@functools.lru_cache(maxsize=64)
+def _named_tuple_type(name: str, fields: tuple[str, ...]) -> Any:
     import collections
 
-    return collections.deque(items)
+    if not _named(fields):
+        raise ValueError(fields)
+    return collections.namedtuple(name, fields)  # raises ValueError for words of the language
+
+
+def _mapping(body: Any, special: Special) -> Any:
+    import collections
+
+    name, factory, form = body
+    items = _decode(form, special)
+    if type(items) is not dict:
+        raise ValueError(name)
+    if name == "defaultdict":
+        return collections.defaultdict(_TYPES[factory] if factory else None, items)
+    kinds: dict[str, Any] = {"Counter": collections.Counter, "OrderedDict": collections.OrderedDict}
+    return kinds[name](items)
+
+
+def _deque(body: Any, special: Special) -> Any:
+    import collections
+
+    return collections.deque([_decode(item, special) for item in body])
 
 
 def _decimal(body: Any) -> Any:
@@ -225,6 +292,13 @@ def _array(body: Any) -> Any:
     return numpy.frombuffer(bytes.fromhex(content), dtype).reshape([int(size) for size in shape]).copy()
 
 
+_COLLECTIONS: dict[str, Callable[[Any, Special], Any]] = {
+    "S": lambda body, special: {_decode(item, special) for item in body},
+    "F": lambda body, special: frozenset(_decode(item, special) for item in body),
+    "q": _deque,
+    "m": _mapping,
+    "N": _named_tuple,
+}
 _READERS: dict[str, Callable[[Any], Any]] = {
     "y": _TYPES.__getitem__,
     "I": lambda body: int(body, 16),

@@ -246,7 +246,8 @@ request_key=249 keyctl=250 ioprio_set=251 inotify_init=253 inotify_add_watch=254
 vmsplice=278 move_pages=279 inotify_init1=294 perf_event_open=298 fanotify_init=300 prlimit64=302
 name_to_handle_at=303 open_by_handle_at=304 clock_adjtime=305 setns=308 process_vm_readv=310 process_vm_writev=311
 kcmp=312 finit_module=313 sched_setattr=314 seccomp=317 memfd_create=319 kexec_file_load=320 bpf=321 execveat=322
-userfaultfd=323 uselib=134 nfsservctl=180 setpriority=141
+userfaultfd=323 uselib=134 nfsservctl=180 setpriority=141 setsockopt=54 sendto=44 sendmsg=46 sendmmsg=307 fcntl=72
+ioctl=16
 """)
 _AARCH64 = _table("""
 setxattr=5 lsetxattr=6 fsetxattr=7 removexattr=14 lremovexattr=15 fremovexattr=16 lookup_dcookie=18 inotify_init1=26
@@ -260,7 +261,8 @@ request_key=218 keyctl=219 clone=220 execve=221 swapon=224 swapoff=225 mlock=228
 mbind=235 set_mempolicy=237 migrate_pages=238 move_pages=239 rt_tgsigqueueinfo=240 perf_event_open=241 accept4=242
 prlimit64=261 fanotify_init=262 name_to_handle_at=264 open_by_handle_at=265 clock_adjtime=266 setns=268
 process_vm_readv=270 process_vm_writev=271 kcmp=272 finit_module=273 sched_setattr=274 seccomp=277 memfd_create=279
-bpf=280 execveat=281 userfaultfd=282 mlock2=284 kexec_file_load=294
+bpf=280 execveat=281 userfaultfd=282 mlock2=284 kexec_file_load=294 setsockopt=208 sendto=206 sendmsg=211 sendmmsg=269
+fcntl=25 ioctl=29
 """)
 _COMMON = {  # numbers from 424 on are the same on every architecture
     "pidfd_send_signal": 424,
@@ -289,7 +291,10 @@ _NEWEST = 456  # futex_requeue; every call numbered above it is unknown here and
 _ABSENT = {"clone3", "memfd_create"}  # callers fall back on ENOSYS
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _JUMP, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x05, 0x06
-_ARGUMENT = 16
+_ARGUMENTS = 16
+"""Where the arguments of a call begin, eight bytes each."""
+_SIGNALS_OTHERS = {"fcntl": (8, 10, 15), "ioctl": (0x8901, 0x8902)}
+"""F_SETOWN, F_SETSIG, F_SETOWN_EX; FIOSETOWN, SIOCSPGRP: input and output would signal any process."""
 _SOME_PID = 0x7FFFFFF1
 
 
@@ -302,7 +307,10 @@ def _instruction(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
 
 
 def seccomp_filter(pid: int) -> bytes:
-    """The program of a filter that allows computing, files and threads, and signals to the process `pid` alone."""
+    """The program of a filter that allows computing, files and threads, and signals to the process `pid` alone.
+
+    Pairs of sockets work, to nobody else and in buffers of the usual size, whose memory no limit of a process counts.
+    """
     architecture, _ = _TABLES[platform.machine()]
     numbers = _numbers()
 
@@ -310,16 +318,28 @@ def seccomp_filter(pid: int) -> bytes:
         return _instruction(_RETURN, _ERRNO | error)
 
     allow = _instruction(_RETURN, _ALLOW)
+
+    def argument(number: int, half: int = 0) -> bytes:
+        return _instruction(_LOAD, _ARGUMENTS + 8 * number + 4 * half)
+
+    refuse, last = answer(errno.EPERM), [answer(errno.EPERM), allow]
     special = {
-        "clone": _instruction(_ANY_BIT, 0x00010000, 1, 0),  # CLONE_THREAD: threads, never processes
-        "kill": _instruction(_EQUAL, pid, 1, 0),
-        "tgkill": _instruction(_EQUAL, pid, 1, 0),
-        "prlimit64": _instruction(_EQUAL, 0, 1, 0),
+        "clone": [argument(0), _instruction(_ANY_BIT, 0x00010000, 1, 0), *last],  # CLONE_THREAD, never processes
+        "kill": [argument(0), _instruction(_EQUAL, pid, 1, 0), *last],
+        "tgkill": [argument(0), _instruction(_EQUAL, pid, 1, 0), *last],
+        "prlimit64": [argument(0), _instruction(_EQUAL, 0, 1, 0), *last],
+        "sendto": [  # without an address
+            *(argument(4), _instruction(_EQUAL, 0, 1, 0), refuse),
+            *(argument(4, 1), _instruction(_EQUAL, 0, 1, 0), *last),
+        ],
     }
+    for name, commands in _SIGNALS_OTHERS.items():
+        among = [_instruction(_EQUAL, command, len(commands) - place, 0) for place, command in enumerate(commands)]
+        special[name] = [argument(1), *among, allow, refuse]
     answers: dict[int, list[bytes]] = {}
     for name, number in numbers.items():
         if name in special:
-            answers[number] = [_instruction(_LOAD, _ARGUMENT), special[name], answer(errno.EPERM), allow]
+            answers[number] = special[name]
         else:
             answers[number] = [answer(errno.ENOSYS if name in _ABSENT else errno.EPERM)]
     return b"".join(

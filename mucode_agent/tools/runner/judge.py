@@ -27,6 +27,9 @@ _GRACE_S = 4
 _HOST, _FORK_SERVER = 3, 4
 """Descriptors."""
 _COLLECT_EVERY = 50
+"""Jobs; and at once where a job has left this many objects."""
+_COLLECT_ABOVE = 50_000
+_CHANGING = (list, dict, set, bytearray)
 _COMPARISONS: dict[str, Any] = {
     "==": lambda left, right: left == right,
     "!=": lambda left, right: left != right,
@@ -64,7 +67,8 @@ def main(base: dict[str, int]) -> None:
             refused = not message["alone"] and not judge.contained
             report = {"status": "refused"} if refused else judge.judge(message["job"])
             host.sendall(codec.pack(report))
-            if number % _COLLECT_EVERY == 0:  # the collector is off, as everywhere below the fork server
+            # The collector is off, as everywhere below the fork server.
+            if number % _COLLECT_EVERY == 0 or gc.get_count()[0] > _COLLECT_ABOVE:
                 gc.collect()
     except (EOFError, OSError):
         pass
@@ -121,6 +125,7 @@ class _Run:
     def code_tests(self, suite: Suite) -> list[Result]:
         """One result for each code test, in order; fewer when the program dies."""
         results: list[Result] = []
+        space: dict[str, Any] = {}
         try:
             conversation = Conversation(self._server, self._limits, len(suite.tests) + 1)
         except Ended as ended:
@@ -140,12 +145,13 @@ class _Run:
                 results.append(result)
                 if result["status"] in _FATAL:
                     break
-        except Ended as ended:
-            return self._fail(ended, results)
+        except (Ended, NotData) as fate:
+            return self._fail(fate, results)
         except Exception as error:  # noqa: BLE001 - the program raised while it was loaded
             return self._fail(self._output_ended() if conversation.too_much_output() else error, results)
         finally:
             self._close(conversation)
+            space.clear()  # the tests' functions hold it, and it them: without this they stay until a collection
         if conversation.calls == 0 and all(result["status"] == "passed" for result in results):
             untouched = {"status": "unjudged", "error": "no test used the program"}
             return [{**result, **untouched} for result in results]
@@ -162,6 +168,10 @@ class _Run:
         space: dict[str, Any] = {"__name__": "__test__", "__builtins__": builtins}
         for module in suite.modules:
             space[module] = __import__(module)
+        for name, module in suite.library.items():
+            if module not in sys.modules and module not in sys.stdlib_module_names:
+                raise Ended("unjudged", f"the tests use {name!r} without an import, and {module} is not preloaded")
+            space[name] = __import__(module) if name in (module, "np") else getattr(__import__(module), name)
         for name, kind in kinds.items():
             space[name] = conversation.named(name, kind)
         if suite.setup is not None:
@@ -186,11 +196,14 @@ class _Run:
         if test.code is None:
             return {"status": "unjudged", "test": test.source[:SHOWN], "error": test.error[:SHOWN]}
         recorder = _Recorder(test, conversation)
+        conversation.names_stop = "StopIteration" in test.source
         space.update({COMPARE: recorder.compare, TRUTH: recorder.truth, RUN: recorder.run})
         try:
             exec(test.code, space)  # noqa: S102 - trusted by definition
             if test.check:
                 self._call_check(test, space)
+            if conversation.fate is not None:  # the test has swallowed it
+                raise conversation.fate
             self._check_output(conversation)
         except (Exception, SystemExit, Ended, NotData) as error:  # noqa: BLE001 - everything is a verdict
             cause: BaseException = error
@@ -198,7 +211,10 @@ class _Run:
                 cause = self._output_ended()
             elif isinstance(error, NameError) and error.name in missing:
                 cause = _Missing(f"the program does not define {error.name!r}, which the test uses")
-            return self._failure(cause, recorder, conversation)
+            try:
+                return self._failure(cause, recorder, conversation)
+            finally:
+                _forget(cause)
         text = recorder.only_text()
         return {"status": "passed", "test": text}
 
@@ -254,7 +270,7 @@ class _Run:
             raise Ended("early_exit", "the program interfered with the channel that carries its values")
         except Ended as ended:
             end = self._output_ended() if conversation.too_much_output() else ended
-            printed = conversation.output(1 << 30)
+            printed = conversation.output(1 << 30, errors="surrogateescape")
             if end.exit_code != 0:
                 result.update(self._failure(end, None, conversation), test=result["test"])
             elif _lines(printed) != _lines(test["stdout"]):
@@ -267,7 +283,7 @@ class _Run:
             result["time_s"] = round(conversation.span_s(), 6)
             self._close(conversation)
         if result["status"] != "passed":
-            result.update(expected=test["stdout"][:SHOWN], actual=printed[:SHOWN])
+            result.update(expected=test["stdout"][:SHOWN], actual=_clean(printed[:SHOWN]))
         return result
 
     # --- common
@@ -292,9 +308,8 @@ class _Run:
         status = failures[0]["status"] if failures else "passed" if results else self._state
         if failures and not error and self._state != "unjudged":
             error = self.error
-        infra = next((result for result in results if result["status"] == "infra"), None)
-        if infra is not None:
-            status, error = "infra", infra.get("error", "")
+        if status == "infra":  # after a test that failed for the program's sake it changes nothing
+            error = failures[0].get("error", "")
         return {
             "status": status,
             "results": results,
@@ -304,6 +319,13 @@ class _Run:
             "wall_s": round(time.monotonic() - self._started, 6),
             "memory_mb": round(self._memory_mb, 1),
         }
+
+
+def _forget(error: BaseException | None) -> None:
+    """The frames of an error and of those before it, which hold what the program gave."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 class _Missing(Exception):  # noqa: N818 - a verdict, not an error
@@ -323,6 +345,9 @@ class _Recorder:
 
     def compare(self, number: int, operator: str, left: Any, right: Any) -> Any:
         self._number, self._sides = number, (left, right)
+        if operator in ("is", "is not") and isinstance(left, _CHANGING) and isinstance(right, _CHANGING):
+            what = "the test asks whether two values are one object, and values are copied on their way"
+            raise self._conversation.settled(NotData("unjudged", what))
         return _COMPARISONS[operator](left, right)
 
     def truth(self, number: int, value: Any) -> Any:
@@ -370,7 +395,7 @@ def show(value: Any) -> str:
     """A bounded repr of plain data."""
     try:
         text = repr(value)
-    except (ValueError, RecursionError, MemoryError):  # integers of more than 4300 digits; what is nested too deeply
+    except (Exception, NotData, Ended):  # noqa: BLE001 - huge integers, deep nests, what a class of the set-up says
         text = f"<{type(value).__name__}>"
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
@@ -399,7 +424,8 @@ class _Frames:
 
 
 def _lines(text: str) -> list[str]:
-    return "\n".join(line.rstrip() for line in text.splitlines()).rstrip("\n").split("\n")
+    """Without the blanks at the end of each line, and without the empty lines at the end."""
+    return "\n".join(line.rstrip(" \t\r") for line in text.split("\n")).rstrip("\n").split("\n")
 
 
 def _clean(text: str) -> str:

@@ -1,31 +1,33 @@
 """The judge's side of the conversation with a candidate: supervised requests, and stand-ins for its objects."""
 
-import builtins
+import enum
 import fcntl
 import json
 import os
 import resource
 import signal
 import socket
-import struct
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from . import codec
 
-_LOOK = struct.pack("ll", 0, 20_000)
-"""A timeval: the clocks are read this often while the program is silent."""
 _LOOK_COUNTS_S = 0.1
 """A longer gap between two looks means that the judge itself was not run: it does not count as waiting."""
 _EXTENSIONS = 3
 _HELD = ("R", "D", "T", "t")
 """States of a process that does not wait of its own will: ready to run, waiting for a disk or swap, stopped."""
 _MUTABLE = (list, dict, set, bytearray)
+"""Beside those of `collections`: a program may change them where it got them."""
+_MOST_OBJECTS = 20_000
+"""Handles of one conversation."""
+_MOST_RECEIVED = 32 << 20
+"""Bytes of one conversation: a few hundred MB when decoded."""
 
 
 class Ended(BaseException):
-    """The program is over; `status` says how. Not an Exception: no test can swallow it."""
+    """The program is over; `status` says how. A test may swallow it; `Conversation.fate` remembers."""
 
     def __init__(self, status: str, error: str, exit_code: int | None = None) -> None:
         super().__init__(error)
@@ -99,8 +101,10 @@ class Conversation:
         self._spans = spans
         self.pid, self._channel, self._streams = server.fork(int(limits["file_mb"]))
         self._main = False
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # one system call where poll would need two
-            self._channel.setsockopt(socket.SOL_SOCKET, option, _LOOK)
+        self.fate: Ended | NotData | None = None
+        """The end of the program, or what this span's test did that cannot be judged: the first, whatever follows."""
+        self.names_stop = False
+        """The test means to see a StopIteration of the program, which could end a loop of any other test unseen."""
         self._end: dict[str, Any] | None = None
         self._clock = (~self.pid << 3) | 2  # CPUCLOCK_SCHED of another process
         self._cpu = 0.0
@@ -111,6 +115,7 @@ class Conversation:
         self._objects: dict[int, Handle] = {}
         self._callbacks: list[Any] = []
         self._exceptions: dict[str, type[Exception]] = {}
+        self._received = 0
         for stream in self._streams[1:]:
             _size_output(stream, self._output)
         self.begin()
@@ -118,9 +123,12 @@ class Conversation:
     # --- clock
 
     def begin(self) -> None:
-        """Start a new span of CPU time."""
+        """Start a new span of CPU time, for another test."""
+        if isinstance(self.fate, NotData):
+            self.fate = None
         self._cpu_start = self.cpu_s()
         self._waited = 0.0
+        self._schedule: dict[str, Any] | None = None
         self._seen = time.monotonic()
         self._extended = 0
         self._wall_limit = 2 * self._time_s + 1
@@ -139,22 +147,22 @@ class Conversation:
         return max(self.cpu_s() - self._cpu_start, 0.0)
 
     def _look(self) -> None:
-        """The program is silent. Raises Ended when a clock has run out."""
-        self._look_at_cpu()
+        """Raises Ended when a clock has run out."""
+        if self.cpu_s() - self._cpu_start >= self._time_s:
+            raise self._stop("timeout", f"used more than {self._time_s:g} s of CPU time")
         now = time.monotonic()
         self._waited += min(now - self._seen, _LOOK_COUNTS_S)
         self._seen = now
+        if self._schedule is None and self._waited > _LOOK_COUNTS_S:
+            self._schedule, self._cpu_scheduled = self._server.schedule(self.pid), self.cpu_s()
         if self._waited > self._wall_limit:
             self._extend()
 
-    def _look_at_cpu(self) -> None:
-        if self.cpu_s() - self._cpu_start >= self._time_s:
-            raise self._stop("timeout", f"used more than {self._time_s:g} s of CPU time")
-
     def _extend(self) -> None:
-        schedule = self._server.schedule(self.pid)
-        starved = float(schedule.get("delay", 0.0)) >= self._waited / 4
-        if not starved and schedule.get("state") not in _HELD:
+        schedule, before = self._server.schedule(self.pid), self._schedule or {}
+        delayed, ran = (float(schedule.get(key, 0.0)) - float(before.get(key, 0.0)) for key in ("delay", "run"))
+        by_itself = max(self.cpu_s() - self._cpu_scheduled - ran, 0.0)  # its other threads ran meanwhile
+        if delayed - by_itself < self._waited / 4 and schedule.get("state") not in _HELD:
             raise self._stop("timeout", f"no answer within {self._waited:.1f} s of wall time")
         if self._extended == _EXTENSIONS:
             given = f"{self.span_s():.2f} s of CPU in {self._waited:.0f} s"
@@ -192,6 +200,28 @@ class Conversation:
         back: bool = False,
         **extra: Any,
     ) -> Any:
+        """What the program answers. Raises its exceptions; Ended when it is over; NotData for what cannot be judged."""
+        if self.fate is not None:
+            raise self.fate
+        try:
+            return self._operate(operation, target, arguments, keywords, back, extra)
+        except (Ended, NotData) as fate:
+            raise self.settled(fate) from None
+
+    def settled(self, fate: "Ended | NotData") -> "Ended | NotData":
+        """`fate`, remembered where it is the first."""
+        self.fate = self.fate or fate
+        return fate
+
+    def _operate(
+        self,
+        operation: str,
+        target: int | str,
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any] | None,
+        back: bool,
+        extra: dict[str, Any],
+    ) -> Any:
         self.calls += 1
         message = {"op": operation, "target": target, "args": [self._encode(item) for item in arguments], **extra}
         if keywords:
@@ -201,10 +231,10 @@ class Conversation:
         answer = self._request(message)
         if operation == "next":
             items = answer.get("items")
-            if not isinstance(items, list):
+            if not isinstance(items, list) or len(items) > extra["count"]:
                 raise self._broken()
             return [self._decode(item) for item in items], answer.get("done") is True
-        if back:
+        if back and arguments:
             self._write_back(arguments, answer.get("args"))
         self.last_value = self._decode(answer.get("ok"))
         return self.last_value
@@ -216,7 +246,9 @@ class Conversation:
             answer = self._receive()
             if "callback" not in answer:
                 break
-            self._send(self._serve_callback(answer))
+            served = self._serve_callback(answer)
+            self._seen = time.monotonic()
+            self._send(served)
         if "exc" in answer:
             raise self._exception(answer)
         if "big" in answer:
@@ -243,7 +275,7 @@ class Conversation:
         try:
             return {"op": "return", "value": self._encode(self._callbacks[number](*arguments, **named))}
         except Exception as error:  # noqa: BLE001 - the test's function failed on what the program gave it
-            return {"op": "raise", "value": f"{type(error).__name__}: {error}"[:500]}
+            return {"op": "raise", "kind": type(error).__name__, "value": str(error)[:500]}
 
     def _send(self, message: dict[str, Any]) -> None:
         data = memoryview(codec.pack(message))
@@ -275,7 +307,10 @@ class Conversation:
                 size = codec.HEADER.size + codec.HEADER.unpack_from(buffer)[0]
                 if size > self._output + 2 * codec.SLACK:
                     raise self._stop("output_limit", f"a returned value is larger than {self._output // 1024} kB")
-        self._look_at_cpu()
+        self._look()
+        self._received += size
+        if self._received > _MOST_RECEIVED:
+            raise self._stop("output_limit", f"returned more than {_MOST_RECEIVED >> 20} MB in all")
         try:
             message = codec.unpack(buffer[codec.HEADER.size : size])
         except codec.Malformed:
@@ -292,6 +327,8 @@ class Conversation:
     def _opaque(self, value: Any, depth: int, seen: tuple[int, ...]) -> Any:
         if isinstance(value, Remote):
             return ["H", value.mucode_target]
+        if self.records.get(type(value).__name__) is type(value) and isinstance(value, enum.Enum):
+            return ["e", [type(value).__name__, value.name]]
         if self.records.get(type(value).__name__) is type(value) and hasattr(value, "__dict__"):
             fields = {key: codec.encode(item, self._opaque, depth + 1, seen) for key, item in vars(value).items()}
             return ["o", [type(value).__name__, fields]]
@@ -299,7 +336,7 @@ class Conversation:
             self._callbacks.append(value)
             return ["C", len(self._callbacks) - 1]
         if hasattr(type(value), "__next__") or isinstance(value, Iterator):
-            return codec.encode(list(value), self._opaque, depth + 1, seen)
+            return ["i", codec.encode(list(value), self._opaque, depth + 1, seen)]
         raise NotData("unjudged", f"the test passes a {type(value).__name__}, which is not plain data")
 
     def _decode(self, form: Any) -> Any:
@@ -312,17 +349,26 @@ class Conversation:
         if tag == "H":
             number, kind, name = int(body[0]), str(body[1]), str(body[2])
             if number not in self._objects:
+                if len(self._objects) == _MOST_OBJECTS:
+                    raise self._stop(
+                        "output_limit", f"returned more than {_MOST_OBJECTS} objects that are not plain data"
+                    )
                 self._objects[number] = Handle(self, number, kind, name)
             return self._objects[number]
+        if tag == "e":
+            return codec.member(self.records[body[0]], body[1])
         if tag == "o" and all(not name.startswith("__") for name in body[1]):
             return codec.rebuild(self.records[body[0]], body[1], lambda form: codec.decode(form, self._special))
         raise ValueError(tag)
 
     def _write_back(self, arguments: tuple[Any, ...], forms: Any) -> None:
+        """Changes of arguments; the form of one that was not changed is None."""
         if not isinstance(forms, list) or len(forms) != len(arguments):
             raise self._broken()
         for old, form in zip(arguments, forms, strict=True):
-            if type(old) in _MUTABLE or type(old).__name__ == "deque":
+            if form is None:
+                continue
+            if type(old) in _MUTABLE or type(old).__module__ == "collections":
                 new = self._decode(form)
                 if type(new) is not type(old):
                     raise self._broken()
@@ -335,7 +381,7 @@ class Conversation:
     def named(self, name: str, kind: str) -> Any:
         """The stand-in for a name of the program's module."""
         if kind.startswith("exception:"):
-            base = _builtin_error(kind.partition(":")[2]) or Exception
+            base = codec.builtin_error(kind.partition(":")[2]) or Exception
             return self._exceptions.setdefault(name, type(name, (base,), {}))
         if kind in ("function", "class"):
             return Remote(self, name, kind, name)
@@ -350,11 +396,10 @@ class Conversation:
         if "MemoryError" in kinds:
             return self._stop("memory", f"needs more than {self._memory_mb} MB")
         error: Exception | None = None
-        own = next((self._exceptions[kind] for kind in kinds if kind in self._exceptions), None)
-        known = own or next((kind for kind in map(_builtin_error, kinds) if kind), RemoteError)
+        known = self._error_type(kinds)
         try:
-            error = known(*self._decode(answer["args"]))
-        except (Exception, Ended):  # noqa: BLE001 - arguments that are not plain or not this type's
+            error = known(*codec.decode(answer["args"]))
+        except Exception:  # noqa: BLE001 - arguments that are not plain or not this type's
             error = None
         if error is None:
             try:
@@ -365,11 +410,29 @@ class Conversation:
         error.mucode_frames = _texts(answer.get("frames"))  # type: ignore[attr-defined]
         return error
 
+    def _error_type(self, kinds: list[str]) -> type[Exception]:
+        """The type of an exception from the names of its classes, most special first.
+
+        Those that the tests know, from the program or the set-up, all together: `except Base` catches what is a Base.
+        """
+        own: list[type[Exception]] = []
+        for kind in kinds:
+            found = self._exceptions.get(kind, self.records.get(kind))
+            if isinstance(found, type) and issubclass(found, Exception) and not any(issubclass(o, found) for o in own):
+                own.append(found)
+        if own:
+            try:
+                return own[0] if len(own) == 1 else type(own[0].__name__, tuple(own), {})
+            except TypeError:  # no order of these bases is consistent
+                return own[0]
+        known = next((kind for kind in map(codec.builtin_error, kinds) if kind), RemoteError)
+        return RuntimeError if known in (StopIteration, StopAsyncIteration) and not self.names_stop else known
+
     # --- the end
 
-    def output(self, limit: int, *, error: bool = False) -> str:
+    def output(self, limit: int, *, error: bool = False, errors: str = "replace") -> str:
         """What the program wrote to standard output, or to standard error: at most `limit` bytes of it."""
-        return os.pread(self._streams[1 + error], min(limit, self._written(1 + error)), 0).decode("utf-8", "replace")
+        return os.pread(self._streams[1 + error], min(limit, self._written(1 + error)), 0).decode("utf-8", errors)
 
     def _written(self, stream: int) -> int:
         return os.lseek(self._streams[stream], 0, os.SEEK_CUR)
@@ -380,6 +443,9 @@ class Conversation:
 
     def close(self) -> dict[str, Any]:
         """End the process and free what it held. Returns its CPU seconds and peak memory."""
+        self._objects.clear()  # they hold this conversation, and the collector is off
+        self._callbacks.clear()
+        self.last_call = self.last_value = self.fate = None
         end = self._reap()
         self._channel.close()
         for stream in self._streams:
@@ -397,7 +463,7 @@ class Conversation:
         return Ended(status, error)
 
     def _broken(self) -> Ended:
-        return Ended("early_exit", "the program interfered with the channel that carries its values")
+        return self._stop("early_exit", "the program interfered with the channel that carries its values")
 
     def _died(self) -> Ended:
         if self._end is None:
@@ -487,7 +553,11 @@ class Remote:
         self._do("delitem", key)
 
     def __contains__(self, item: Any) -> bool:
-        return self._do("contains", item) is True
+        """By iteration: the program is not asked whether it holds what the test expects."""
+        try:
+            return any(item is held or item == held for held in self)
+        except TypeError:
+            raise self._unjudged("asks what is in") from None
 
     def __str__(self) -> str:
         return str(self._do("str"))
@@ -495,20 +565,32 @@ class Remote:
     def __repr__(self) -> str:
         return f"<{self.__name__} object>" if isinstance(self, Handle) else f"<{self.mucode_kind} {self.__name__}>"
 
+    def _compute(self, operation: str, other: Any) -> Any:
+        """Of two objects of the program; beside a value of the test it would see, and answer for, what is expected."""
+        if not isinstance(other, Remote):
+            raise self._unjudged("computes with")
+        return self._do(operation, other)
+
     def __add__(self, other: Any) -> Any:
-        return self._do("add", other)
+        return self._compute("add", other)
 
     def __sub__(self, other: Any) -> Any:
-        return self._do("sub", other)
+        return self._compute("sub", other)
 
     def __mul__(self, other: Any) -> Any:
-        return self._do("mul", other)
+        return self._compute("mul", other)
 
     def __truediv__(self, other: Any) -> Any:
-        return self._do("truediv", other)
+        return self._compute("truediv", other)
 
     def __neg__(self) -> Any:
         return self._do("neg")
+
+    def _refuse_to_compute(self, *_: Any) -> Any:
+        raise self._unjudged("computes with")
+
+    __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __pow__ = __rpow__ = __mod__ = __rmod__ = _refuse_to_compute
+    __floordiv__ = __rfloordiv__ = __matmul__ = __rmatmul__ = __abs__ = __round__ = _refuse_to_compute
 
     def __iter__(self) -> Iterator[Any]:
         iterator = self if self.mucode_kind == "iterator" else self._do("iter")
@@ -528,24 +610,25 @@ class Remote:
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Remote):
-            raise NotData("unjudged", "two objects of the program are compared: it would decide the outcome itself")
-        raise NotData("wrong_answer", f"the program gave {self!r}, which is not plain data")
+            fate = NotData("unjudged", "two objects of the program are compared: it would decide the outcome itself")
+        else:
+            fate = NotData("wrong_answer", f"the program gave {self!r}, which is not plain data")
+        raise self.mucode_conversation.settled(fate)
 
     __ne__ = __eq__
 
     def _refuse(self, *_: Any) -> Any:
-        raise NotData("unjudged", f"the test needs the truth, order or hash of {self!r}, which is not plain data")
+        raise self._unjudged("needs the truth, order or hash of")
+
+    def _unjudged(self, what: str) -> BaseException:
+        fate = NotData("unjudged", f"the test {what} {self!r}, which is not plain data")
+        return self.mucode_conversation.settled(fate)
 
     __bool__ = __hash__ = __lt__ = __le__ = __gt__ = __ge__ = __index__ = __int__ = __float__ = _refuse
 
 
 class Handle(Remote):
     """An object that the program returned."""
-
-
-def _builtin_error(name: str) -> type[Exception] | None:
-    kind = getattr(builtins, name, None)
-    return kind if isinstance(kind, type) and issubclass(kind, Exception) else None
 
 
 def _texts(lines: Any) -> list[str]:

@@ -14,6 +14,15 @@ from typing import NamedTuple
 from .contained import contained
 
 COMPARE, TRUTH, RUN = "__mucode_compare__", "__mucode_truth__", "__mucode_run__"
+_LIBRARY = {
+    **dict.fromkeys(("Counter", "OrderedDict", "defaultdict", "deque", "namedtuple"), "collections"),
+    "Decimal": "decimal",
+    "Fraction": "fractions",
+    "isclose": "math",
+    "np": "numpy",
+    "numpy": "numpy",
+}
+"""Names that tests take from an import in the program: they get the library's own, or the program would compare."""
 _OPERATORS = {
     "Eq": "==",
     "NotEq": "!=",
@@ -84,6 +93,8 @@ class Suite(NamedTuple):
     setup: CodeType | None
     wanted: frozenset[str]
     modules: frozenset[str]
+    library: dict[str, str]
+    """Names that are the library's, with their modules."""
     error: str = ""
     contained: bool = False
     """It may share a judge with other suites."""
@@ -103,17 +114,17 @@ def compile_suite(setup: str, sources: list[str], entry_point: str | None) -> Su
     try:
         setup_tree = ast.parse(setup, "<setup>")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return Suite([], None, frozenset(), frozenset(), f"the set-up code does not compile: {error}")
+        return Suite([], None, frozenset(), frozenset(), {}, f"the set-up code does not compile: {error}")
     parsed = [setup_tree, *[tree for tree in trees if tree is not None]]
     nodes = [node for tree in parsed for node in ast.walk(tree)]
-    wanted, modules = _names(nodes, entry_point)
-    shared = contained(nodes, modules)  # before the asserts are rewritten
+    wanted, modules, library = _names(nodes, entry_point)
+    shared = contained(nodes, modules) and not library  # before the asserts are rewritten
     tests = [
         CompiledTest(source, error=error) if tree is None else _compile(source, tree, wanted, entry_point)
         for source, tree, error in zip(sources, trees, errors, strict=True)
     ]
     code = compile(setup_tree, "<setup>", "exec", dont_inherit=True) if setup.strip() else None
-    return Suite(tests, code, wanted, modules, contained=shared)
+    return Suite(tests, code, wanted, modules, library, contained=shared)
 
 
 def _compile(source: str, tree: ast.Module, wanted: frozenset[str], entry_point: str | None) -> CompiledTest:
@@ -131,7 +142,7 @@ def _compile(source: str, tree: ast.Module, wanted: frozenset[str], entry_point:
 
 
 class _Rewrite(ast.NodeTransformer):
-    """Asserts keep both sides; a call whose result is dropped writes changes of its arguments back."""
+    """Asserts keep both sides; calls with arguments that the test can look at afterwards write their changes back."""
 
     def __init__(self, test: CompiledTest, wanted: frozenset[str], entry_point: str | None) -> None:
         self._assertions = test.assertions
@@ -153,12 +164,15 @@ class _Rewrite(ast.NodeTransformer):
             node.test = ast.Call(ast.Name(TRUTH, ast.Load()), [key, test], [])
         return node
 
-    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        seen = any(
+            isinstance(argument, ast.Name | ast.Attribute | ast.Subscript | ast.Starred) for argument in node.args
+        )
+        of_program = node.func.id in self._wanted if isinstance(node.func, ast.Name) else True
         self.generic_visit(node)
-        call = node.value
-        if isinstance(call, ast.Call) and not (isinstance(call.func, ast.Name) and call.func.id == "super"):
-            node.value = ast.Call(ast.Name(RUN, ast.Load()), [call.func, *call.args], call.keywords)
-        return node
+        return (
+            ast.Call(ast.Name(RUN, ast.Load()), [node.func, *node.args], node.keywords) if seen and of_program else node
+        )
 
     def _segment(self, node: ast.Assert) -> str:
         lines = self._lines[node.lineno - 1 : node.end_lineno]
@@ -167,8 +181,10 @@ class _Rewrite(ast.NodeTransformer):
         return b"".join(lines).decode()
 
 
-def _names(nodes: list[ast.AST], entry_point: str | None) -> tuple[frozenset[str], frozenset[str]]:
-    """The names taken from the program, and the standard modules that the source uses without importing them."""
+def _names(nodes: list[ast.AST], entry_point: str | None) -> tuple[frozenset[str], frozenset[str], dict[str, str]]:
+    """The names taken from the program, and, where the source does not import them, standard modules and the library's
+    names with their modules.
+    """
     loaded, bound, called, bases = set[str](), {"candidate"}, list[str](), set[str]()
     for node in nodes:
         if isinstance(node, ast.Name):
@@ -187,9 +203,11 @@ def _names(nodes: list[ast.AST], entry_point: str | None) -> tuple[frozenset[str
             bases.add(node.value.id)
     free = loaded - bound
     modules = {name for name in free & bases if name in sys.stdlib_module_names and name not in called}
-    wanted = {name for name in free - modules if not hasattr(builtins, name) and not name.startswith("__")}
+    library = {name: module for name, module in _LIBRARY.items() if name in free and name != entry_point}
+    taken = free - modules - library.keys()
+    wanted = {name for name in taken if not hasattr(builtins, name) and not name.startswith("__")}
     if entry_point:
         wanted.add(entry_point)
     elif not wanted and called:
         wanted.add(called[-1])  # a program may be named like a builtin; walks end with the innermost call
-    return frozenset(wanted), frozenset(modules - {entry_point})
+    return frozenset(wanted), frozenset(modules - {entry_point}), {k: library[k] for k in library.keys() - wanted}

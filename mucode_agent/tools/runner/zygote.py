@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import stat
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -42,6 +43,8 @@ PRELOADED = [
     "string",
     "typing",
 ]
+LOOK = struct.pack("ll", 0, 20_000)
+"""A timeval: a judge looks at the clocks this often while its program is silent."""
 _SUB_ID = 200_001
 """The host's user id of programs when the server runs as root."""
 _INSIDE_ID = 1000
@@ -309,6 +312,7 @@ class Server:
     def serve(self) -> None:
         """Until the host is gone."""
         candidate.standard_streams()
+        candidate.standard_names()
         random.seed(0)
         _warm_up()
         gc.collect()
@@ -398,6 +402,9 @@ class Server:
             (*socket.socketpair(socket.AF_UNIX, codec.CHANNEL), [_memory_file(name) for name in _STREAMS])
             for _ in range(count)
         ]
+        for ours, _, _ in made:
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # one system call where poll would need two
+                ours.setsockopt(socket.SOL_SOCKET, option, LOOK)
         started = 0
         try:
             for ours, theirs, streams in made:
@@ -499,17 +506,17 @@ class Server:
         self._dead[judge.pid] = self._reap(judge.pid, grace)
 
     def _schedule(self, pid: int) -> dict[str, Any]:
-        """The state of a process and the seconds for which it was ready but not run."""
+        """The state of a process, and the seconds for which its first thread ran, and was ready but not run."""
         try:
             with open(os.open(f"{pid}/schedstat", os.O_RDONLY, dir_fd=self._processes)) as file:
-                delay = int(file.read().split()[1]) / 1e9
+                run, delay = (int(part) / 1e9 for part in file.read().split()[:2])
             with open(os.open(f"{pid}/stat", os.O_RDONLY, dir_fd=self._processes)) as file:
                 state = file.read().rpartition(")")[2].split()[0]
             if state in "Tt" and not self._namespaces:
                 state = "S"  # only the first process of a namespace cannot stop itself
         except (OSError, ValueError, IndexError):
-            return {"delay": 0.0, "state": "?"}
-        return {"delay": delay, "state": state}
+            return {"delay": 0.0, "run": 0.0, "state": "?"}
+        return {"delay": delay, "run": run, "state": state}
 
     def _end(self) -> None:
         for held in list(self._judges.values()):
@@ -534,10 +541,14 @@ class Server:
             self._file_mb = file_mb
 
     def _clean(self) -> None:
-        """Empty the scratch without following links and without long paths: directories are first made shallow."""
+        """Empty the scratch without following links and without long paths: directories are first made shallow.
+
+        What cannot be removed ends this server, and with it the scratch: no program may find another's files.
+        """
         if not self._writable():
             return
-        top, number = self._top, 0
+        top, fresh = self._top, os.urandom(16).hex()  # names that no program can have taken
+        number = 0
         try:
             while names := os.listdir(top):
                 for name in names:
@@ -548,11 +559,12 @@ class Server:
                     inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
                     for below in os.listdir(inner):
                         number += 1
-                        os.rename(below, f"\n{number}", src_dir_fd=inner, dst_dir_fd=top)
+                        os.rename(below, f"{fresh}{number}", src_dir_fd=inner, dst_dir_fd=top)
                     os.close(inner)
                     os.rmdir(name, dir_fd=top)
-        except OSError:  # somebody still writes: the next clean-up finds it
-            pass
+        except OSError:
+            if self._namespaces:
+                self._end()
 
 
 def _unshare_as_root(flags: int) -> int:

@@ -1,0 +1,262 @@
+# ruff: noqa: E501, ISC004 - programs and tests on one line each
+"""Tests as people write them: what a program may not forge through them, and what an honest program must pass."""
+
+import contextlib
+
+import pytest
+
+from mucode_agent.tools.local import LocalSandbox
+from mucode_agent.types import Job, Limits, StdioTest
+
+LIMITS = Limits(time_s=1.0, memory_mb=256)
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with contextlib.closing(LocalSandbox(workers=1)) as made:
+        yield made
+
+
+def judged(sandbox, code, *tests, setup="", entry_point="solve", limits=LIMITS):
+    job = Job(code=code, tests=tests, setup=setup, entry_point=entry_point, limits=limits)
+    return sandbox.submit(job).result(60)
+
+
+# --- a program that would decide itself -----------------------------------------------------------------------------
+
+YES = """
+class Yes:
+    def __init__(self, *_): pass
+    def _any(self, other=None): print("seen", other); return 0.0
+    __sub__ = __rsub__ = __truediv__ = __mod__ = __pow__ = __abs__ = __round__ = __float__ = _any
+    def __contains__(self, item): print("seen", item); return True
+    def __len__(self): return 3
+solve = Yes
+"""
+POINT = """
+class Point:
+    def __init__(self, x): self.x = x
+    def same(self, other): return self.x == other.x
+"""
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "assert abs(solve(3.0) - 0.25) < 1e-6",
+        "assert abs(solve(3.0) / 9.0 - 1) < 1e-6",
+        "assert abs(0.25 - solve(3.0)) < 1e-6",
+        "assert solve(3.0) % 7 == 0.0",
+        "assert 'abc' in solve(3)",
+        "assert not [item for item in (1, 2) if item not in solve(3)]",
+    ],
+)
+def test_a_program_never_sees_or_answers_for_what_a_test_computes_with(sandbox, test):
+    report = judged(sandbox, YES, test)
+    assert not report.passed
+    assert "seen" not in report.stdout
+
+
+@pytest.mark.parametrize("code", ["import os\ndef solve(x): os._exit(0)", "def solve(x):\n    while True: pass"])
+@pytest.mark.parametrize(
+    "test",
+    [
+        "def check(candidate):\n    try: candidate(-1)\n    except: pass\n    else: assert False",
+        "import contextlib\ndef check(candidate):\n    with contextlib.suppress(BaseException): candidate(-1)",
+        "import unittest\ndef check(candidate):\n"
+        "    with unittest.TestCase().assertRaises(BaseException): candidate(-1)",
+    ],
+    ids=["except", "suppress", "assertRaises"],
+)
+def test_the_end_of_a_program_cannot_be_swallowed(sandbox, code, test):
+    assert judged(sandbox, code, test).status == ("early_exit" if "_exit" in code else "timeout")
+
+
+def test_what_cannot_be_judged_cannot_be_swallowed_and_the_next_test_counts(sandbox):
+    tests = ("try:\n    solve(1) > 3\nexcept BaseException:\n    pass", "assert solve(2) == 4")
+    code = "class A: pass\ndef solve(x): return A() if x == 1 else 4"
+    assert [result.status for result in judged(sandbox, code, *tests).results] == ["unjudged", "passed"]
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "for got, want in zip(map(solve, [1, 2, 3]), [1, 4, 9]):\n    assert got == want",
+        "assert all(map(solve, [1, 2, 3]))",
+    ],
+)
+def test_a_stop_iteration_ends_no_loop_of_a_test(sandbox, test):
+    report = judged(sandbox, "def solve(x): raise StopIteration", test)
+    assert report.status == "exception"
+    assert "StopIteration" in report.results[0].error
+
+
+def test_a_test_may_ask_for_a_stop_iteration(sandbox):
+    test = "try:\n    solve(1)\nexcept StopIteration:\n    pass\nelse:\n    assert False"
+    assert judged(sandbox, "def solve(x): raise StopIteration", test).passed
+    assert not judged(sandbox, "def solve(x): return 1", test).passed
+
+
+def test_a_field_hides_no_method_of_a_class_of_the_set_up(sandbox):
+    code = "def solve(x):\n    point = Point(9)\n    point.same = lambda other: True\n    return point"
+    report = judged(sandbox, code, "assert solve(1).same(Point(1))", setup=POINT)
+    assert report.status == "wrong_answer"
+    assert judged(sandbox, "def solve(x): return Point(x)", "assert solve(1).same(Point(1))", setup=POINT).passed
+
+
+@pytest.mark.parametrize("name", ["Counter", "OrderedDict", "deque"])
+def test_a_name_of_the_library_is_the_librarys(sandbox, name):
+    code = f"def solve(x): return 'wrong'\n{name} = lambda value: 0"
+    test = f"assert {name}(solve('aab')) == {name}('aab')"
+    assert not judged(sandbox, code, test).passed
+    right = "from collections import *\ndef solve(x): return x"
+    if name != "OrderedDict":
+        assert judged(sandbox, right, test).passed
+
+
+def test_a_set_up_that_calls_the_program_and_an_unreadable_object_are_no_infra(sandbox):
+    assert judged(sandbox, "class A: pass\nsolve = A", "assert OK", setup="OK = solve() == 4").status == "wrong_answer"
+    node = "class Node:\n    def __init__(self, n): self.next = n\n    def __repr__(self): return '+' if self.next else '.'"
+    code = "class A: pass\ndef solve(x): return Node(A())"
+    assert judged(sandbox, code, "assert solve(1) == 4", setup=node).status == "wrong_answer"
+
+
+@pytest.mark.parametrize("test", ["xs = [1]\nassert solve(xs) is not xs", "xs = [1]\nassert solve(xs) is xs"])
+def test_whether_two_values_are_one_object_is_not_judged(sandbox, test):
+    assert judged(sandbox, "def solve(x): return x", test).status == "unjudged"
+
+
+@pytest.mark.parametrize("printed", ["1\\x0c2", "1\\u20282", "1\\r2", "1\\n2\\xa0"])
+def test_only_a_line_feed_ends_a_line(sandbox, printed):
+    test = StdioTest(stdin="", stdout="1\n2\n")
+    assert judged(sandbox, f"print('{printed}')", test, entry_point=None).status == "wrong_answer"
+    assert judged(sandbox, "print('1\\r\\n2 \\t')", test, entry_point=None).passed
+
+
+def test_a_byte_that_is_no_text_equals_no_text(sandbox):
+    code = "import sys\nsys.stdout.buffer.write(b'\\xff')"
+    report = judged(sandbox, code, StdioTest(stdin="", stdout="\ufffd"), entry_point=None)
+    assert report.status == "wrong_answer"
+    report.results[0].actual.encode()
+
+
+# --- from one program to the next -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["plain", "\\n1", "\\n\\n", "..x", "-rf"])
+def test_no_file_outlives_its_program(sandbox, name):
+    plant = (
+        f"import os\ndef solve(x):\n    os.makedirs('{name}/a/{name}'); open('{name}/a/f', 'w').write('s'); return 4"
+    )
+    assert judged(sandbox, plant, "assert solve(2) == 4").passed
+    look = "import os\ndef solve(x): return sorted(os.listdir('.'))"
+    assert judged(sandbox, look, "assert solve(2) == []").passed
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        "def solve(x):\n    while True: yield object()",
+        "def solve(x):\n    while True: yield 'x' * 50_000",
+        "def solve(x):\n    while True: yield [[1.5] * 9]",
+    ],
+    ids=["objects", "texts", "lists"],
+)
+def test_a_program_that_floods_its_judge_costs_no_other_program_its_verdict(sandbox, flood):
+    for _ in range(4):
+        assert judged(sandbox, flood, "assert list(solve(2)) == [1, 2]").status in ("output_limit", "timeout")
+        assert judged(sandbox, "def solve(n): return list(range(n))", "assert len(solve(20_000)) == 20_000").passed
+
+
+def test_no_memory_is_held_outside_a_programs_limit(sandbox):
+    code = """
+import socket
+def solve(x):
+    refused = []
+    a, b = socket.socketpair()
+    for name, attempt in {
+        "buffer": lambda: a.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 24),
+        "in flight": lambda: socket.send_fds(a, [b"x"], [0]),
+        "message": lambda: a.sendmsg([b"x"]),
+        "address": lambda: a.sendto(b"x", "/tmp/socket"),
+    }.items():
+        try: attempt()
+        except PermissionError: refused.append(name)
+    a.sendall(b"hello")
+    return [*refused, b.recv(9)]
+"""
+    expected = ["buffer", "in flight", "message", "address", b"hello"]
+    assert judged(sandbox, code, f"assert solve(2) == {expected}").passed
+
+
+def test_no_other_process_is_signalled_by_input_or_output(sandbox):
+    code = """
+import fcntl, socket
+def solve(x):
+    a, b = socket.socketpair()
+    refused = 0
+    for command in (fcntl.F_SETOWN, 10, 15):
+        try: fcntl.fcntl(a, command, 1)
+        except PermissionError: refused += 1
+    return refused, fcntl.fcntl(a, fcntl.F_GETFL) > 0
+"""
+    assert judged(sandbox, code, "assert solve(2) == (3, True)").passed
+
+
+# --- honest programs ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "test"),
+    [
+        ("from collections import namedtuple\nP = namedtuple('P', 'x y')\ndef solve(a): return P(a, 2)",
+         "p = solve(1)\nassert p.x == 1 and p == (1, 2)"),
+        ("from collections import Counter\nsolve = Counter", "c = solve('aab')\nassert c['z'] == 0\n"
+         "assert c.most_common(1) == [('a', 2)]"),
+        ("from collections import defaultdict\ndef solve(a): return defaultdict(list, x=[1])", "assert solve(1)['y'] == []"),
+        ("from enum import Enum\nclass C(str, Enum):\n    RED = 'r'\ndef solve(a): return C.RED", "assert solve(1) == 'r'"),
+        ("class A(Exception): pass\nclass B(A): pass\ndef solve(a): raise B('b')",
+         "try:\n    solve(1)\nexcept A as error:\n    assert isinstance(error, B) and str(error) == 'b'"),
+        ("def solve(it): return next(it), list(it)", "assert solve(iter([1, 2, 3])) == (1, [2, 3])"),
+        ("def solve(f):\n    try: f(0)\n    except ZeroDivisionError: return 'caught'", "assert solve(lambda n: 1 / n) == 'caught'"),
+        ("class Solution:\n    def sort(self, xs): xs.sort(); return len(xs)",
+         "xs = [2, 1]\nn = Solution().sort(xs)\nassert n == 2 and xs == [1, 2]"),
+        ("def solve(xs): xs.sort()", "xs = [2, 1]\nassert solve(xs) is None\nassert xs == [1, 2]"),
+        ("def solve(xs): return len(xs)", "xs = list(range(100_000))\nassert solve(xs) == 100_000"),
+        ("class V:\n    def __init__(self, x): self.x = x\n    def __add__(self, o): return V(self.x + o.x)\nsolve = V",
+         "assert (V(1) + V(2)).x == 3"),
+        ("class Bag:\n    def __iter__(self): return iter([1, 2])\nsolve = Bag", "assert 2 in solve() and 3 not in solve()"),
+    ],
+    ids=["namedtuple", "Counter", "defaultdict", "str-enum", "exception-classes", "iterator", "callback-raises",
+         "in-place-method", "in-place-function", "long-argument", "objects-add", "contains"],
+)  # fmt: skip
+def test_an_honest_program_passes(sandbox, code, test):
+    report = judged(sandbox, code, test, entry_point=None)
+    assert report.passed, report
+
+
+def test_what_a_program_does_to_its_arguments_is_seen(sandbox):
+    code = "def solve(xs):\n    xs.sort()\n    return xs"
+    assert (
+        judged(sandbox, code, "xs = [2, 1]\nassert solve(xs) == [1, 2]\nassert xs == [2, 1]").status == "wrong_answer"
+    )
+
+
+def test_members_of_an_enumeration_of_the_set_up_are_themselves_on_both_sides(sandbox):
+    setup = "from enum import Enum\nclass Color(Enum):\n    RED = 1\n    BLUE = 2"
+    code = "def solve(c): return Color.BLUE if c is Color.RED else None"
+    assert judged(sandbox, code, "assert solve(Color.RED) is Color.BLUE", setup=setup).passed
+    assert not judged(sandbox, code, "assert solve(Color.BLUE) is Color.BLUE", setup=setup).passed
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "print(4)\nexit()",
+        "print(4)\nquit(0)",
+        "import sys\nprint(4 if 'r' in sys.stdin.mode and sys.stdin.name == '<stdin>' else sys.stdin.name)",
+        "import sys\nprint(4)\nsys.stdout.close()",
+    ],
+)
+def test_a_script_finds_what_an_interpreter_gives_it(sandbox, code):
+    assert judged(sandbox, code, StdioTest(stdin="", stdout="4\n"), entry_point=None).passed
