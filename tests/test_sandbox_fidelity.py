@@ -219,8 +219,8 @@ def solve(x):
          "try:\n    solve(1)\nexcept A as error:\n    assert isinstance(error, B) and str(error) == 'b'"),
         ("def solve(it): return next(it), list(it)", "assert solve(iter([1, 2, 3])) == (1, [2, 3])"),
         ("def solve(f):\n    try: f(0)\n    except ZeroDivisionError: return 'caught'", "assert solve(lambda n: 1 / n) == 'caught'"),
-        ("class Solution:\n    def sort(self, xs): xs.sort(); return len(xs)",
-         "xs = [2, 1]\nn = Solution().sort(xs)\nassert n == 2 and xs == [1, 2]"),
+        ("class Solution:\n    def sort(self, xs): xs.sort()",
+         "xs = [2, 1]\nnothing = Solution().sort(xs)\nassert nothing is None and xs == [1, 2]"),
         ("def solve(xs): xs.sort()", "xs = [2, 1]\nassert solve(xs) is None\nassert xs == [1, 2]"),
         ("def solve(xs): return len(xs)", "xs = list(range(100_000))\nassert solve(xs) == 100_000"),
         ("class V:\n    def __init__(self, x): self.x = x\n    def __add__(self, o): return V(self.x + o.x)\nsolve = V",
@@ -235,11 +235,13 @@ def test_an_honest_program_passes(sandbox, code, test):
     assert report.passed, report
 
 
-def test_what_a_program_does_to_its_arguments_is_seen(sandbox):
-    code = "def solve(xs):\n    xs.sort()\n    return xs"
-    assert (
-        judged(sandbox, code, "xs = [2, 1]\nassert solve(xs) == [1, 2]\nassert xs == [2, 1]").status == "wrong_answer"
-    )
+@pytest.mark.parametrize(
+    "test",
+    ["xs = [3, 1]\nassert solve(xs) == sorted(xs)", "xs = [3, 1]\ngot = solve(xs)\nassert got == sorted(xs)"],
+)
+def test_a_program_bends_no_expectation_by_changing_its_argument(sandbox, test):
+    assert judged(sandbox, "def solve(xs):\n    xs.clear()\n    return []", test).status == "wrong_answer"
+    assert judged(sandbox, "def solve(xs):\n    xs.sort()\n    return xs", test).passed
 
 
 def test_members_of_an_enumeration_of_the_set_up_are_themselves_on_both_sides(sandbox):

@@ -17,7 +17,7 @@ from typing import Any
 
 from . import codec
 from .proxies import Conversation, Ended, ForkServer, NotData, Remote
-from .suite import COMPARE, RUN, TRUTH, CompiledTest, Suite, compile_suite
+from .suite import COMPARE, DROPPED, KEPT, TRUTH, CompiledTest, Suite, compile_suite
 
 SHOWN = 400
 """Characters of a value in a report."""
@@ -197,7 +197,7 @@ class _Run:
             return {"status": "unjudged", "test": test.source[:SHOWN], "error": test.error[:SHOWN]}
         recorder = _Recorder(test, conversation)
         conversation.names_stop = "StopIteration" in test.source
-        space.update({COMPARE: recorder.compare, TRUTH: recorder.truth, RUN: recorder.run})
+        space.update({COMPARE: recorder.compare, TRUTH: recorder.truth, DROPPED: recorder.dropped, KEPT: recorder.kept})
         try:
             exec(test.code, space)  # noqa: S102 - trusted by definition
             if test.check:
@@ -355,9 +355,16 @@ class _Recorder:
         return value
 
     @staticmethod
-    def run(function: Any, *arguments: Any, **keywords: Any) -> Any:
+    def dropped(function: Any, *arguments: Any, **keywords: Any) -> Any:
         if isinstance(function, Remote):
-            return function.mucode_call(arguments, keywords, back=True)
+            return function.mucode_call(arguments, keywords, back="always")
+        return function(*arguments, **keywords)
+
+    @staticmethod
+    def kept(function: Any, *arguments: Any, **keywords: Any) -> Any:
+        """Emptying `xs` must not bend `f(xs) == sorted(xs)`; what works in place returns None."""
+        if isinstance(function, Remote):
+            return function.mucode_call(arguments, keywords, back="none")
         return function(*arguments, **keywords)
 
     def only_text(self) -> str:

@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from . import codec
 
@@ -20,6 +20,8 @@ _HELD = ("R", "D", "T", "t")
 """States of a process that does not wait of its own will: ready to run, waiting for a disk or swap, stopped."""
 _MUTABLE = (list, dict, set, bytearray)
 """Beside those of `collections`: a program may change them where it got them."""
+Back = Literal["never", "none", "always"]
+"""When a program's changes of its arguments come back: where it returns None, for `none`."""
 _MOST_OBJECTS = 20_000
 """Handles of one conversation."""
 _MOST_RECEIVED = 32 << 20
@@ -197,7 +199,7 @@ class Conversation:
         arguments: tuple[Any, ...] = (),
         keywords: dict[str, Any] | None = None,
         *,
-        back: bool = False,
+        back: Back = "never",
         **extra: Any,
     ) -> Any:
         """What the program answers. Raises its exceptions; Ended when it is over; NotData for what cannot be judged."""
@@ -219,14 +221,14 @@ class Conversation:
         target: int | str,
         arguments: tuple[Any, ...],
         keywords: dict[str, Any] | None,
-        back: bool,
+        back: Back,
         extra: dict[str, Any],
     ) -> Any:
         self.calls += 1
         message = {"op": operation, "target": target, "args": [self._encode(item) for item in arguments], **extra}
         if keywords:
             message["kw"] = {name: self._encode(item) for name, item in keywords.items()}
-        if back:
+        if back != "never":
             message["back"] = True
         answer = self._request(message)
         if operation == "next":
@@ -234,9 +236,9 @@ class Conversation:
             if not isinstance(items, list) or len(items) > extra["count"]:
                 raise self._broken()
             return [self._decode(item) for item in items], answer.get("done") is True
-        if back and arguments:
-            self._write_back(arguments, answer.get("args"))
         self.last_value = self._decode(answer.get("ok"))
+        if arguments and (back == "always" or (back == "none" and self.last_value is None)):
+            self._write_back(arguments, answer.get("args"))
         return self.last_value
 
     def _request(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -515,7 +517,7 @@ class Remote:
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         return self.mucode_call(arguments, keywords)
 
-    def mucode_call(self, arguments: tuple[Any, ...], keywords: dict[str, Any], *, back: bool = False) -> Any:
+    def mucode_call(self, arguments: tuple[Any, ...], keywords: dict[str, Any], *, back: Back = "never") -> Any:
         conversation = self.mucode_conversation
         conversation.last_call = (self.__name__, arguments, keywords)
         return conversation.operate("call", self.mucode_target, arguments, keywords, back=back)

@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 from .contained import contained
 
-COMPARE, TRUTH, RUN = "__mucode_compare__", "__mucode_truth__", "__mucode_run__"
+COMPARE, TRUTH = "__mucode_compare__", "__mucode_truth__"
+DROPPED, KEPT = "__mucode_dropped__", "__mucode_kept__"
+"""Calls whose result nobody sees, and calls whose arguments the test may look at afterwards."""
 _LIBRARY = {
     **dict.fromkeys(("Counter", "OrderedDict", "defaultdict", "deque", "namedtuple"), "collections"),
     "Decimal": "decimal",
@@ -164,15 +166,23 @@ class _Rewrite(ast.NodeTransformer):
             node.test = ast.Call(ast.Name(TRUTH, ast.Load()), [key, test], [])
         return node
 
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+        call = node.value
+        if isinstance(call, ast.Call) and not (isinstance(call.func, ast.Name) and call.func.id == "super"):
+            self.generic_visit(call)
+            node.value = ast.Call(ast.Name(DROPPED, ast.Load()), [call.func, *call.args], call.keywords)
+            return node
+        return self.generic_visit(node)
+
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        seen = any(
+        kept = any(
             isinstance(argument, ast.Name | ast.Attribute | ast.Subscript | ast.Starred) for argument in node.args
         )
         of_program = node.func.id in self._wanted if isinstance(node.func, ast.Name) else True
         self.generic_visit(node)
-        return (
-            ast.Call(ast.Name(RUN, ast.Load()), [node.func, *node.args], node.keywords) if seen and of_program else node
-        )
+        if not (kept and of_program):
+            return node
+        return ast.Call(ast.Name(KEPT, ast.Load()), [node.func, *node.args], node.keywords)
 
     def _segment(self, node: ast.Assert) -> str:
         lines = self._lines[node.lineno - 1 : node.end_lineno]
