@@ -69,7 +69,7 @@ Test = Annotated[
 class Problem(Record):
     """A task with its tests. A bare string among the tests is Python source (see `CodeTest`)."""
 
-    id: str = ""
+    id: Annotated[str, Field(pattern="")] = ""
     prompt: Annotated[str, Field(min_length=1, pattern=r"\S")]
     """What to write, in words, code or both. Shown to the generator and the verifier."""
     entry_point: str | None = None

@@ -1,6 +1,7 @@
 """From rows to figures: what the tables say is what the rows say."""
 
 import json
+import os
 import random
 
 import pytest
@@ -11,7 +12,7 @@ from mucode_agent.evaluation.comparison import compare_runs, read_results
 from mucode_agent.evaluation.metrics import best_of_k
 from mucode_agent.evaluation.report import write_report
 from mucode_agent.evaluation.results import RULES, compute
-from mucode_agent.evaluation.store import Arm, finished_solves, read_problems, read_solves
+from mucode_agent.evaluation.store import Arm, finished_solves, read_config, read_problems, read_solves, write_whole
 from mucode_agent.graphs.selection import normal_form, rank_key
 from mucode_agent.types import ProblemError
 
@@ -219,6 +220,23 @@ def test_a_report_shows_the_command_where_there_is_one(tmp_path):
     assert "```" not in pages["untold"][0]
     assert "command</" in pages["told"][1]
     assert "command</" not in pages["untold"][1]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_files_have_the_rights_that_the_user_asks_for(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        write_whole(tmp_path / "file", "text")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == mode
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_row_of_endless_depth_is_no_traceback(tmp_path):
+    (tmp_path / "config.json").write_text('{"identity": ' + "[" * 100_000)
+    with pytest.raises(ProblemError, match="no configuration of a run"):
+        read_config(tmp_path)
 
 
 # --- comparing runs ------------------------------------------------------------------------------------------------

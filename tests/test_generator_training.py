@@ -1,8 +1,10 @@
 """A generator's training: which tokens are learned, that every row counts alike, and what is left on the disk."""
 
 import json
+import math
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import warnings
@@ -10,13 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 from tiny import END, PAD, TEMPLATE, save_tiny
 from training_worker import both, rows
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mucode_agent.models.checkpoints import load_engine
 from mucode_agent.models.decoding import Completion, Decoding
-from mucode_agent.training.fit import FitSettings, begin, fit, last_checkpoint
+from mucode_agent.training.fit import FitSettings, alone, begin, fit, last_checkpoint
 from mucode_agent.training.generator import (
     ADAPTER,
     CARD,
@@ -280,3 +284,45 @@ def test_two_processes_train_what_one_does(base, tmp_path):
         assert len(theirs) > 1
         assert theirs == pytest.approx(mine.fitted.losses, rel=1e-4)
     assert read_generator_card(tmp_path / "two" / "generator").rows == alone[0].card.rows
+
+
+# --- what ends a training ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("steps", "rate"), [(1, 1e39), (8, 1e30)])
+def test_a_training_that_diverges_ends_in_one_sentence_and_leaves_no_generator(base, tmp_path, steps, rate):
+    lessons, asked = [row()] * (4 * steps), settings(learning_rate=rate, epochs=1)
+    with pytest.raises(ProblemError, match=r"has diverged at a learning rate of 1e\+3[09]; take a lower one"):
+        train_generator(lessons, base=str(base), out=tmp_path / "g", settings=asked)
+    assert not (tmp_path / "g" / CARD).exists()
+    assert not list((tmp_path / "g").glob("*.safetensors"))
+
+
+def test_other_weights_under_the_same_path_are_another_training(base, tmp_path):
+    moving = shutil.copytree(base, tmp_path / "base")
+    train_generator([row()], base=str(moving), out=tmp_path / "g", settings=settings())
+    weights = load_file(moving / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, moving / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ProblemError, match="holds another training: base_sha256 was"):
+        train_generator([row()], base=str(moving), out=tmp_path / "g", settings=settings())
+
+
+def test_data_that_teach_nothing_leave_no_directory(base, tmp_path):
+    for rows_, words in (([], "no problem is solved"), ([row("x" * 4000)], "raise max_tokens")):
+        with pytest.raises(ProblemError, match=words):
+            train_generator(rows_, base=str(base), out=tmp_path / "g", settings=settings(max_tokens=64))
+        assert not (tmp_path / "g").exists()
+
+
+def test_two_trainings_in_one_directory_are_refused(tmp_path):
+    begin(tmp_path / "t", {"kind": "test"})
+    with alone(tmp_path / "t"), pytest.raises(ProblemError, match="in use by another training"), alone(tmp_path / "t"):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "changes", [{"seed": -1}, {"seed": 1 << 32}, {"epochs": math.inf}, {"learning_rate": math.nan}]
+)
+def test_settings_out_of_range_are_refused(changes):
+    with pytest.raises(ValidationError):
+        settings(**changes)

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -523,6 +524,7 @@ def wait_until(condition, seconds=30):
         ('server = "http://h:1"', "serving.server swaps LoRA adapters: give generator.lora_rank"),
         ('server = "http://h:1"\ncommand = "vllm serve base"', "serving.command must serve {checkpoint}"),
         ('command = "vllm serve {checkpoint}"', "serving.command must serve {checkpoint} at an address"),
+        ('server = "http://h:1"\ncommand = "serve \'{checkpoint}"', "serving.command is no command line: No closing"),
     ],
 )
 def test_a_server_that_could_not_serve_every_generator_is_refused_at_once(tmp_path, serving, words):
@@ -534,3 +536,25 @@ def test_batches_that_cannot_be_parted_are_refused_at_once(tmp_path):
     text = MINIMAL + "[verifier]\nbatch_size = 3\nmicro_batch = 2\n"
     with pytest.raises(ProblemError, match="verifier: batch_size 3 must be a multiple of micro_batch 2"):
         read_loop_config(written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"base": "/nowhere"}, {"verifier": {"base": "/nowhere"}}], ids=["generator", "verifier"]
+)
+def test_a_base_that_cannot_be_read_ends_a_loop_before_it_makes_a_directory(tmp_path, world, changes):
+    with pytest.raises(ProblemError, match="no base model could be loaded from '/nowhere'"):
+        train(tmp_path / "out", **{"base": world / "base", "problems": world} | changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_weights_under_the_same_path_are_another_training(tmp_path, world):
+    base = shutil.copytree(world / "base", tmp_path / "base")
+
+    def stop(*_):
+        raise InfrastructureError("stop")
+
+    with pytest.raises(InfrastructureError):
+        train(tmp_path / "out", base, world, before=stop)
+    (base / "model.safetensors").write_bytes((world / "base" / "model.safetensors").read_bytes()[::-1])
+    with pytest.raises(ProblemError, match="holds another training: base_sha256"):
+        train(tmp_path / "out", base, world, before=stop)

@@ -225,3 +225,10 @@ def test_a_check_without_an_entry_point_is_refused() -> None:
 def test_two_forms_in_one_row_are_refused_rather_than_losing_tests(row: dict[str, object]) -> None:
     with pytest.raises(ProblemError, match="belong to different forms"):
         read_problem(row)
+
+
+@pytest.mark.parametrize("field", ["id", "prompt"])
+def test_text_that_no_file_can_hold_is_refused(field: str) -> None:
+    row = {"id": "a", "prompt": "Write f.", "entry_point": "f", "public_tests": ["assert f() == 1"]}
+    with pytest.raises(ProblemError, match=field):
+        read_problem(row | {field: "\ud83d"})

@@ -19,6 +19,7 @@ from fakes import BrokenSandbox, RuleSandbox, ScriptedModel, fenced
 from rollout_victim import rollouts
 
 from mucode_agent.evaluation.benchmarks import Benchmark
+from mucode_agent.evaluation.patience import Failure, unfinished
 from mucode_agent.models import load_model
 from mucode_agent.tools.local import LocalSandbox
 from mucode_agent.training.cluster import Tools, make_shard, make_shards_on_ray
@@ -403,8 +404,46 @@ def test_a_damaged_shard_is_named(tmp_path):
     shard = next(tmp_path.glob("run/shards/*/*.json"))
     shard.write_text(shard.read_text()[:50])
 
-    with pytest.raises(ProblemError, match=rf"{shard.name} is damaged"):
+    with pytest.raises(ProblemError, match=rf"{shard.name} is damaged: .*; remove it, and run the same `rollout`"):
         read_attempts([tmp_path / "run"])
+    shard.unlink()
+    rollouts(tmp_path / "run")
+    assert read_attempts([tmp_path / "run"])
+
+
+def test_a_shard_under_the_name_of_another_is_refused(tmp_path):
+    rollouts(tmp_path / "run")
+    one, other = sorted(tmp_path.glob("run/shards/*/*.json"))[:2]
+    one.write_bytes(other.read_bytes())
+
+    with pytest.raises(ProblemError, match=rf"{one.name} holds the shard {other.stem}, of another problem"):
+        read_attempts([tmp_path / "run"])
+
+
+def test_lost_problems_are_told_and_written_again(tmp_path):
+    rollouts(tmp_path / "run")
+    before, path = read_attempts([tmp_path / "run"]), tmp_path / "run" / "problems.jsonl"
+    path.write_bytes(path.read_bytes()[:-3])
+
+    with pytest.raises(ProblemError, match=r"problems\.jsonl holds \d+ whole rows of \d+; remove it and run"):
+        read_attempts([tmp_path / "run"])
+    path.unlink()
+    rollouts(tmp_path / "run")
+    assert read_attempts([tmp_path / "run"]) == before
+
+
+@pytest.mark.parametrize("patience", [-1.0, float("nan")])
+def test_a_patience_that_is_none_is_refused(tmp_path, patience):
+    with pytest.raises(ProblemError, match="patience must be at least 0 seconds"):
+        rollouts(tmp_path / "run", patience=patience)
+
+
+def test_what_no_problem_can_be_tried_with_is_the_callers_mistake():
+    wrong = [Failure(problem_id=name, cause="no such model", mistake=True) for name in "ab"]
+    assert isinstance(unfinished(wrong, 2, "2 of 2"), ProblemError)
+    assert str(unfinished(wrong, 2, "2 of 2")) == "no such model"
+    for failures in (wrong[:1], [wrong[0], Failure(problem_id="b", cause="down")]):
+        assert isinstance(unfinished(failures, 2, "told"), InfrastructureError)
 
 
 @pytest.mark.parametrize("version", [0, 2])

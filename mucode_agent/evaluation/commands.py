@@ -76,6 +76,7 @@ def run(
 ) -> None:
     """Run a benchmark, or go on with a run; print the tables, write results.json and report.html."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
+    from mucode_agent.evaluation.patience import unfinished
     from mucode_agent.evaluation.progress import watching
     from mucode_agent.evaluation.runner import run_benchmark
     from mucode_agent.models import load_model
@@ -122,11 +123,9 @@ def run(
         )
     _report(directory, console)
     if failures:
-        first = failures[0]
-        raise InfrastructureError(
-            f"{len(failures)} of {len(asked.problems)} problems are unfinished and not in the figures, the first "
-            f"{first.problem_id}: {first.cause}; run the same command to try them again"
-        )
+        first, total = failures[0], len(asked.problems)
+        told = f"{len(failures)} of {total} problems are unfinished and not in the figures, the first "
+        raise unfinished(failures, total, f"{told}{first.problem_id}: {first.cause}")
 
 
 @app.command()

@@ -24,6 +24,15 @@ class Failure(Record):
 
     problem_id: str
     cause: str
+    mistake: bool = False
+    """Trying again will not help: the problem, or what it was tried with, cannot be used."""
+
+
+def unfinished(failures: Sequence[Failure], total: int, told: str) -> ProblemError | InfrastructureError:
+    """What a run ends with that has left `failures` of its `total` problems, in the words of `told`."""
+    if len(failures) == total and all(failure.mistake for failure in failures):
+        return ProblemError(failures[0].cause if len({failure.cause for failure in failures}) == 1 else told)
+    return InfrastructureError(f"{told}; run the same command to try them again")
 
 
 class Watch(Protocol):
@@ -69,7 +78,7 @@ class Patience:
             except DiskError:
                 raise
             except ProblemError as error:
-                return Failure(problem_id=problem_id, cause=str(error))
+                return Failure(problem_id=problem_id, cause=str(error), mistake=True)
             except InfrastructureError as error:
                 attempts += self._last_success > failed_at  # while nothing works at all, it is not this problem's fault
                 failures, failed_at = failures + 1, time.monotonic()

@@ -16,7 +16,7 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -257,7 +257,7 @@ def read_identified(directory: Path, form: TypeAdapter[Row], field: str, version
     try:
         identity = json.loads(data)["identity"]
         known = field in identity
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         known = False
     if not known:
         raise ProblemError(f"{path} is no configuration of a run; give the directory that `{command}` wrote")
@@ -269,7 +269,7 @@ def check_version(where: Path | str, data: bytes, field: str, version: int) -> N
     """Raises ProblemError where the JSON object says that another version of this package wrote it."""
     try:
         found = json.loads(data)[field]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return  # no version at all: its reader says what is wrong
     if found != version:
         raise ProblemError(
@@ -279,7 +279,19 @@ def check_version(where: Path | str, data: bytes, field: str, version: int) -> N
 
 
 def read_problems(directory: Path) -> list[Problem]:
-    return list(_read_rows(directory / "problems.jsonl", _PROBLEMS))
+    """Raises ProblemError where the file is damaged, or holds fewer than the run was begun with."""
+    path = directory / "problems.jsonl"
+    problems = list(_read_rows(path, _PROBLEMS))
+    try:
+        asked = json.loads((directory / "config.json").read_bytes())["identity"]["problems"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        asked = len(problems)
+    if len(problems) != asked:
+        raise ProblemError(
+            f"{path} holds {len(problems)} whole rows of {asked}; remove it and run the command that began the "
+            "directory again"
+        )
+    return problems
 
 
 def read_solves(directory: Path) -> list[Solve]:
@@ -336,19 +348,24 @@ def parsed(form: TypeAdapter[Row], data: bytes, where: str) -> Row:
 def write_whole(path: Path, text: str) -> None:
     """`path` holds all of `text`, or what it held before. Raises InfrastructureError."""
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, temporary = beside(path)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
+            temporary.replace(path)
             _sync(path.parent)
         finally:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise InfrastructureError(f"cannot write {path}: {error.strerror}; free room, then run again") from error
+
+
+def beside(path: Path) -> tuple[int, Path]:
+    """A new hidden file in the directory of `path`, open, with the rights that a new `path` would have."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), temporary
 
 
 def _sync(directory: Path) -> None:
@@ -419,7 +436,9 @@ def _bytes(path: Path, sentence: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ProblemError(f"{sentence}: cannot read {path.name}: {error.strerror}") from None
+        raise ProblemError(
+            f"{sentence}: cannot read {path.name}: {error.strerror}; give a directory that a run has written"
+        ) from None
 
 
 def _read_rows(path: Path, form: TypeAdapter[Row]) -> Iterator[Row]:

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from mucode_agent.evaluation.commands import BENCHMARKS, Limit, Place, Split
-from mucode_agent.types import InfrastructureError, ProblemError
+from mucode_agent.types import ProblemError
 
 app_traces = typer.Typer(
     name="traces",
@@ -58,6 +58,7 @@ def rollout(
 ) -> None:
     """Draw K trajectories per problem and judge every program; several workers may share a directory."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
+    from mucode_agent.evaluation.patience import unfinished
     from mucode_agent.evaluation.progress import watching
     from mucode_agent.models import load_model
     from mucode_agent.tools.sandbox import load_sandbox
@@ -102,10 +103,8 @@ def rollout(
             )
     if failures:
         first = failures[0]
-        raise InfrastructureError(
-            f"{len(failures)} of {total} problems have no shard, the first {first.problem_id}: {first.cause}; "
-            "run the same command to try them again"
-        )
+        told = f"{len(failures)} of {total} problems have no shard, the first {first.problem_id}: {first.cause}"
+        raise unfinished(failures, total, told)
 
 
 @app_traces.command()

@@ -1,5 +1,6 @@
 """What a whole training is asked to do: the TOML file of `train loop`, with unknown keys refused by name."""
 
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -63,7 +64,7 @@ class ServingSettings(Record):
 class LoopVerifierSettings(VerifierSettings):
     """`train verifier`, and where it starts."""
 
-    base: str | None = None
+    base: Annotated[str, Field(min_length=1)] | None = None
     """None takes the generator's base, as the paper does."""
     held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.15
     """Share of the training problems that calibrate it instead."""
@@ -85,13 +86,13 @@ class ValidationSettings(Record):
 class LoopConfig(Record):
     """A whole training (paper, algorithm 1)."""
 
-    base: str
+    base: Annotated[str, Field(min_length=1)]
     """The checkpoint that every iteration starts from: a directory, a hub id, or `smollm2`."""
     out: Path | None = None
     """The run directory, unless the command line names one."""
     iterations: Annotated[int, Field(ge=1)] = 2
     """M. The paper has 2 on MBPP and 1 on CodeContests."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
     """Also of every part that names none."""
     final_verifier: bool = True
     """Also roll out the last generator and train a verifier on that, as the paper's evaluation does (section 3.4)."""
@@ -101,7 +102,7 @@ class LoopConfig(Record):
     sandbox: str = "local"
     concurrency: Annotated[int, Field(ge=1)] = 16
     """Trajectories or problems in flight."""
-    patience: Annotated[float, Field(ge=0)] = 60.0
+    patience: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
     """Seconds that a failing server is waited for."""
     problems: ProblemSettings
     rollouts: RolloutSettings = RolloutSettings()
@@ -129,6 +130,11 @@ class LoopConfig(Record):
         serving = self.serving
         if serving.command is not None and (serving.server is None or "{checkpoint}" not in serving.command):
             raise ValueError("serving.command must serve {checkpoint} at an address that serving.server names")
+        if serving.command is not None:
+            try:
+                shlex.split(serving.command)
+            except ValueError as error:
+                raise ValueError(f"serving.command is no command line: {error}") from None
         if serving.server is not None and serving.command is None and not self.generator.lora_rank:
             raise ValueError(
                 "serving.server swaps LoRA adapters: give generator.lora_rank of at least 1, or serving.command"

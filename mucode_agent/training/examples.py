@@ -102,6 +102,8 @@ def held_out(
     data: Sequence[ProblemAttempts], share: float, seed: int
 ) -> tuple[list[ProblemAttempts], list[ProblemAttempts]]:
     """The data in two parts by problem, (training, held out): which part depends on the problem's id and seed alone."""
+    if not 0 <= share < 1:
+        raise ProblemError(f"the held-out share must be at least 0 and less than 1, got {share}")
     cut = int(share * (1 << 32))
 
     def out(entry: ProblemAttempts) -> bool:

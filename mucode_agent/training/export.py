@@ -9,7 +9,6 @@ import itertools
 import json
 import os
 import random
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, BinaryIO, Literal, get_args
 
 from langchain_core.messages import BaseMessage
 
+from mucode_agent.evaluation.store import beside
 from mucode_agent.training.data import Attempt, ProblemAttempts, state
 from mucode_agent.types import InfrastructureError, ProblemError
 
@@ -185,7 +185,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     if path.exists() and not path.is_file():
         raise ProblemError(f"cannot write {path}: it is no plain file; give another path")
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, temporary = beside(path)
     except OSError as error:
         raise ProblemError(f"cannot write {path}: {error.strerror}; give a path in a writable directory") from None
     try:
@@ -193,9 +193,8 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except OSError as error:
         raise InfrastructureError(f"cannot write {path}: {error.strerror}; free room, then run again") from error
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

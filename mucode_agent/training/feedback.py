@@ -47,7 +47,7 @@ class Added(Record):
 class _Given(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    id: str | None = None
+    id: Annotated[str, Field(pattern="")] | None = None
     problem: dict[str, Any]
     """In any form that `read_problem` takes. Without an id it is named by its content."""
     code: Annotated[str, Field(min_length=1, pattern=r"\S")]

@@ -4,6 +4,7 @@ Not a training framework: what a Trainer does is left to it (gradient accumulati
 """
 
 import contextlib
+import fcntl
 import functools
 import json
 import math
@@ -35,8 +36,8 @@ BLOCKS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 class FitSettings(Record):
     """How a model is fine-tuned. The defaults of rate, epochs and batch are the caller's (paper, table 6)."""
 
-    epochs: Annotated[float, Field(gt=0)] = 2.0
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-6
+    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-6
     batch_size: Annotated[int, Field(ge=1)] = 16
     """Examples of one optimiser step, over all devices."""
     micro_batch: Annotated[int, Field(ge=1)] = 2
@@ -47,7 +48,7 @@ class FitSettings(Record):
     """Train only so many of the last decoder blocks, which is cheaper; 0 trains all."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the steps in which the learning rate rises; it then falls to 0 in a straight line."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     save_steps: Annotated[int, Field(ge=1)] = 50
     """Optimiser steps between checkpoints; a killed run goes on from the last one."""
     compile: bool = False
@@ -55,7 +56,7 @@ class FitSettings(Record):
     compiler."""
     float32: bool = False
     """Multiply in float32 also where bfloat16 is faster, at its rounding."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
 
     @model_validator(mode="after")
     def _whole_micro_batches(self) -> "FitSettings":
@@ -110,6 +111,22 @@ def begin(directory: Path, identity: dict[str, Any]) -> None:
         write_whole(path, text + "\n")
 
 
+@contextlib.contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Holds a begun training for this process and its helpers. Raises ProblemError where another holds it."""
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    with (directory / "training.json").open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ProblemError(
+                f"{directory} is in use by another training; wait for it, or give another directory"
+            ) from None
+        yield
+
+
 def _held(path: Path) -> dict[str, Any]:
     try:
         held = json.loads(path.read_bytes())
@@ -140,6 +157,7 @@ def fit(
     that one device and several see the same; `weight` counts an example for more or less than
     the mean example. Deterministic for a
     seed, device and number of threads. With `length`, examples of one step that are alike in length are read together.
+    Raises ProblemError where the training diverges, InfrastructureError where the disk refuses.
     """
     world = world_size()
     if settings.batch_size % (settings.micro_batch * world):
@@ -163,6 +181,7 @@ def fit(
         seed=settings.seed,
         data_seed=settings.seed,
         logging_steps=1,
+        logging_nan_inf_filter=False,  # it would tell a loss that is no number as 0
         save_steps=settings.save_steps,
         save_total_limit=1,
         report_to=[],
@@ -192,6 +211,8 @@ def fit(
     started = time.monotonic()
     with writing(directory), quiet():
         trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+    if not all(bool(p.isfinite().all()) for p in model.parameters() if p.requires_grad):
+        raise _diverged("a weight after the last step", math.nan, settings.learning_rate)
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     tail = losses[-max(1, len(losses) // 10) :]
     return Fitted(
@@ -369,8 +390,10 @@ class _Watch(TrainerCallback):
         self._first = state.global_step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        del args, control, kwargs
+        del control, kwargs
         last = state.global_step >= state.max_steps
+        if logs and not math.isfinite(logs.get("loss", 0.0)):
+            raise _diverged(f"the loss of step {state.global_step}", logs["loss"], args.learning_rate)
         if not state.is_world_process_zero or not logs or "loss" not in logs:
             return
         if last or time.monotonic() - self._told >= BETWEEN_LINES_S:
@@ -388,6 +411,13 @@ class _Watch(TrainerCallback):
         del args, control, kwargs
         if self._report is not None and state.is_world_process_zero and state.global_step < state.max_steps:
             self._words = f" · {self._report(model)}"
+
+
+def _diverged(what: str, value: float, rate: float) -> ProblemError:
+    return ProblemError(
+        f"{what} is {value}: the training has diverged at a learning rate of {rate:g}; take a lower one, and another "
+        "directory"
+    )
 
 
 def _with_lora(model: Any, settings: FitSettings, layers: list[int], task: str) -> Any:

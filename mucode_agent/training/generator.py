@@ -12,17 +12,17 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, ValidationError
 from rich.console import Console
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mucode_agent.evaluation.store import write_whole
-from mucode_agent.models.checkpoints import best_device, of_the_hub, quiet
+from mucode_agent.models.checkpoints import best_device, quiet
 from mucode_agent.models.decoding import end_tokens
-from mucode_agent.models.embedded import smollm2_checkpoint
 from mucode_agent.prompts import prompt_digest
+from mucode_agent.training.bases import base_sha256, reading
 from mucode_agent.training.fit import (
     FitSettings,
     Fitted,
+    alone,
     begin,
     fit,
     is_main_process,
@@ -111,45 +111,51 @@ def train_generator(
     identity = {
         "kind": "generator",
         "base": base,
+        "base_sha256": base_sha256(base),
         "data_sha256": sha256,
         "prompt": prompt_digest(),
         **settings.model_dump(mode="json", exclude={"save_steps"}),
     }
-    begin(out, identity)
-    if (card := read_generator_card(out)) is not None:
+    begun = (out / "training.json").exists()
+    if begun:
+        begin(out, identity)
+    if begun and (card := read_generator_card(out)) is not None:
         return TrainedGenerator(directory=out, card=card, fitted=None)
     model, tokenizer = _base(base, settings)
     kind = model.config.dtype  # as the base's file has it
     lessons = encoded(rows, tokenizer, model, settings)
-    pad = pad_token(tokenizer)
-    model = trainable(model, settings, task="CAUSAL_LM")
-    fitted = fit(
-        model,
-        lessons,
-        collate=lambda batch: collated(batch, pad),
-        loss=answer_losses,
-        directory=out,
-        settings=settings,
-        length=lambda example: example.tokens,
-        weight=lambda example: example.weight,
-        console=console,
-    )
-    card = GeneratorCard(
-        base=base,
-        prompt=prompt_digest(),
-        data_sha256=sha256,
-        rows=len(lessons),
-        left_out=len(rows) - len(lessons),
-        target_tokens=sum(len(example.target) for example in lessons),
-        training=settings.model_dump(mode="json"),
-        steps=fitted.steps,
-        loss=fitted.loss,
-    )
-    if is_main_process():
-        _save(model, tokenizer, out, kind, adapter=bool(settings.lora_rank))
-        write_whole(out / "README.md", readme(card))
-        write_whole(out / CARD, card.model_dump_json(indent=2) + "\n")  # last: a directory with a card is finished
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    if not begun:  # settings or data that cannot be used leave no directory behind
+        begin(out, identity)
+    with alone(out):
+        pad = pad_token(tokenizer)
+        model = trainable(model, settings, task="CAUSAL_LM")
+        fitted = fit(
+            model,
+            lessons,
+            collate=lambda batch: collated(batch, pad),
+            loss=answer_losses,
+            directory=out,
+            settings=settings,
+            length=lambda example: example.tokens,
+            weight=lambda example: example.weight,
+            console=console,
+        )
+        card = GeneratorCard(
+            base=base,
+            prompt=prompt_digest(),
+            data_sha256=sha256,
+            rows=len(lessons),
+            left_out=len(rows) - len(lessons),
+            target_tokens=sum(len(example.target) for example in lessons),
+            training=settings.model_dump(mode="json"),
+            steps=fitted.steps,
+            loss=fitted.loss,
+        )
+        if is_main_process():
+            _save(model, tokenizer, out, kind, adapter=bool(settings.lora_rank))
+            write_whole(out / "README.md", readme(card))
+            write_whole(out / CARD, card.model_dump_json(indent=2) + "\n")  # last: a directory with a card is finished
+            shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return TrainedGenerator(directory=out, card=card, fitted=fitted)
 
 
@@ -207,18 +213,9 @@ def readme(card: GeneratorCard) -> str:
 
 def _base(base: str, settings: GeneratorSettings) -> tuple[Any, Any]:
     seed_everything(settings.seed)
-    path = smollm2_checkpoint() if base == "smollm2" else Path(base).expanduser()
-    try:
-        with quiet():
-            place = str(path) if path.exists() else of_the_hub(base)
-            tokenizer = AutoTokenizer.from_pretrained(place)
-            model: Any = AutoModelForCausalLM.from_pretrained(place, dtype="auto")
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ProblemError(
-            f"no base model could be loaded from {base!r} ({reason}): give a directory made by `save_pretrained`, or a "
-            "hub id that this machine can reach"
-        ) from error
+    with reading(base) as place:
+        tokenizer = AutoTokenizer.from_pretrained(place)
+        model: Any = AutoModelForCausalLM.from_pretrained(place, dtype="auto")
     if not settings.lora_rank:
         kind = model.config.dtype
         model.to(dtype=torch.float32)  # trained weights need its small steps

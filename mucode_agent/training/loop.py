@@ -25,7 +25,7 @@ from rich.console import Console
 
 from mucode_agent.evaluation.benchmarks import Benchmark, load_benchmark
 from mucode_agent.evaluation.metrics import Estimate
-from mucode_agent.evaluation.patience import Failure
+from mucode_agent.evaluation.patience import Failure, unfinished
 from mucode_agent.evaluation.progress import watching
 from mucode_agent.evaluation.report import write_report
 from mucode_agent.evaluation.results import Results
@@ -33,6 +33,7 @@ from mucode_agent.evaluation.runner import environment, run_benchmark
 from mucode_agent.evaluation.store import check_unused, locked, parsed, write_whole
 from mucode_agent.models.identity import weights_sha256
 from mucode_agent.prompts import prompt_digest
+from mucode_agent.training.bases import base_sha256, check_base
 from mucode_agent.training.config import LoopConfig
 from mucode_agent.training.data import ProblemAttempts, generators_of, read_attempts
 from mucode_agent.training.examples import held_out, without_overlap
@@ -43,7 +44,7 @@ from mucode_agent.training.rows import make_rows
 from mucode_agent.training.serving import AdapterServer, InProcess, Serving, StartedServer
 from mucode_agent.training.stages import Stage, Stages
 from mucode_agent.training.verifier import VerifierSettings, train_verifier
-from mucode_agent.types import InfrastructureError, ProblemError, Record, Sandbox
+from mucode_agent.types import ProblemError, Record, Sandbox
 from mucode_agent.verifiers import load_verifier
 
 ROUND_SEEDS = 10_000
@@ -90,6 +91,8 @@ def run_loop(
     """
     console = console or Console(stderr=True, highlight=False, soft_wrap=True)
     train, validation = benchmarks(config, console)
+    check_base(config.base, chats=True)
+    check_base(config.verifier.base or config.base, chats=False)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -134,6 +137,8 @@ def begin_loop(config: LoopConfig, out: Path, train: Benchmark, validation: Benc
         "train_sha256": train.sha256,
         "validation_sha256": validation.sha256,
         "prompt": prompt_digest(),
+        "base_sha256": base_sha256(config.base),
+        "verifier_base_sha256": base_sha256(config.verifier.base or config.base),
     }
     path = out / "config.json"
     if path.exists():
@@ -375,7 +380,7 @@ class _Loop:
             first = failures[0]
             told = f"{len(failures)} of {total} problems are unfinished, the first {first.problem_id}: {first.cause}"
             if len(failures) > MOST_GIVEN_UP * total:
-                raise InfrastructureError(f"{told}; run the same command to try them again")
+                raise unfinished(failures, total, told)
             self.console.print(f"going on without them: {told}", markup=False)
         return {"given_up": [failure.problem_id for failure in failures]}
 

@@ -58,6 +58,8 @@ def roll_out(
     """
     if concurrency < 1:
         raise ProblemError(f"concurrency must be at least 1, got {concurrency}")
+    if not patience >= 0:
+        raise ProblemError(f"patience must be at least 0 seconds, got {patience}")
     scorer = verifier or NoVerifier()
     shards = open_rollouts(benchmark, directory, model=model, sandbox=sandbox, verifier=scorer, **settings)
     return asyncio.run(make_shards(shards, benchmark.problems, model, sandbox, scorer, watch, concurrency, patience))

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from mucode_agent.evaluation.benchmarks import Benchmark, Split
 from mucode_agent.evaluation.store import (
@@ -29,7 +29,6 @@ from mucode_agent.evaluation.store import (
     check_unused,
     check_version,
     digest,
-    parsed,
     read_identified,
     read_problems,
     write_whole,
@@ -106,6 +105,7 @@ class Shard(Record):
 
 
 _SHARD = TypeAdapter(Shard)
+_REMAKE = "remove it, and run the same `rollout` again, which makes it anew"
 _CONFIG = TypeAdapter(RolloutConfig)
 
 
@@ -199,8 +199,10 @@ def open_shards(directory: Path, config: RolloutConfig, benchmark: Benchmark) ->
                 config = held
             else:
                 check_unused(directory)
+            if not (directory / "problems.jsonl").exists():
                 lines = "".join(problem.model_dump_json() + "\n" for problem in benchmark.problems)
                 write_whole(directory / "problems.jsonl", lines)
+            if not (directory / "config.json").exists():
                 write_whole(directory / "config.json", config.model_dump_json(indent=2) + "\n")
             (directory / "shards").mkdir(exist_ok=True)
             (directory / "locks").mkdir(exist_ok=True)
@@ -238,12 +240,16 @@ def read_shard(path: Path) -> Shard:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ProblemError(f"cannot read the shard {path}: {error.strerror}") from None
+        raise ProblemError(f"cannot read the shard {path}: {error.strerror}; make it readable") from None
     try:
-        return parsed(_SHARD, data, str(path))
-    except ProblemError:
+        shard = _SHARD.validate_json(data)
+    except ValidationError as error:
         check_version(path, data, "rollout_version", ROLLOUT_VERSION)
-        raise
+        cause = error.errors(include_url=False)[0]["msg"].lower()
+        raise ProblemError(f"{path} is damaged: {cause}; {_REMAKE}") from None
+    if shard.key != path.stem:
+        raise ProblemError(f"{path} holds the shard {shard.key}, of another problem; {_REMAKE}")
+    return shard
 
 
 def _flat(identity: RolloutIdentity) -> dict[str, Any]:

@@ -19,14 +19,15 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mucode_agent.evaluation.metrics import pairwise_accuracy
 from mucode_agent.evaluation.store import write_whole
-from mucode_agent.models.checkpoints import best_device, of_the_hub, quiet
-from mucode_agent.models.embedded import smollm2_checkpoint
+from mucode_agent.models.checkpoints import best_device, quiet
+from mucode_agent.training.bases import base_sha256, reading
 from mucode_agent.training.calibrate import calibrated_card
 from mucode_agent.training.data import ProblemAttempts, data_sha256
 from mucode_agent.training.examples import GROUP, Group, Loss, groups, without_overlap
 from mucode_agent.training.fit import (
     FitSettings,
     Fitted,
+    alone,
     begin,
     fit,
     is_main_process,
@@ -122,6 +123,7 @@ def train_verifier(
     identity = {
         "kind": "verifier",
         "base": base,
+        "base_sha256": base_sha256(base),
         "data_sha256": sha256,
         "held_out_sha256": held_sha256,
         "text": text_digest(),
@@ -140,15 +142,16 @@ def train_verifier(
     if (out / CARD).exists() and (card := read_card(out)) is not None:
         return Trained(directory=out, card=card, fitted=None, groups=len(examples), too_long=0)
     model, tokenizer = _base(base, settings)
-    if not begun:  # a base that cannot be loaded leaves no directory behind
-        begin(out, identity)
     encode = _encoder({entry.problem.id: entry.problem for entry in data}, tokenizer)
     encoded, too_long = _within(examples, encode, settings)
     if not encoded:
+        remedy = "raise max_tokens" if too_long else "give more traces, or loss bce"
         raise ProblemError(
             f"the data hold no problem with right and wrong programs of at most {settings.max_tokens} tokens, so there "
-            "is nothing to compare; give more traces, or loss bce"
+            f"is nothing to compare; {remedy}"
         )
+    if not begun:  # settings or data that cannot be used leave no directory behind
+        begin(out, identity)
     pad = pad_token(tokenizer)
     model.config.pad_token_id = pad
     # Logits begin, and move, alike on every base: hidden states differ a hundredfold in scale.
@@ -156,36 +159,37 @@ def train_verifier(
     torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5 / scale)
     rates = {_head(settings): 1 / scale}
     model = trainable(model, settings, task="SEQ_CLS")
-    fitted = fit(
-        model,
-        encoded,
-        collate=lambda batch: collated(batch, pad),
-        loss=lambda net, batch: group_losses(
-            _read(net, batch["input_ids"], batch["attention_mask"]), batch["groups"], settings.loss, settings.l2
-        ),
-        directory=out,
-        settings=settings,
-        rates=rates,
-        report=_quality_line(held_out, tokenizer, pad) if held_out else None,
-        console=console,
-    )
-    if is_main_process():
-        _save(merged(model), tokenizer, out)
-        card = VerifierCard(
-            base=base,
-            text=text_digest(),
-            loss=settings.loss,
-            seed=settings.seed,
-            training={**settings.model_dump(mode="json"), "programs": sum(len(e.ids) for e in encoded)},
-            data_sha256=sha256,
-            calibration_sha256=held_sha256,
-            generators=tuple(generators),
+    with alone(out):
+        fitted = fit(
+            model,
+            encoded,
+            collate=lambda batch: collated(batch, pad),
+            loss=lambda net, batch: group_losses(
+                _read(net, batch["input_ids"], batch["attention_mask"]), batch["groups"], settings.loss, settings.l2
+            ),
+            directory=out,
+            settings=settings,
+            rates=rates,
+            report=_quality_line(held_out, tokenizer, pad) if held_out else None,
+            console=console,
         )
-        card = calibrated_card(card, out, held_out) if held_out else card
-        write_whole(out / "README.md", readme(card))
-        write_whole(out / CARD, card.model_dump_json(indent=2) + "\n")  # last: a directory with a card is finished
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
-        return Trained(directory=out, card=card, fitted=fitted, groups=len(encoded), too_long=too_long)
+        if is_main_process():
+            _save(merged(model), tokenizer, out)
+            card = VerifierCard(
+                base=base,
+                text=text_digest(),
+                loss=settings.loss,
+                seed=settings.seed,
+                training={**settings.model_dump(mode="json"), "programs": sum(len(e.ids) for e in encoded)},
+                data_sha256=sha256,
+                calibration_sha256=held_sha256,
+                generators=tuple(generators),
+            )
+            card = calibrated_card(card, out, held_out) if held_out else card
+            write_whole(out / "README.md", readme(card))
+            write_whole(out / CARD, card.model_dump_json(indent=2) + "\n")  # last: a directory with a card is finished
+            shutil.rmtree(out / "checkpoints", ignore_errors=True)
+            return Trained(directory=out, card=card, fitted=fitted, groups=len(encoded), too_long=too_long)
     card = VerifierCard(
         base=base, text=text_digest(), loss=settings.loss, seed=settings.seed, training={}, data_sha256=sha256
     )
@@ -237,20 +241,11 @@ def group_losses(logits: Tensor, batch: Sequence[Sequence[bool]], loss: Loss, l2
 def _base(base: str, settings: VerifierSettings) -> tuple[Any, Any]:
     """The classifier with a new head, seeded, and its tokenizer."""
     seed_everything(settings.seed)
-    path = smollm2_checkpoint() if base == "smollm2" else Path(base).expanduser()
-    try:
-        with quiet():
-            place = str(path) if path.exists() else of_the_hub(base)
-            tokenizer = AutoTokenizer.from_pretrained(place)
-            # LoRA leaves the base as it is, so half the memory does; trained weights need float32's small steps.
-            dtype = torch.bfloat16 if settings.lora_rank else torch.float32
-            model = AutoModelForSequenceClassification.from_pretrained(place, num_labels=1, dtype=dtype)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ProblemError(
-            f"no base model could be loaded from {base!r} ({reason}): give a directory made by `save_pretrained`, or a "
-            "hub id that this machine can reach"
-        ) from error
+    with reading(base) as place:
+        tokenizer = AutoTokenizer.from_pretrained(place)
+        # LoRA leaves the base as it is, so half the memory does; trained weights need float32's small steps.
+        dtype = torch.bfloat16 if settings.lora_rank else torch.float32
+        model = AutoModelForSequenceClassification.from_pretrained(place, num_labels=1, dtype=dtype)
     return model.to(best_device()), tokenizer
 
 

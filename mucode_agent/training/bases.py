@@ -1,0 +1,48 @@
+"""The checkpoint that a training starts from: where it lies, what it is known by, and one sentence where it is none."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoTokenizer
+
+from mucode_agent.models.checkpoints import of_the_hub, quiet
+from mucode_agent.models.embedded import smollm2_checkpoint
+from mucode_agent.models.identity import weights_sha256
+from mucode_agent.types import ProblemError
+
+
+@contextlib.contextmanager
+def reading(base: str) -> Iterator[str]:
+    """What `from_pretrained` takes for a directory, a hub id or `smollm2`. Raises ProblemError where reading fails."""
+    try:
+        with quiet():
+            path = base_path(base)
+            yield str(path) if path.exists() else of_the_hub(base)
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ProblemError(
+            f"no base model could be loaded from {base!r} ({reason}): give a directory made by `save_pretrained`, or a "
+            "hub id that this machine can reach"
+        ) from error
+
+
+def base_path(base: str) -> Path:
+    return smollm2_checkpoint() if base == "smollm2" else Path(base).expanduser()
+
+
+def base_sha256(base: str) -> str | None:
+    """Of the weights and all that lies beside them; None for a hub id. A path alone does not say what it holds."""
+    path = base_path(base)
+    return weights_sha256(path) if path.exists() else None
+
+
+def check_base(base: str, *, chats: bool) -> None:
+    """Raises ProblemError where nothing can be trained from `base`, or it has no chat template and should have one."""
+    with reading(base) as place:
+        AutoConfig.from_pretrained(place)
+        tokenizer: Any = AutoTokenizer.from_pretrained(place)
+    if chats and not tokenizer.chat_template:
+        raise ProblemError(f"the base {base!r} has no chat template; give one that was trained to follow instructions")
