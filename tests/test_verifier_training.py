@@ -54,6 +54,7 @@ def test_compiling_without_a_compiler_is_refused(
 
 
 @pytest.mark.real
+@pytest.mark.filterwarnings("default")  # the compiler of torch warns of torch
 @pytest.mark.parametrize("lora_rank", [0, 4])
 def test_a_compiled_training_ends_where_a_plain_one_does(bases: list[Path], lora_rank: int, tmp_path: Path) -> None:
     plain, compiled = (
