@@ -36,12 +36,16 @@ def load_engine(model: str, device: str | None = None, dtype: str | None = None)
             try:
                 engine = _engines[key] = _load(model, device, getattr(torch, dtype))
             except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 raise ProblemError(
-                    f"no causal language model could be loaded from {model!r} ({reason}): give a directory made by "
-                    "`save_pretrained`, a .gguf file, or a hub id that this machine can reach"
+                    f"no causal language model could be loaded from {model!r} ({first_line(error)}): give a directory "
+                    "made by `save_pretrained`, a .gguf file, or a hub id that this machine can reach"
                 ) from error
         return engine
+
+
+def first_line(error: Exception) -> str:
+    """What somebody else's error says first, or its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def best_device() -> str:

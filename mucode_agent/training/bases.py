@@ -8,7 +8,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer
 
-from mucode_agent.models.checkpoints import of_the_hub, quiet
+from mucode_agent.models.checkpoints import first_line, of_the_hub, quiet
 from mucode_agent.models.embedded import smollm2_checkpoint
 from mucode_agent.models.identity import weights_sha256
 from mucode_agent.types import ProblemError
@@ -22,10 +22,9 @@ def reading(base: str) -> Iterator[str]:
             path = base_path(base)
             yield str(path) if path.exists() else of_the_hub(base)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ProblemError(
-            f"no base model could be loaded from {base!r} ({reason}): give a directory made by `save_pretrained`, or a "
-            "hub id that this machine can reach"
+            f"no base model could be loaded from {base!r} ({first_line(error)}): give a directory made by "
+            "`save_pretrained`, or a hub id that this machine can reach"
         ) from error
 
 

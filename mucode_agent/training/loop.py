@@ -92,7 +92,8 @@ def run_loop(
     console = console or Console(stderr=True, highlight=False, soft_wrap=True)
     train, validation = benchmarks(config, console)
     check_base(config.base, chats=True)
-    check_base(config.verifier.base or config.base, chats=False)
+    if config.verifier.base is not None:
+        check_base(config.verifier.base, chats=False)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

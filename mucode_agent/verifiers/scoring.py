@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DynamicCache
 
-from mucode_agent.models.checkpoints import best_device, best_dtype, of_the_hub, quiet
+from mucode_agent.models.checkpoints import best_device, best_dtype, first_line, of_the_hub, quiet
 from mucode_agent.prompts import task
 from mucode_agent.types import InfrastructureError, Problem, ProblemError
 from mucode_agent.verifiers.text import verifier_text
@@ -129,10 +129,9 @@ def load_scorer(model: str, device: str | None = None, dtype: str | None = None,
             )
             tokenizer = AutoTokenizer.from_pretrained(place)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ProblemError(
-            f"no verifier could be loaded from {model!r} ({reason}): give a directory that `train verifier` wrote, "
-            "or a reward model that this machine can reach"
+            f"no verifier could be loaded from {model!r} ({first_line(error)}): give a directory that `train "
+            "verifier` wrote, or a reward model that this machine can reach"
         ) from error
     if missing := sorted(report["missing_keys"]):
         raise ProblemError(

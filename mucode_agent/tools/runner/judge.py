@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 from . import codec
-from .proxies import Conversation, Ended, ForkServer, NotData, Remote
+from .proxies import MUTABLE, Conversation, Ended, ForkServer, NotData, Remote
 from .suite import COMPARE, DROPPED, KEPT, TRUTH, CompiledTest, Suite, compile_suite
 
 SHOWN = 400
@@ -29,7 +29,6 @@ _HOST, _FORK_SERVER = 3, 4
 _COLLECT_EVERY = 50
 """Jobs; and at once where a job has left this many objects."""
 _COLLECT_ABOVE = 50_000
-_CHANGING = (list, dict, set, bytearray)
 _COMPARISONS: dict[str, Any] = {
     "==": lambda left, right: left == right,
     "!=": lambda left, right: left != right,
@@ -345,7 +344,7 @@ class _Recorder:
 
     def compare(self, number: int, operator: str, left: Any, right: Any) -> Any:
         self._number, self._sides = number, (left, right)
-        if operator in ("is", "is not") and isinstance(left, _CHANGING) and isinstance(right, _CHANGING):
+        if operator in ("is", "is not") and isinstance(left, MUTABLE) and isinstance(right, MUTABLE):
             what = "the test asks whether two values are one object, and values are copied on their way"
             raise self._conversation.settled(NotData("unjudged", what))
         return _COMPARISONS[operator](left, right)

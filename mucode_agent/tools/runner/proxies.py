@@ -18,7 +18,7 @@ _LOOK_COUNTS_S = 0.1
 _EXTENSIONS = 3
 _HELD = ("R", "D", "T", "t")
 """States of a process that does not wait of its own will: ready to run, waiting for a disk or swap, stopped."""
-_MUTABLE = (list, dict, set, bytearray)
+MUTABLE = (list, dict, set, bytearray)
 """Beside those of `collections`: a program may change them where it got them."""
 Back = Literal["never", "none", "always"]
 """When a program's changes of its arguments come back: where it returns None, for `none`."""
@@ -370,7 +370,7 @@ class Conversation:
         for old, form in zip(arguments, forms, strict=True):
             if form is None:
                 continue
-            if type(old) in _MUTABLE or type(old).__module__ == "collections":
+            if type(old) in MUTABLE or type(old).__module__ == "collections":
                 new = self._decode(form)
                 if type(new) is not type(old):
                     raise self._broken()
