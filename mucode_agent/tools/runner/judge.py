@@ -169,7 +169,8 @@ class _Run:
             space[module] = __import__(module)
         for name, module in suite.library.items():
             if module not in sys.modules and module not in sys.stdlib_module_names:
-                raise Ended("unjudged", f"the tests use {name!r} without an import, and {module} is not preloaded")
+                lacking = f"the tests use {name!r} without an import, and {module} is not preloaded; preload it"
+                raise Ended("unjudged", lacking)
             space[name] = __import__(module) if name in (module, "np") else getattr(__import__(module), name)
         for name, kind in kinds.items():
             space[name] = conversation.named(name, kind)
