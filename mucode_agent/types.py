@@ -219,6 +219,9 @@ class Sample(Record):
     """Tokens of the prompt billed to this sample: shared by the samples of one request, so it is counted once."""
     logprob: float | None = None
     """Sum of the tokens' log-probabilities, where the model gives them."""
+    code_logprob: float | None = None
+    """The same over the `code_tokens` tokens of the reply's fenced code; see `models.logprobs`."""
+    code_tokens: int = 0
     finish_reason: str = ""
     """`stop`, `length`, or the provider's own word."""
     tool_calls: int = 0

@@ -12,6 +12,7 @@ from pydantic import PrivateAttr
 
 from mucode_agent.evaluation.store import DrawnRow, Journal, digest
 from mucode_agent.models import asample, sample
+from mucode_agent.models.logprobs import LogProbs
 from mucode_agent.types import Sample
 
 
@@ -112,9 +113,10 @@ class _Draw:
 
 def _generation(sample: Sample) -> ChatGeneration:
     usage = {"input_tokens": sample.prompt_tokens, "output_tokens": sample.completion_tokens}
+    known = LogProbs(sample.logprob, sample.completion_tokens, sample.code_logprob, sample.code_tokens)
     message = AIMessage(
         sample.text,
         usage_metadata={**usage, "total_tokens": sample.prompt_tokens + sample.completion_tokens},
-        response_metadata={"finish_reason": sample.finish_reason, "logprob": sample.logprob},
+        response_metadata={"finish_reason": sample.finish_reason, "mucode_logprobs": known},
     )
     return ChatGeneration(message=message)

@@ -16,6 +16,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import run_in_executor
 from pydantic import Field, PrivateAttr
 
+from mucode_agent.models.logprobs import summed
 from mucode_agent.types import ProblemError
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ class TransformersChatModel(BaseChatModel):
     def _facts(self, row: "Completion") -> dict[str, Any]:
         return {
             "finish_reason": row.finish_reason,
-            "logprob": row.logprob,
+            "mucode_logprobs": summed(self.engine.pieces(row), row.logprobs),
             "seed": row.seed,
             "model_name": self.model,
         }

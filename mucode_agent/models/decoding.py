@@ -50,8 +50,8 @@ class Completion:
     seed: int
     ids: list[int] = field(default_factory=list)
     """Every token drawn, the one that ended the text included."""
-    logprob: float = 0.0
-    """Sum of the tokens' log-probabilities under the model itself: temperature 1, no top-p."""
+    logprobs: list[float] = field(default_factory=list)
+    """The tokens' log-probabilities under the model itself: temperature 1, no top-p."""
     text: str = ""
     finish_reason: str = ""
     """`stop` or `length`; empty while the row is being drawn."""
@@ -141,7 +141,7 @@ class Engine:
                 "or it needs another dtype, such as float32"
             )
         row.ids.append(token)
-        row.logprob += logprob
+        row.logprobs.append(logprob)
         if token in self.ends:
             row.finish_reason = "stop"
         elif len(row.ids) >= room:
@@ -163,6 +163,10 @@ class Engine:
         found = [at for at in (row.text.find(word, searched) for word in stop) if at >= 0]
         if found:
             row.text, row.finish_reason = row.text[: min(found)], "stop"
+
+    def pieces(self, row: Completion) -> list[str]:
+        """The text of each token."""
+        return [self._decode([token]) for token in row.ids]
 
     def _decode(self, ids: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

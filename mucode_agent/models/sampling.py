@@ -23,6 +23,7 @@ from langchain_core.tools import BaseTool
 from langgraph.constants import TAG_NOSTREAM
 from langgraph.errors import GraphBubbleUp
 
+from mucode_agent.models.logprobs import logprobs_of
 from mucode_agent.types import InfrastructureError, MucodeError, ProblemError, Sample
 
 _REFUSALS = (400, 422, 501)
@@ -319,14 +320,16 @@ def _sample(message: object, seed: int, name: str) -> Sample:
     if not isinstance(message, AIMessage):
         raise ProblemError(f"model {name} answered with {type(message).__name__}: give one that answers an AIMessage")
     facts = message.response_metadata
-    tokens = (facts.get("logprobs") or {}).get("content")
     usage = message.usage_metadata
+    found = logprobs_of(facts)
     return Sample(
         text=str(message.text).encode("utf-8", "backslashreplace").decode(),
         seed=seed,
         prompt_tokens=usage["input_tokens"] if usage else 0,
         completion_tokens=usage["output_tokens"] if usage else 0,
-        logprob=sum(token["logprob"] for token in tokens) if tokens else facts.get("logprob"),
+        logprob=found.logprob if found else None,
+        code_logprob=found.code_logprob if found else None,
+        code_tokens=found.code_tokens if found else 0,
         finish_reason=next(
             (facts[key] for key in ("finish_reason", "stop_reason", "done_reason") if facts.get(key)), ""
         ),

@@ -2,9 +2,14 @@
 
 from typing import Any
 
-from langchain_core.messages import AIMessage
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatResult
 from langchain_openai.chat_models.base import BaseChatOpenAI
+
+from mucode_agent.models.logprobs import summed
+
+_PROMPT_ONLY: dict[str, Any] = {"n": 1, "max_tokens": 1, "logprobs": False}
 
 
 class ServedChatModel(BaseChatOpenAI):
@@ -21,6 +26,36 @@ class ServedChatModel(BaseChatOpenAI):
     @property
     def _llm_type(self) -> str:
         return "served-chat"
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        if self._reads_prompt_first(kwargs):
+            super()._generate(messages, **_PROMPT_ONLY)
+        return super()._generate(messages, stop, run_manager, **kwargs)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        if self._reads_prompt_first(kwargs):
+            await super()._agenerate(messages, **_PROMPT_ONLY)
+        return await super()._agenerate(messages, stop, run_manager, **kwargs)
+
+    def _reads_prompt_first(self, options: dict[str, Any]) -> bool:
+        """Whether a request of one token is worth sending first, to fill the server's prefix cache.
+
+        The n choices of one request start in the same step of vLLM, and each then reads the whole prompt: the cache
+        serves later requests only.
+        """
+        return self.native_n and (options.get("n") or 1) > 1
 
     def _get_request_payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         payload: dict[str, Any] = super()._get_request_payload(*args, **kwargs)
@@ -42,6 +77,6 @@ class ServedChatModel(BaseChatOpenAI):
                     "output_tokens": len(tokens),
                     "total_tokens": prompt + len(tokens),
                 }
-                facts["logprob"] = sum(token["logprob"] for token in tokens)
+                facts["mucode_logprobs"] = summed([t["token"] for t in tokens], [t["logprob"] for t in tokens])
             generation.generation_info = facts
         return result
