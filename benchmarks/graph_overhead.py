@@ -93,21 +93,21 @@ def plain_loop(model: BaseChatModel, n: int, max_turns: int) -> Solution:
     turns: list[Turn] = []
     while True:
         samples = sample(model, render(PROBLEM, turns), n=n, seed=len(turns) * n, temperature=0.7, max_tokens=1024)
-        codes = [extract_code(drawn.text, PROBLEM.entry_point) for drawn in samples]
+        codes = [extract_code(reply.text, PROBLEM.entry_point) for reply in samples]
         forms = [normal_form(code) for code in codes]
         futures = {form: sandbox.submit(PROBLEM.job(code)) for form, code in zip(forms, codes, strict=True)}
-        scores = dict(zip(forms, verifier.score(PROBLEM, codes), strict=True))
-        candidates = [
+        drawn = [
             Candidate(
                 turn=len(turns) + 1,
                 index=i,
                 sample=samples[i],
                 code=codes[i],
                 report=futures[form].result(),
-                score=scores[form],
             )
             for i, form in enumerate(forms)
         ]
+        scores = verifier.score(PROBLEM, drawn)
+        candidates = [c.model_copy(update={"score": score}) for c, score in zip(drawn, scores, strict=True)]
         usage = usage.plus(seconds=0.0, samples=samples)
         best = candidates[select(candidates, "tests+verifier")]
         decision = decide(

@@ -60,8 +60,12 @@ def main() -> None:
         "batched, prefix read once": scorer.logits,
     }
     if arguments.server:
-        served = load_verifier(arguments.server)
-        ways["served"] = lambda problem, codes: [score.logit for score in served.score(problem, codes)]
+
+        def ask(problem: Problem, codes: Sequence[str]) -> list[float]:
+            served = load_verifier(arguments.server)  # anew, since it remembers what it has scored
+            return [score.logit for score in served.score(problem, [candidate(code) for code in codes])]
+
+        ways["served"] = ask
     jobs = work(arguments.run, arguments.candidates)
     count = sum(len(codes) for _, codes in jobs)
     seconds: dict[str, list[float]] = {name: [] for name in ways}

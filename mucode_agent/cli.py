@@ -34,6 +34,7 @@ from mucode_agent.types import (
     Record,
     Solution,
 )
+from mucode_agent.verifiers import DEFAULT
 
 SOLVED, NOT_SOLVED, BAD_INPUT, INFRASTRUCTURE, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 130, 141
 EXIT_CODES = {
@@ -87,10 +88,8 @@ def solve(
     wave: Annotated[
         int | None, typer.Option(help="Candidates drawn before the tests are asked; default: all n.")
     ] = None,
-    selector: Annotated[
-        str, typer.Option(help="tests+verifier · tests · verifier · random · fusion")
-    ] = "tests+verifier",
-    verifier: VerifierSpec = "none",
+    selector: Annotated[str, typer.Option(help="tests+verifier · tests · verifier · random")] = "tests+verifier",
+    verifier: VerifierSpec = DEFAULT,
     accept_threshold: Threshold = None,
     trust_calibration: Trust = False,
     temperature: Annotated[float, typer.Option(help="Of sampling; 0 is greedy.")] = 0.7,

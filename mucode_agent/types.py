@@ -86,10 +86,15 @@ class Problem(Record):
     """A known correct program. Never shown to a model; `evaluate check` runs it."""
     limits: Limits = Limits()
 
-    def job(self, code: str) -> "Job":
-        """`code` on the public tests."""
+    def job(self, code: str, *, probes: Sequence[str] = ()) -> "Job":
+        """`code` on the public tests, and on the probes."""
         return Job(
-            code=code, tests=self.public_tests, entry_point=self.entry_point, setup=self.setup, limits=self.limits
+            code=code,
+            tests=self.public_tests,
+            entry_point=self.entry_point,
+            setup=self.setup,
+            limits=self.limits,
+            probes=tuple(probes),
         )
 
     def judge_job(self, code: str) -> "Job":
@@ -156,6 +161,9 @@ class ExecutionReport(Record):
     """Peak resident memory of the program."""
     isolation: str = ""
     """The layers that held this run, e.g. `namespaces+landlock+seccomp+rlimits`."""
+    behaviour: tuple[str, ...] = ()
+    """What the program did on each of the job's probes: `= <digest of the value>`, `None`, `raise <type>`, or the status
+    that ended it; empty where that is unknown. It judges nothing, and no value leaves the sandbox."""
 
     @property
     def passed(self) -> bool:
@@ -184,6 +192,9 @@ class Job(Record):
     entry_point: str | None = None
     setup: str = ""
     limits: Limits = Limits()
+    probes: tuple[str, ...] = ()
+    """Inputs on which the program is also run, after the tests and apart from them: calls of the entry point with literal
+    arguments, or texts for standard input where there is none. See `ExecutionReport.behaviour`."""
 
 
 @runtime_checkable
@@ -229,22 +240,11 @@ class Sample(Record):
 
 
 class Score(Record):
-    """A verifier's judgement of one program: R(x, y) of the paper, eq. 3."""
+    """A verifier's judgement of one candidate: R(x, y) of the paper, eq. 3, or what stands in its place."""
 
     logit: Annotated[float, Field(allow_inf_nan=False)]
     probability: Annotated[float, Field(ge=0, le=1)] | None = None
     """Calibrated P(correct); None where no calibration exists."""
-
-
-class Verifier(Protocol):
-    """Reads the problem and one program, never the history (one-step recoverability, paper section 3.5)."""
-
-    @property
-    def name(self) -> str: ...
-
-    def score(self, problem: Problem, codes: Sequence[str]) -> list[Score]:
-        """One score per program, in order. Raises InfrastructureError when no score can be had."""
-        ...
 
 
 class Candidate(Record):
@@ -258,10 +258,34 @@ class Candidate(Record):
     code: str
     """The program in the completion; empty where it holds none."""
     report: ExecutionReport | None = None
-    """On the public tests."""
+    """On the public tests, with the behaviour on the probes."""
     score: Score | None = None
-    agreement: float | None = None
-    """Share of the turn's candidates so far that return the same values on shared inputs; None where tests judge."""
+
+
+class Verifier(Protocol):
+    """P(correct) of the candidates of one turn, for ranking and routing.
+
+    It reads the problem and the turn's candidates: their programs, samples, reports on the public tests and behaviour on
+    the probes; never the history (one-step recoverability, paper section 3.5). The paper's R(x, y) is the verifier that
+    reads each program alone.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def calibrated_on(self) -> tuple[str, ...] | None:
+        """The generators whose programs its probabilities were fitted on, empty where nobody says; None: it gives none."""
+        ...
+
+    @property
+    def accept_threshold(self) -> float | None:
+        """The P(correct) from which on it vouches for an answer without public tests; None: it never does."""
+        ...
+
+    def score(self, problem: Problem, candidates: "Sequence[Candidate]") -> list[Score]:
+        """One score per candidate of one turn, in order. Raises InfrastructureError when no score can be had."""
+        ...
 
 
 class Turn(Record):
@@ -358,6 +382,8 @@ class Decision(Record):
     """Candidates of this turn so far."""
     selected: int
     """Index of the best of them."""
+    probability: float | None = None
+    """Its P(correct), where the verifier gives one."""
     stop_reason: StopReason | None = None
     """Set when the solve ends."""
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from mucode_agent.graphs.selection import SELECTORS, Selector
 from mucode_agent.types import InfrastructureError, ProblemError
+from mucode_agent.verifiers import DEFAULT
 
 if TYPE_CHECKING:
     from mucode_agent.evaluation.results import Results
@@ -34,7 +35,10 @@ Bench = Annotated[str, typer.Argument(metavar="BENCH", help=BENCHMARKS)]
 Split = Annotated[str, typer.Option(help="fixed: ours · paper: the authors' rules, faults included")]
 Limit = Annotated[int | None, typer.Option(help="Only the first problems.")]
 VerifierSpec = Annotated[
-    str, typer.Option(help="none · a directory that `train verifier` wrote · vllm:DIRECTORY@URL · a reward model's id")
+    str,
+    typer.Option(
+        help="evidence · CARD.json · a directory of `train verifier` · vllm:DIRECTORY@URL · agreement · logprob · none"
+    ),
 ]
 Threshold = Annotated[float | None, typer.Option(help="P(correct) that an answer needs beside its public tests.")]
 Trust = Annotated[
@@ -55,7 +59,7 @@ def run(
     temperature: Annotated[float, typer.Option(help="Of sampling.")] = 0.7,
     max_tokens: Annotated[int, typer.Option(help="Of one completion.")] = 1024,
     selector: Annotated[str, typer.Option(help=" · ".join(SELECTORS))] = "tests+verifier",
-    verifier: VerifierSpec = "none",
+    verifier: VerifierSpec = DEFAULT,
     accept_threshold: Threshold = None,
     trust_calibration: Trust = False,
     seed: Annotated[int, typer.Option(help="Same seed, same candidates.")] = 0,
@@ -82,13 +86,14 @@ def run(
     from mucode_agent.models import load_model
     from mucode_agent.tools.sandbox import load_sandbox
     from mucode_agent.verifiers import load_verifier
-    from mucode_agent.verifiers.card import foreign
+    from mucode_agent.verifiers.card import calibration_mismatch
 
     _at_least("concurrency", concurrency, 1)
     _at_least("patience", patience, 0)
     chosen = _selector(selector)
     scorer = load_verifier(verifier)
-    if accept_threshold is not None and not trust_calibration and (doubt := foreign(scorer, model)) is not None:
+    doubt = calibration_mismatch(scorer, model)
+    if accept_threshold is not None and not trust_calibration and doubt is not None:
         raise ProblemError(f"{doubt}; calibrate on this one's programs, or give --trust-calibration")
     console = Console(stderr=True, highlight=False)
     asked = load_benchmark(benchmark, split=split, testless=testless, limit=limit)  # type: ignore[arg-type]

@@ -208,7 +208,7 @@ def _as_waves(problem: Problem, solve: Solve, identity: Identity) -> _Told:
     for end in range(arm.wave or arm.n, arm.n + 1, arm.wave or arm.n):
         if not accepted:
             pool = solve.candidates[:end]
-            best = pool[select([_alone(candidate) for candidate in pool], identity.selector, seed=identity.seed)]
+            best = pool[select(pool, identity.selector, seed=identity.seed)]
             accepted = _accepts(problem, best, identity)
             best = best if accepted or end < arm.n else solve.solution.best
         answers.append(best)
@@ -240,12 +240,7 @@ def _choice(problem: Problem, pool: Sequence[Candidate], rule: Rule, judgements:
 def _keys(pool: Sequence[Candidate], labels: Sequence[bool], rule: Rule) -> list[tuple[float, ...]]:
     if rule == "oracle":
         return [(float(label),) for label in labels]
-    return [rank_key(_alone(candidate), rule) for candidate in pool]
-
-
-def _alone(candidate: Candidate) -> Candidate:
-    """Without its agreement: a share of the whole turn is no property of a candidate, so k samples cannot know it."""
-    return candidate if candidate.agreement is None else candidate.model_copy(update={"agreement": None})
+    return [rank_key(candidate, rule) for candidate in pool]
 
 
 def _correct(problem: Problem, candidate: Candidate, judgements: Judgements) -> bool:

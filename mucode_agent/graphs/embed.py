@@ -17,6 +17,7 @@ from mucode_agent.problems import parse_problem, read_problem
 from mucode_agent.prompts import outcome
 from mucode_agent.traces import TraceSink
 from mucode_agent.types import Problem, ProblemError, Sandbox, Solution, Verifier
+from mucode_agent.verifiers import DEFAULT
 
 DESCRIPTION = (
     "Writes a Python function or program for a task, runs it on the tests, and corrects it until they pass. "
@@ -79,7 +80,7 @@ def create_solver_tool(
     model: str | Generator,
     *,
     sandbox: str | Sandbox = "local",
-    verifier: Verifier | None = None,
+    verifier: str | Verifier = DEFAULT,
     trace: TraceSink | None = None,
     name: str = "solve_coding_problem",
     description: str = DESCRIPTION,
@@ -169,7 +170,7 @@ def create_solver_subagent(
     model: str | Generator,
     *,
     sandbox: str | Sandbox = "local",
-    verifier: Verifier | None = None,
+    verifier: str | Verifier = DEFAULT,
     trace: TraceSink | None = None,
     name: str = "coder",
     description: str = DESCRIPTION,

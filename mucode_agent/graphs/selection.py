@@ -1,16 +1,16 @@
 """Which candidate is best, and what to do next. Pure functions: the graph's judgement stands here."""
 
-import ast
-import functools
-import hashlib
 import random
 from collections.abc import Sequence
 from typing import Literal, get_args
 
 from mucode_agent.types import Action, Budget, Candidate, Decision, ProblemError, StopReason, Usage
+from mucode_agent.verifiers.features import normal_form
 
-Selector = Literal["tests+verifier", "tests", "verifier", "random", "fusion"]
-"""PT+LV, PT, LV and Random of the paper's table 3; `fusion` is ours: one learned probability from all of these."""
+Selector = Literal["tests+verifier", "tests", "verifier", "random"]
+"""PT+LV, PT, LV and Random of the paper's table 3."""
+__all__ = ["SELECTORS", "Approval", "Selector", "best_over_turns", "decide", "normal_form", "rank_key", "select"]
+
 SELECTORS: tuple[Selector, ...] = get_args(Selector)
 Approval = Literal["unneeded", "pending", "given", "refused"]
 """A person's part in an acceptance."""
@@ -21,18 +21,15 @@ def rank_key(candidate: Candidate, selector: Selector) -> tuple[float, ...]:
 
     With tests in the selector a candidate that passes all public tests stands above any that does not; among failing
     ones more passed tests are better. `tests+verifier` breaks ties by the verifier's logit, `random` ties everything.
-    Where there are no tests the ties that remain go to the behaviour that most candidates share: a majority vote.
     A candidate without code, or whose run failed for the sandbox's sake, stands last under every selector but `random`.
     """
     report, logit = candidate.report, candidate.score.logit if candidate.score else 0.0
     if selector == "random":
         return ()
     judged = float(bool(candidate.code) and report is not None and report.status != "infra")
-    if selector == "fusion":
-        return (judged, (candidate.score.probability or 0.0) if candidate.score else 0.0)
     tests = (float(report.passed), float(report.tests_passed)) if report else (0.0, 0.0)
     by_tests, by_score = (() if selector == "verifier" else tests), (() if selector == "tests" else (logit,))
-    return (judged, *by_tests, *by_score, candidate.agreement or 0.0)
+    return (judged, *by_tests, *by_score)
 
 
 def select(candidates: Sequence[Candidate], selector: Selector, *, seed: int = 0) -> int:
@@ -63,6 +60,8 @@ def decide(
     usage: Usage,
     budget: Budget,
     accept_threshold: float | None = None,
+    before: float | None = None,
+    least_gain: float = 0.0,
     steps_left: bool = True,
     approval: Approval = "unneeded",
 ) -> Decision:
@@ -70,16 +69,24 @@ def decide(
 
     `turn` and `drawn` (candidates of this turn so far) count what is done; `n` is the turn's full number. Public tests
     accept a candidate; with `accept_threshold` its P(correct) must reach it too. Without tests only P(correct) can.
+    Another wave is drawn unless the last one raised P(best), which was `before`, by less than `least_gain`.
     With `approval` pending an acceptance becomes a question to a person, who may refuse: the next turn then follows.
     Raises ProblemError when a threshold is set and the verifier gives no probability.
     """
+    probability = best.score.probability if best.score else None
 
     def decided(action: Action, reason: str, stop_reason: StopReason | None = None) -> Decision:
         return Decision(
-            action=action, reason=reason, stop_reason=stop_reason, turn=turn, drawn=drawn, selected=best.index
+            action=action,
+            reason=reason,
+            stop_reason=stop_reason,
+            turn=turn,
+            drawn=drawn,
+            selected=best.index,
+            probability=probability,
         )
 
-    verdict = _acceptance(best, has_tests, accept_threshold)
+    verdict = _rejection_reason(best, has_tests, accept_threshold)
     refused = approval == "refused"
     if verdict is None and not refused:
         merits = f"the best candidate {_merits(best, has_tests, accept_threshold)}"
@@ -87,12 +94,13 @@ def decide(
             return decided("ask", f"{merits}; a person is asked")
         return decided("accept", merits + ("; a person approved it" if approval == "given" else ""), "accepted")
     verdict = "a person rejected the best candidate" if refused else verdict
+    gain = None if before is None or probability is None else probability - before
     end: StopReason | None = None
     if (exhausted := _exhausted(usage, budget)) is not None:
         end, why = exhausted, f"{exhausted} is reached"
     elif not steps_left:
         end, why = "recursion_limit", "LangGraph's recursion limit is near"
-    elif drawn < n and not refused:
+    elif drawn < n and not refused and (gain is None or gain >= least_gain):
         return decided("draw", f"{verdict}; {drawn} of {n} candidates are drawn")
     elif turn < max_turns:
         return decided("next_turn", f"{verdict}; turn {turn} of {max_turns} is done")
@@ -101,18 +109,8 @@ def decide(
     return decided("stop", f"{verdict}; {why}", "rejected" if refused else end)
 
 
-@functools.lru_cache(maxsize=4096)
-def normal_form(code: str) -> str:
-    """A digest that programs share when only layout and comments differ; of the text where it does not parse."""
-    try:
-        text = ast.dump(ast.parse(code))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        text = code
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _acceptance(best: Candidate, has_tests: bool, threshold: float | None) -> str | None:
-    """None where the candidate is accepted, else why not."""
+def _rejection_reason(best: Candidate, has_tests: bool, threshold: float | None) -> str | None:
+    """Why the candidate is not accepted; None where it is."""
     if has_tests and not (best.report and best.report.passed):
         return "the best candidate fails public tests"
     if not has_tests and (not best.code or best.report is None or best.report.status != "unjudged"):

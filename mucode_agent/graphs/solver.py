@@ -1,9 +1,9 @@
 """The solver: generate → execute → verify → select as LangGraph nodes, looped by a route.
 
-One turn draws up to n candidates in waves, runs them on the public tests, scores them, selects the best, and the route
-accepts it, draws more, feeds its failure back for another turn, or stops. Two more nodes stand where they are needed:
-`propose` asks for inputs to compare candidates on where a problem has no public tests, `approve` asks a person before
-an answer is accepted. State is plain JSON; the model, sandbox and verifier stand in closures, so any checkpointer works
+One turn draws up to n candidates in waves, runs them on the public tests and on probes, scores them beside each other,
+selects the best, and the route accepts it, draws more, feeds its failure back for another turn, or stops. Two more nodes
+stand where they are asked for: `propose` has the model propose further probes, `approve` asks a person before an answer
+is accepted. State is plain JSON; the model, sandbox and verifier stand in closures, so any checkpointer works
 and nothing live is ever saved.
 """
 
@@ -25,11 +25,11 @@ from langgraph.managed import RemainingSteps
 from langgraph.types import Checkpointer, interrupt
 from pydantic import Field, ValidationError
 
-from mucode_agent.graphs.clustering import agreement, behaviour, calls_in, probe, untested
 from mucode_agent.graphs.drafting import adraft, draft
 from mucode_agent.graphs.selection import Approval, Selector, best_over_turns, decide, normal_form, select
 from mucode_agent.models import asample, load_model, sample
 from mucode_agent.models.identity import model_name
+from mucode_agent.probes import MOST, calls_in, probes
 from mucode_agent.problems import read_problem
 from mucode_agent.prompts import ask_for_inputs, extract_code, prompt_digest, render
 from mucode_agent.tools.langchain import create_run_python
@@ -54,9 +54,8 @@ from mucode_agent.types import (
     Usage,
     Verifier,
 )
-from mucode_agent.verifiers import NoVerifier, load_verifier
-from mucode_agent.verifiers.card import VerifierCard, foreign, gives_no_probability
-from mucode_agent.verifiers.fusion import Fusion
+from mucode_agent.verifiers import DEFAULT, load_verifier
+from mucode_agent.verifiers.card import calibration_mismatch
 
 Generator = BaseChatModel | Runnable[LanguageModelInput, AIMessage]
 
@@ -84,20 +83,20 @@ class SolverOutput(TypedDict):
 
 
 class SolverState(TypedDict, total=False):
-    """The inner state. Lists of one turn are aligned by index: sample i has report i, behaviour i and score i."""
+    """The inner state. Lists of one turn are aligned by index: sample i has report i and score i."""
 
     problem: dict[str, Any]
     run_id: str
+    accept_threshold: float | None
+    """The P(correct) that an answer needs: as set, or the verifier's own where there are no public tests."""
     probes: list[str]
-    """Calls on which candidates are compared; empty where public tests judge."""
+    """Inputs on which candidates are compared; see `mucode_agent.probes`."""
     turns: list[dict[str, Any]]
     """Finished turns, oldest first."""
     samples: list[dict[str, Any]]
     """Programs are read from their texts again wherever they are needed, so that each is saved once."""
     reports: list[dict[str, Any]]
-    behaviours: list[str]
-    """What each program returned on the probes, as a digest; see `clustering.behaviour`."""
-    scores: list[dict[str, Any]]
+    scores: list[dict[str, Any] | None]
     usage: dict[str, Any]
     decision: dict[str, Any]
     solution: dict[str, Any]
@@ -116,7 +115,10 @@ class Settings(Record):
     selector: Selector = "tests+verifier"
     """How the best candidate is chosen; see `selection.rank_key`."""
     accept_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
-    """P(correct) that an answer needs beside its public tests; None asks the tests only."""
+    """P(correct) that an answer needs. None asks the public tests only or, where there are none, the threshold for which
+    the verifier's card promises a precision."""
+    least_gain: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """What a wave must add to P(best) for another one to be drawn in the same turn."""
     trust_calibration: bool = False
     """Whether `accept_threshold` may rest on a verifier that was calibrated on another generator's programs."""
     budget: Budget = Budget()
@@ -125,9 +127,10 @@ class Settings(Record):
     tools_per_candidate: Annotated[int, Field(ge=0, le=64)] = 0
     """Calls of `run_python` that the generator may make while it writes one candidate, in the same sandbox and without
     any test; needs a model that can call tools. Each call is another request."""
-    probes: Annotated[int, Field(ge=0, le=64)] = 8
-    """Inputs on which candidates are compared where there are no public tests: taken from the prompt, and asked of the
-    model where the prompt has fewer. 0 compares nothing."""
+    probes: Annotated[int, Field(ge=0, le=256)] = MOST
+    """Inputs on which candidates are run beside the tests, to compare what they do. 0 compares nothing."""
+    proposed_probes: Annotated[int, Field(ge=0, le=64)] = 0
+    """Calls asked of the model beside those, in one more request."""
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     """Of sampling; 0 is greedy. None leaves it as the model has it: 0.7 where the model is a string."""
     max_tokens: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
@@ -140,7 +143,7 @@ def create_solver(
     model: str | Generator,
     *,
     sandbox: str | Sandbox = "local",
-    verifier: str | Verifier | None = None,
+    verifier: str | Verifier = DEFAULT,
     trace: TraceSink | None = None,
     request_timeout: float | None = None,
     checkpointer: Checkpointer = None,
@@ -152,14 +155,15 @@ def create_solver(
     Args:
         model: A model string (see `models.load_model`), a LangChain chat model, or a runnable that answers messages.
         sandbox: Where candidates run: `local`, `e2b`, or any `Sandbox`.
-        verifier: R(x, y), or a string that names one (see `verifiers.load_verifier`); None scores all equally.
+        verifier: Scores a turn's candidates: a `Verifier`, or a string that names one (see `verifiers.load_verifier`).
         trace: Where every candidate and decision is recorded.
         request_timeout: Seconds for one request to the server that a model string names; None is 600 for a URL, else
             the provider's own.
         checkpointer: As for `StateGraph.compile`.
         name: Of the compiled graph.
-        settings: The fields of `Settings`: n, max_turns, wave, selector, accept_threshold, trust_calibration, budget,
-            approve, tools_per_candidate, probes, temperature, max_tokens, seed.
+        settings: The fields of `Settings`: n, max_turns, wave, selector, accept_threshold, least_gain,
+            trust_calibration, budget, approve, tools_per_candidate, probes, proposed_probes, temperature, max_tokens,
+            seed.
 
     Raises:
         ProblemError: A setting is unknown or out of its range. When run: the problem or the model cannot be used.
@@ -175,7 +179,7 @@ def build_solver(
     model: str | Generator,
     *,
     sandbox: str | Sandbox = "local",
-    verifier: str | Verifier | None = None,
+    verifier: str | Verifier = DEFAULT,
     trace: TraceSink | None = None,
     request_timeout: float | None = None,
     **settings: Any,
@@ -183,7 +187,8 @@ def build_solver(
     """The uncompiled graph of `create_solver`, for callers that compile it their own way."""
     _check_parts(model, sandbox, verifier, trace)
     load = functools.partial(load_model, timeout=request_timeout)
-    nodes = _Nodes(model, sandbox, _verifier(verifier), trace or NullTrace(), _settings(settings), load)
+    scorer = load_verifier(verifier) if isinstance(verifier, str) else verifier
+    nodes = _Nodes(model, sandbox, scorer, trace or NullTrace(), _settings(settings), load)
     graph = StateGraph(SolverState, input_schema=SolverInput, output_schema=SolverOutput)
     graph.add_node("prepare", nodes.prepare)
     graph.add_node("generate", RunnableLambda(nodes.generate, nodes.agenerate, name="generate"))
@@ -194,9 +199,9 @@ def build_solver(
     graph.add_edge("generate", "execute")
     graph.add_edge("execute", "verify")
     graph.add_edge("verify", "select")
-    if nodes.settings.probes:
+    if nodes.settings.proposed_probes:
         graph.add_node("propose", RunnableLambda(nodes.propose, nodes.apropose, name="propose"))
-        graph.add_conditional_edges("prepare", nodes.needs_probes, {True: "propose", False: "generate"})
+        graph.add_conditional_edges("prepare", _takes_calls, {True: "propose", False: "generate"})
         graph.add_edge("propose", "generate")
     else:
         graph.add_edge("prepare", "generate")
@@ -209,13 +214,13 @@ def build_solver(
     return graph
 
 
-def _verifier(given: str | Verifier | None) -> Verifier:
-    return load_verifier(given) if isinstance(given, str) else given or NoVerifier()
-
-
 def _action(state: SolverState) -> str:
     action: str = state["decision"]["action"]
     return action
+
+
+def _takes_calls(state: SolverState) -> bool:
+    return state["problem"]["entry_point"] is not None
 
 
 def _check_parts(model: object, sandbox: object, verifier: object, trace: object) -> None:
@@ -227,9 +232,9 @@ def _check_parts(model: object, sandbox: object, verifier: object, trace: object
         )
     if not isinstance(sandbox, str) and not callable(getattr(sandbox, "submit", None)):
         raise ProblemError(f"sandbox must be 'local', 'e2b' or an object with submit, got {_kind(sandbox)}")
-    if verifier is not None and not isinstance(verifier, str) and not callable(getattr(verifier, "score", None)):
+    if not isinstance(verifier, str) and not callable(getattr(verifier, "score", None)):
         raise ProblemError(
-            f"verifier must be a string or have a method score, got {_kind(verifier)}; leave it out to score nothing"
+            f"verifier must be a string or have a method score, got {_kind(verifier)}; give 'none' to score nothing"
         )
     if trace is not None and not callable(getattr(trace, "write", None)):
         raise ProblemError(f"trace must have a method write, such as JsonlTrace(path), got {_kind(trace)}")
@@ -268,13 +273,6 @@ class _Nodes:
         self._loaded_sandbox: Sandbox | None = None
         self._verifier, self._trace, self.settings = verifier, trace, settings
         self._lock = threading.Lock()
-        card: VerifierCard | None = getattr(verifier, "card", None)
-        self._fusion = card.fusion if card and settings.selector == "fusion" else None
-        if settings.selector == "fusion" and self._fusion is None:
-            raise ProblemError(
-                f"selector fusion needs a verifier that was calibrated on held-out problems, and {verifier.name!r} was "
-                "not; give one that `train verifier --held-out` wrote"
-            )
 
     # Loaded at first use, so that building a graph costs nothing.
 
@@ -316,13 +314,17 @@ class _Nodes:
             "prompt": prompt_digest(),
             **self.settings.model_dump(mode="json"),
         }
-        if self.settings.accept_threshold is not None and gives_no_probability(self._verifier):
+        threshold = self.settings.accept_threshold
+        if threshold is not None and self._verifier.calibrated_on is None:
             raise ProblemError(
                 f"accept_threshold needs a calibrated verifier, and {self._verifier.name!r} gives no probability; "
                 "give a calibrated one or leave accept_threshold out"
             )
-        if (doubt := foreign(self._verifier, self._model_spec)) is not None:
-            if self.settings.accept_threshold is not None and not self.settings.trust_calibration:
+        doubt = calibration_mismatch(self._verifier, self._model_spec)
+        if threshold is None and not problem.public_tests and (doubt is None or self.settings.trust_calibration):
+            threshold = self._verifier.accept_threshold
+        if doubt is not None:
+            if threshold is not None and not self.settings.trust_calibration:
                 raise ProblemError(f"{doubt}; calibrate on this one's programs, or set trust_calibration")
             settings["warning"] = doubt
             _emit("warning", warning=doubt)
@@ -331,28 +333,18 @@ class _Nodes:
         return {
             "problem": _json(problem),
             "run_id": run,
-            "probes": self._given_probes(problem),
+            "accept_threshold": threshold,
+            "probes": list(probes(problem, count=self.settings.probes)),
             "turns": [],
             "samples": [],
             "reports": [],
-            "behaviours": [],
             "scores": [],
             "usage": _json(Usage()),
             "decision": {},
             "solution": {},
         }
 
-    def _given_probes(self, problem: Problem) -> list[str]:
-        if problem.public_tests or problem.entry_point is None:
-            return []
-        return calls_in(problem.prompt, problem.entry_point)[: self.settings.probes]
-
-    # --- propose: inputs to compare candidates on, where nothing else can ---
-
-    def needs_probes(self, state: SolverState) -> bool:
-        problem = state["problem"]
-        testless = not problem["public_tests"] and problem["entry_point"] is not None
-        return testless and len(state["probes"]) < self.settings.probes
+    # --- propose: further inputs to compare candidates on
 
     def propose(self, state: SolverState, config: RunnableConfig) -> dict[str, Any]:
         started = time.monotonic()
@@ -367,7 +359,7 @@ class _Nodes:
 
     def _proposal(self, state: SolverState) -> tuple[list[BaseMessage], dict[str, Any]]:
         problem, settings = _problem(state), self.settings
-        return ask_for_inputs(problem, settings.probes), {
+        return ask_for_inputs(problem, settings.proposed_probes), {
             "n": 1,
             "seed": _seed(problem, settings.seed, 0),
             "temperature": settings.temperature,
@@ -375,11 +367,13 @@ class _Nodes:
         }
 
     def _proposed(self, state: SolverState, samples: Sequence[Sample], started: float) -> dict[str, Any]:
-        calls = calls_in(samples[0].text, state["problem"]["entry_point"])
-        probes = list(dict.fromkeys([*state["probes"], *calls]))[: self.settings.probes]
-        _emit("probes_proposed", probes=probes)
+        calls = calls_in(samples[0].text, state["problem"]["entry_point"])[: self.settings.proposed_probes]
+        _emit("probes_proposed", probes=calls)
         usage = _usage(state).plus(seconds=time.monotonic() - started, samples=samples)
-        return {"probes": probes, "usage": _json(usage.model_copy(update={"candidates": 0}))}
+        return {
+            "probes": list(dict.fromkeys([*calls, *state["probes"]])),
+            "usage": _json(usage.model_copy(update={"candidates": 0})),
+        }
 
     # --- generate ---
 
@@ -422,76 +416,69 @@ class _Nodes:
 
     def execute(self, state: SolverState) -> dict[str, Any]:
         started = time.monotonic()
-        jobs = self._jobs(state)
-        return self._executed(state, dict(zip(jobs, run(self._sandbox(), jobs.values()), strict=True)), started)
+        inputs = self._probes(state)
+        jobs = self._jobs(state, inputs)
+        fresh = dict(zip(jobs, run(self._sandbox(), jobs.values()), strict=True))
+        return self._executed(state, inputs, fresh, started)
 
     async def aexecute(self, state: SolverState) -> dict[str, Any]:
         started = time.monotonic()
-        jobs = self._jobs(state)
+        inputs = self._probes(state)
+        jobs = self._jobs(state, inputs)
         sandbox = await asyncio.to_thread(self._started_sandbox)
-        reports = await arun(sandbox, list(jobs.values()))
-        return self._executed(state, dict(zip(jobs, reports, strict=True)), started)
+        fresh = dict(zip(jobs, await arun(sandbox, list(jobs.values())), strict=True))
+        return self._executed(state, inputs, fresh, started)
 
-    def _jobs(self, state: SolverState) -> dict[str, Job]:
+    def _probes(self, state: SolverState) -> list[str]:
+        """Those of the state; where the problem gave none, those for the parameters that the programs declare."""
+        known = state["probes"] or state["reports"]
+        return state["probes"] if known else list(probes(_problem(state), _codes(state), self.settings.probes))
+
+    def _jobs(self, state: SolverState, inputs: Sequence[str]) -> dict[str, Job]:
         """The distinct programs that have no report yet, by normal form."""
         problem, codes = _problem(state), _codes(state)
         done = {normal_form(code) for code in codes[: len(state["reports"])]}
         new = {normal_form(code): code for code in reversed(codes[len(state["reports"]) :]) if code}
-        jobs = {form: problem.job(code) for form, code in new.items() if form not in done}
-        if not state["probes"]:
-            return jobs
-        probes = tuple(map(probe, state["probes"]))
-        return {form: job.model_copy(update={"tests": probes}) for form, job in jobs.items()}
+        return {form: problem.job(code, probes=inputs) for form, code in new.items() if form not in done}
 
-    def _executed(self, state: SolverState, fresh: dict[str, ExecutionReport], started: float) -> dict[str, Any]:
+    def _executed(
+        self, state: SolverState, inputs: list[str], fresh: dict[str, ExecutionReport], started: float
+    ) -> dict[str, Any]:
         if fresh and all(report.status == "infra" for report in fresh.values()):
             cause = next(iter(fresh.values())).error
             raise InfrastructureError(f"no candidate could be run: {cause}; see `python -m mucode_agent doctor`")
-        if fresh and not state["probes"] and (fault := _fault_of_the_tests(fresh.values())):
-            raise ProblemError(f"the public tests can judge no program: {fault}; mend the tests")
-        codes, known = _codes(state), list(zip(state["reports"], state["behaviours"], strict=True))
-        by_form = {normal_form(code): found for code, found in zip(codes, known, strict=False)}
-        for form, report in fresh.items():
-            judged = untested(report) if state["probes"] else report
-            by_form[form] = (_json(judged), behaviour(report) if state["probes"] else "")
-        for index in range(len(known), len(codes)):
-            known.append(by_form[normal_form(codes[index])] if codes[index] else (_json(NO_CODE), ""))
-            outcome = known[index][0]
+        if fresh and state["problem"]["public_tests"] and (fault := _fault_of_the_tests(fresh.values())):
+            raise ProblemError(f"the public tests can judge no program: {fault}; fix the tests")
+        codes, reports = _codes(state), list(state["reports"])
+        by_form = {normal_form(code): report for code, report in zip(codes, reports, strict=False)}
+        by_form |= {form: _json(report) for form, report in fresh.items()}
+        for index in range(len(reports), len(codes)):
+            reports.append(by_form[normal_form(codes[index])] if codes[index] else _json(NO_CODE))
             _emit(
                 "candidate_executed",
                 turn=len(state["turns"]) + 1,
                 index=index,
-                status=outcome["status"],
-                tests_passed=sum(result["status"] == "passed" for result in outcome["results"]),
-                tests=len(outcome["results"]),
+                status=reports[index]["status"],
+                tests_passed=sum(result["status"] == "passed" for result in reports[index]["results"]),
+                tests=len(reports[index]["results"]),
             )
         usage = _usage(state).plus(seconds=time.monotonic() - started)
-        return {
-            "reports": [report for report, _ in known],
-            "behaviours": [behaves for _, behaves in known],
-            "usage": _json(usage),
-        }
+        return {"probes": inputs, "reports": reports, "usage": _json(usage)}
 
-    # --- verify: each distinct program or behaviour once ---
+    # --- verify: the turn's candidates beside each other, again at every wave ---
 
     def verify(self, state: SolverState) -> dict[str, Any]:
         started = time.monotonic()
-        codes, scores = _codes(state), list(state["scores"])
-        kinds = [behaves or normal_form(code) for behaves, code in zip(state["behaviours"], codes, strict=True)]
-        known = dict(zip(kinds, scores, strict=False))
-        new = {kind: code for kind, code in zip(reversed(kinds), reversed(codes), strict=True) if kind not in known}
-        if new:
-            fresh = self._verifier.score(_problem(state), list(new.values()))
-            if len(fresh) != len(new):
-                raise InfrastructureError(
-                    f"verifier {self._verifier.name} gave {len(fresh)} scores for {len(new)} programs; mend it"
-                )
-            known |= zip(new, map(_json, fresh), strict=True)
-        for index in range(len(scores), len(codes)):
-            scores.append(known[kinds[index]])
-            _emit("candidate_scored", turn=len(state["turns"]) + 1, index=index, **scores[index])
+        candidates = _candidates({**state, "scores": [None] * len(state["samples"])})
+        scores = self._verifier.score(_problem(state), candidates)
+        if len(scores) != len(candidates):
+            raise InfrastructureError(
+                f"verifier {self._verifier.name} gave {len(scores)} scores for {len(candidates)} candidates; fix it"
+            )
+        for candidate, score in zip(candidates, scores, strict=True):
+            _emit("candidate_scored", turn=candidate.turn, index=candidate.index, **_json(score))
         usage = _usage(state).plus(seconds=time.monotonic() - started)
-        return {"scores": scores, "usage": _json(usage)}
+        return {"scores": list(map(_json, scores)), "usage": _json(usage)}
 
     async def averify(self, state: SolverState, config: RunnableConfig) -> dict[str, Any]:
         del config
@@ -501,13 +488,13 @@ class _Nodes:
 
     def select(self, state: SolverState) -> dict[str, Any]:
         settings, number = self.settings, len(state["turns"]) + 1
-        candidates = _candidates(state, self._fusion)
+        candidates = _candidates(state)
         chosen = select(candidates, settings.selector, seed=_seed(_problem(state), settings.seed, number))
         _emit("selected", turn=number, index=chosen)
         return self._decided(state, candidates, candidates[chosen], "pending" if settings.approve else "unneeded")
 
     def approve(self, state: SolverState) -> dict[str, Any]:
-        candidates = _candidates(state, self._fusion)
+        candidates = _candidates(state)
         best = candidates[state["decision"]["selected"]]
         question = {
             "question": "Accept this program?",
@@ -537,7 +524,9 @@ class _Nodes:
             n=settings.n,
             usage=usage,
             budget=settings.budget,
-            accept_threshold=settings.accept_threshold,
+            accept_threshold=state["accept_threshold"],
+            before=state["decision"].get("probability") if state["decision"].get("action") == "draw" else None,
+            least_gain=settings.least_gain,
             steps_left=state["remaining_steps"] > STEPS_PER_WAVE + settings.approve,
             approval=approval,
         )
@@ -547,7 +536,7 @@ class _Nodes:
         if decision.action == "next_turn":
             finished = Turn(best=best, candidates=len(candidates), comment=comment)
             update |= {"turns": [*state["turns"], _json(finished)]}
-            update |= {"samples": [], "reports": [], "behaviours": [], "scores": []}
+            update |= {"samples": [], "reports": [], "scores": []}
         if solution is not None:
             update["solution"] = _json(solution)
         return update
@@ -629,15 +618,9 @@ def _codes(state: SolverState) -> list[str]:
     return [_code(sample["text"], entry_point) for sample in state["samples"]]
 
 
-def _candidates(state: SolverState, fusion: Fusion | None) -> list[Candidate]:
-    """The turn's candidates; with a fusion their P(correct) is its, from all that is known of them."""
-    candidates = _plain_candidates(state)
-    return candidates if fusion is None else [fusion.judged(candidate) for candidate in candidates]
-
-
-def _plain_candidates(state: SolverState) -> list[Candidate]:
-    shares = agreement(state["behaviours"]) if state["probes"] else [None] * len(state["samples"])
-    lists = zip(state["samples"], _codes(state), state["reports"], state["scores"], shares, strict=True)
+def _candidates(state: SolverState) -> list[Candidate]:
+    """The turn's candidates so far."""
+    lists = zip(state["samples"], _codes(state), state["reports"], state["scores"], strict=True)
     return [
         Candidate(
             turn=len(state["turns"]) + 1,
@@ -645,10 +628,9 @@ def _plain_candidates(state: SolverState) -> list[Candidate]:
             sample=Sample.model_validate(sample),
             code=code,
             report=ExecutionReport.model_validate(report),
-            score=Score.model_validate(score),
-            agreement=share,
+            score=None if score is None else Score.model_validate(score),
         )
-        for index, (sample, code, report, score, share) in enumerate(lists)
+        for index, (sample, code, report, score) in enumerate(lists)
     ]
 
 

@@ -6,27 +6,26 @@ from pathlib import Path
 
 from mucode_agent.evaluation.metrics import Calibration, auc, calibration, pairwise_accuracy
 from mucode_agent.training.data import Attempt, ProblemAttempts
-from mucode_agent.types import Candidate, ProblemError, Score, Verifier
+from mucode_agent.types import ProblemError, Verifier
 from mucode_agent.verifiers.calibration import fit_isotonic, fit_platt
 from mucode_agent.verifiers.card import Quality, VerifierCard
-from mucode_agent.verifiers.fusion import fit_fusion
 from mucode_agent.verifiers.local import LocalVerifier
 
 Scored = list[tuple[Attempt, float]]
 
 
 def calibrated_card(card: VerifierCard, directory: Path, held_out: Sequence[ProblemAttempts]) -> VerifierCard:
-    """`card` with calibration, quality and fusion, measured with the weights in `directory` as they will be used."""
+    """`card` with calibration and quality, measured with the weights in `directory` as they will be used."""
     return with_quality(card, scored(LocalVerifier(str(directory)), held_out), directory / "reliability.png")
 
 
 def scored(verifier: Verifier, data: Sequence[ProblemAttempts]) -> list[Scored]:
-    """The logit of every distinct program, problem by problem."""
+    """The logit of every distinct program, problem by problem: all attempts at a problem are scored as one group."""
     found = []
     for entry in data:
-        distinct = entry.distinct()
-        scores = verifier.score(entry.problem.public(), [attempt.candidate.code for attempt in distinct])
-        found.append([(attempt, score.logit) for attempt, score in zip(distinct, scores, strict=True)])
+        scores = verifier.score(entry.problem.public(), [attempt.candidate for attempt in entry.attempts])
+        logits = {a.form: score.logit for a, score in zip(reversed(entry.attempts), reversed(scores), strict=True)}
+        found.append([(attempt, logits[attempt.form]) for attempt in entry.distinct()])
     return found
 
 
@@ -49,7 +48,6 @@ def with_quality(card: VerifierCard, problems: Sequence[Scored], plot: Path | No
     try:
         platt = fit_platt(logits, labels)
         crossed = _cross_fitted(problems)
-        fusion = fit_fusion(*_fusion_rows(problems))
     except ProblemError:
         return card.model_copy(update={"quality": quality})
     if crossed is not None:
@@ -63,7 +61,7 @@ def with_quality(card: VerifierCard, problems: Sequence[Scored], plot: Path | No
         )
         if plot is not None:
             reliability_plot(found, plot)
-    return card.model_copy(update={"calibration": platt, "quality": quality, "fusion": fusion})
+    return card.model_copy(update={"calibration": platt, "quality": quality})
 
 
 def _cross_fitted(problems: Sequence[Scored]) -> tuple[Calibration, Calibration] | None:
@@ -85,15 +83,6 @@ def _cross_fitted(problems: Sequence[Scored]) -> tuple[Calibration, Calibration]
             by_isotonic += [(isotonic.probability(logit), attempt.correct) for attempt, logit in problem]
     found = [calibration([p for p, _ in rows], [y for _, y in rows]) for rows in (by_platt, by_isotonic)]
     return (found[0], found[1]) if found[0] and found[1] else None
-
-
-def _fusion_rows(problems: Sequence[Scored]) -> tuple[list[Candidate], list[bool]]:
-    rows = [
-        (attempt.candidate.model_copy(update={"score": Score(logit=logit)}), attempt.correct)
-        for problem in problems
-        for attempt, logit in problem
-    ]
-    return [candidate for candidate, _ in rows], [label for _, label in rows]
 
 
 def reliability_plot(found: Calibration, path: Path) -> None:

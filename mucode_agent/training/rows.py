@@ -7,6 +7,7 @@ from mucode_agent.training.data import ProblemAttempts
 from mucode_agent.training.expert import ExpertSettings, Logits, solved
 from mucode_agent.training.relabel import RelabelSettings, Row, relabelled
 from mucode_agent.types import ProblemError, Record, Verifier
+from mucode_agent.verifiers import NoVerifier
 
 
 class RowSet(Record):
@@ -40,7 +41,7 @@ def make_rows(
     """
     logits: Logits = {}
     if relabel.needs_verifier(expert):
-        if verifier is None or verifier.name == "none":
+        if verifier is None or isinstance(verifier, NoVerifier):
             raise ProblemError(
                 f"relabelling by {relabel.method!r} with the expert {expert.mode!r} needs a verifier's scores; "
                 "give one that `train verifier` wrote, or the expert oracle"

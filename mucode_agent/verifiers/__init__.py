@@ -1,34 +1,29 @@
-"""Verifiers at inference: R(x, y) for a problem and one program, in this process or served by vLLM."""
+"""Verifiers at inference: P(correct) of a turn's candidates, by evidence, by a language model, or by one signal alone."""
 
-from collections.abc import Sequence
+from pathlib import Path
 
-from mucode_agent.types import Problem, ProblemError, Score, Verifier
+from mucode_agent.types import ProblemError, Verifier
+from mucode_agent.verifiers.simple import AgreementVerifier, LogProbVerifier, NoVerifier
 
+DEFAULT = "evidence"
 SPECS = (
-    "none, a directory that `train verifier` wrote, the hub id of a single-logit reward model, or "
-    "vllm:DIRECTORY_OR_NAME@http://host:port"
+    "evidence (the one in this package), a CARD.json or a directory that `train verifier` wrote, the hub id of a "
+    "single-logit reward model, vllm:DIRECTORY_OR_NAME@http://host:port, agreement, logprob, or none"
 )
-
-
-class NoVerifier:
-    """Scores every program equally and claims no probability: selection rests on the tests alone."""
-
-    name = "none"
-
-    def score(self, problem: Problem, codes: Sequence[str]) -> list[Score]:
-        del problem
-        return [Score(logit=0.0)] * len(codes)
+_SIMPLE = {verifier.name: verifier for verifier in (NoVerifier, AgreementVerifier, LogProbVerifier)}
 
 
 def load_verifier(spec: str) -> Verifier:
-    """The verifier that a string names: `none`, `DIRECTORY_OR_HUB_ID`, or `vllm:DIRECTORY_OR_NAME@URL`.
+    """The verifier that a string names; see `SPECS`.
 
     Weights in this process load at the first score. Of a served verifier the directory, where it is at hand, gives the
     calibration. Raises ProblemError where the string means no verifier or what it needs is not installed.
     """
     spec = spec.strip()
-    if spec == "none":
-        return NoVerifier()
+    if spec in _SIMPLE:
+        return _SIMPLE[spec]()
+    if spec == DEFAULT or spec.endswith(".json"):
+        return _evidence(spec)
     if spec.startswith("vllm:"):
         from mucode_agent.verifiers.served import ServedVerifier
 
@@ -43,4 +38,13 @@ def load_verifier(spec: str) -> Verifier:
     return LocalVerifier(spec)
 
 
-__all__ = ["SPECS", "NoVerifier", "load_verifier"]
+def _evidence(spec: str) -> Verifier:
+    from mucode_agent.verifiers.evidence import EvidenceVerifier, read_evidence_card, shipped_card
+
+    card = shipped_card() if spec == DEFAULT else read_evidence_card(Path(spec).expanduser())
+    name = DEFAULT if spec == DEFAULT else Path(spec).stem
+    inner = load_verifier(card.language_model) if card.language_model else None
+    return EvidenceVerifier(card, name=name, language_model=inner)
+
+
+__all__ = ["DEFAULT", "SPECS", "AgreementVerifier", "LogProbVerifier", "NoVerifier", "load_verifier"]

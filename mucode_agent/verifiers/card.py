@@ -9,10 +9,9 @@ from pydantic import ValidationError
 from mucode_agent.models.identity import generator_identity, same_generator
 from mucode_agent.types import ProblemError, Record, Verifier
 from mucode_agent.verifiers.calibration import Platt
-from mucode_agent.verifiers.fusion import Fusion
 from mucode_agent.verifiers.text import text_digest
 
-CARD_VERSION: Literal[2] = 2
+CARD_VERSION: Literal[3] = 3
 CARD = "mucode_verifier.json"
 
 
@@ -37,7 +36,7 @@ class Quality(Record):
 class VerifierCard(Record):
     """A verifier's identity, calibration and quality."""
 
-    card_version: Literal[2] = CARD_VERSION
+    card_version: Literal[3] = CARD_VERSION
     base: str
     """The checkpoint that it was trained from."""
     text: str
@@ -54,7 +53,6 @@ class VerifierCard(Record):
     """Whose programs the calibration rests on; see `models.identity`."""
     calibration: Platt | None = None
     quality: Quality | None = None
-    fusion: Fusion | None = None
 
 
 def verifier_name(model: str, card: VerifierCard | None) -> str:
@@ -65,23 +63,15 @@ def verifier_name(model: str, card: VerifierCard | None) -> str:
     return f"{Path(model).name}@{digest}"
 
 
-def foreign(verifier: Verifier, model: Any) -> str | None:
+def calibration_mismatch(verifier: Verifier, model: Any) -> str | None:
     """Why the verifier's probabilities may not hold for `model`; None where they do, or where it gives none."""
-    card: VerifierCard | None = getattr(verifier, "card", None)
-    if card is None or card.calibration is None or not card.generators:
+    if not verifier.calibrated_on:
         return None
     ours = generator_identity(model)
-    if any(same_generator(ours, known) for known in card.generators):
+    if any(same_generator(ours, known) for known in verifier.calibrated_on):
         return None
-    return f"the verifier {verifier.name!r} was calibrated on programs of {', '.join(card.generators)}, not of {ours}"
-
-
-def gives_no_probability(verifier: Verifier) -> bool:
-    """Whether that is known before it is asked: no verifier at all, or one of ours without a calibration."""
-    if not hasattr(verifier, "card"):
-        return verifier.name == "none"
-    card: VerifierCard | None = verifier.card
-    return card is None or card.calibration is None
+    known = ", ".join(verifier.calibrated_on)
+    return f"the verifier {verifier.name!r} was calibrated on programs of {known}, not of {ours}"
 
 
 def read_card(directory: Path) -> VerifierCard | None:

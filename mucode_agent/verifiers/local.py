@@ -1,12 +1,16 @@
 """A verifier in this process: a transformers checkpoint with one logit."""
 
 import threading
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mucode_agent.types import Problem, ProblemError, Score
+from mucode_agent.types import Candidate, Problem, ProblemError, Score
 from mucode_agent.verifiers.card import VerifierCard, read_card, verifier_name
+
+_REMEMBERED = 4096
+"""Programs."""
 
 if TYPE_CHECKING:
     from mucode_agent.verifiers.scoring import Scorer
@@ -25,6 +29,7 @@ class LocalVerifier:
         self.model, self._device, self._dtype = model, device, dtype
         self.card: VerifierCard | None = read_card(Path(model).expanduser())
         self._scorer: Scorer | None = None
+        self._known = KnownLogits()
         self._loading = threading.Lock()
 
     @property
@@ -39,9 +44,45 @@ class LocalVerifier:
                 self._scorer = _load(self.model, self._device, self._dtype, chat=self.card is None)
             return self._scorer
 
-    def score(self, problem: Problem, codes: Sequence[str]) -> list[Score]:
+    @property
+    def calibrated_on(self) -> tuple[str, ...] | None:
+        return calibrated_on(self.card)
+
+    accept_threshold = None
+
+    def score(self, problem: Problem, candidates: Sequence[Candidate]) -> list[Score]:
         """Raises ProblemError where a program is longer than the model reads; nothing is cut off."""
-        return calibrated(self.card, self.scorer.logits(problem, codes))
+        return calibrated(self.card, self._known.logits(problem, candidates, self.scorer.logits))
+
+
+class KnownLogits:
+    """The logits of the programs scored last: a turn's candidates come again with every wave."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[Problem, str], float] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def logits(
+        self,
+        problem: Problem,
+        candidates: Sequence[Candidate],
+        compute: Callable[[Problem, list[str]], Sequence[float]],
+    ) -> list[float]:
+        """One per candidate; each distinct program that is not known is computed once."""
+        codes = dict.fromkeys(candidate.code for candidate in candidates)
+        with self._lock:
+            known = {code: self._known[problem, code] for code in codes if (problem, code) in self._known}
+        if new := [code for code in codes if code not in known]:
+            known |= zip(new, compute(problem, new), strict=True)
+            with self._lock:
+                self._known.update(((problem, code), known[code]) for code in new)
+                while len(self._known) > _REMEMBERED:
+                    self._known.popitem(last=False)
+        return [known[candidate.code] for candidate in candidates]
+
+
+def calibrated_on(card: VerifierCard | None) -> tuple[str, ...] | None:
+    return card.generators if card and card.calibration else None
 
 
 def calibrated(card: VerifierCard | None, logits: Sequence[float]) -> list[Score]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import httpx
 
-from mucode_agent.types import InfrastructureError, Problem, ProblemError, Score
+from mucode_agent.types import Candidate, InfrastructureError, Problem, ProblemError, Score
 from mucode_agent.verifiers.card import VerifierCard, read_card, verifier_name
-from mucode_agent.verifiers.local import calibrated
+from mucode_agent.verifiers.local import KnownLogits, calibrated, calibrated_on
 from mucode_agent.verifiers.text import verifier_text
 
 _BAD_REQUEST = range(400, 500)
@@ -27,21 +27,29 @@ class ServedVerifier:
         self.url = url.rstrip("/").removesuffix("/v1")
         self.card: VerifierCard | None = read_card(Path(model).expanduser()) if model else None
         self._client = httpx.Client(timeout=timeout)
+        self._known = KnownLogits()
 
     @property
     def name(self) -> str:
         return verifier_name(self.model or self.url, self.card)
 
-    def score(self, problem: Problem, codes: Sequence[str]) -> list[Score]:
+    @property
+    def calibrated_on(self) -> tuple[str, ...] | None:
+        return calibrated_on(self.card)
+
+    accept_threshold = None
+
+    def score(self, problem: Problem, candidates: Sequence[Candidate]) -> list[Score]:
         """Raises InfrastructureError where the server is dead, refuses or answers with something else."""
-        if not codes:
-            return []
+        return calibrated(self.card, self._known.logits(problem, candidates, self._ask))
+
+    def _ask(self, problem: Problem, codes: Sequence[str]) -> list[float]:
         request = {
             "input": [verifier_text(problem, code) for code in codes],
             "use_activation": False,
             **({"model": self.model} if self.model else {}),
         }
-        return calibrated(self.card, self._logits(self._post(request), len(codes)))
+        return self._logits(self._post(request), len(codes))
 
     def _post(self, request: dict[str, Any]) -> Any:
         try:

@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Any
 
-from . import codec
+from . import behaviour, codec
 from .proxies import MUTABLE, Conversation, Ended, ForkServer, NotData, Remote
 from .suite import COMPARE, DROPPED, KEPT, TRUTH, CompiledTest, Suite, compile_suite
 
@@ -88,7 +88,8 @@ class Judge:
 
     def judge(self, job: dict[str, Any]) -> dict[str, Any]:
         """The JSON form of an ExecutionReport."""
-        _allow_cpu(_GRACE_S + 2 * job["limits"]["time_s"] * (len(self._tests) + 1))
+        probes: list[str] = job.get("probes") or []
+        _allow_cpu(_GRACE_S + 2 * job["limits"]["time_s"] * (len(self._tests) + 1) + bool(probes) * behaviour.TOTAL_S)
         random.seed(0)
         run = _Run(self._server, job, self._setup, self._entry_point)
         results: list[Result | None] = [None] * len(self._tests)
@@ -100,7 +101,9 @@ class Judge:
         for index, test in enumerate(self._tests):
             if "code" not in test and not any(result and result["status"] in _FATAL for result in results):
                 results[index] = run.stdio_test(test)
-        return run.report([result or {"status": "skipped"} for result in results], dead)
+        report = run.report([result or {"status": "skipped"} for result in results], dead)
+        report["behaviour"] = run.behaviour(probes, self._suite) if report["status"] != "infra" else []
+        return report
 
 
 class _Run:
@@ -285,6 +288,52 @@ class _Run:
         if result["status"] != "passed":
             result.update(expected=test["stdout"][:SHOWN], actual=_clean(printed[:SHOWN]))
         return result
+
+    # --- behaviour, apart from the tests: nothing here can change a verdict
+
+    def behaviour(self, probes: list[str], suite: Suite) -> list[str]:
+        """What the program does on each probe: a call of the entry point, or the standard input of a program."""
+        if not probes or suite.error:
+            return []
+        limits = {**self._limits, "time_s": min(self._limits["time_s"], behaviour.TIME_S)}
+        if self._entry_point is None:
+            return self._printed_behaviour(probes, limits)
+
+        def opened() -> behaviour.Opened:
+            conversation = Conversation(self._server, limits, len(probes) + 1)
+            try:
+                kinds = conversation.load(self._setup, self._code, sorted(suite.wanted))
+                return conversation, self._space(suite, conversation, kinds)
+            except BaseException:
+                conversation.close()
+                raise
+
+        return behaviour.call_outcomes(probes, opened)
+
+    def _printed_behaviour(self, probes: list[str], limits: dict[str, Any]) -> list[str]:
+        outcomes: list[str] = []
+        spent = 0.0
+        for stdin in probes:
+            if spent >= behaviour.TOTAL_S:
+                break
+            try:
+                conversation = Conversation(self._server, limits, 1)
+            except Ended:
+                break
+            try:
+                conversation.feed(stdin)
+                conversation.load(self._setup, self._code, [], main=True)
+                outcomes.append("early_exit")
+            except Ended as end:
+                ended_well = end.exit_code == 0 and not conversation.too_much_output()
+                printed = _lines(conversation.output(1 << 30, errors="surrogateescape")) if ended_well else []
+                outcomes.append(behaviour.printed_outcome(stdin, printed) if ended_well else end.status)
+            except Exception as error:  # noqa: BLE001 - the program's own
+                outcomes.append(behaviour.raised(error))
+            finally:
+                spent += conversation.cpu_s()
+                conversation.close()
+        return outcomes + [""] * (len(probes) - len(outcomes))
 
     # --- common
 

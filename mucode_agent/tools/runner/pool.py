@@ -344,7 +344,7 @@ class _Server:
         tests = [{"code": test} if isinstance(test, str) else test for test in job.get("tests") or []]
         suite = {"setup": job.get("setup", ""), "entry_point": job.get("entry_point"), "tests": tests}
         key = json.dumps(suite, sort_keys=True)
-        work = {"code": job["code"], "limits": limits}
+        work = {"code": job["code"], "limits": limits, "probes": list(job.get("probes") or [])}
         deadline = time.monotonic() + (len(tests) + 1) * 4 * (2 * limits["time_s"] + 1) + 60
         report: Report | None = {"status": "refused"}
         for name in (key,) if key in self._own else (_SHARED, key):

@@ -1,0 +1,176 @@
+"""The evidence verifier: P(correct) of a turn's candidates from what they do, beside each other.
+
+A logistic regression over `features`, one set of weights for each combination of evidence that a group may have, so that
+missing tests, probes or log-probabilities need no guess. It reads the group and never the history: one-step
+recoverability (paper, section 3.5) is about states, and holds. It departs from the paper's R(x, y), which reads one
+program alone: a model of small size does not see in a text whether it is right, and five programs that return the same
+value can.
+"""
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from mucode_agent.types import Candidate, Problem, ProblemError, Record, Score, Verifier
+from mucode_agent.verifiers.calibration import sigmoid
+from mucode_agent.verifiers.features import Evidence, evidence_of, feature_names, features
+
+EVIDENCE_VERSION: Literal[1] = 1
+
+
+class Weight(Record):
+    """One feature: its term is weight · (value - mean)."""
+
+    weight: Annotated[float, Field(allow_inf_nan=False)]
+    mean: Annotated[float, Field(allow_inf_nan=False)]
+    """Where it was fitted."""
+
+
+class Model(Record):
+    """The weights for groups with this evidence."""
+
+    evidence: Evidence
+    intercept: Annotated[float, Field(allow_inf_nan=False)]
+    weights: dict[str, Weight]
+    """By feature; see `features.feature_names`."""
+    problems: int
+    candidates: int
+    """What it was fitted on; a candidate counts in each group that was drawn with it."""
+
+    def logits(self, rows: Sequence[Sequence[float]]) -> list[float]:
+        terms = list(self.weights.values())
+        return [
+            self.intercept + sum(term.weight * (x - term.mean) for term, x in zip(terms, row, strict=True))
+            for row in rows
+        ]
+
+
+class EvidenceQuality(Record):
+    """Cross-fitted over problems, in groups of 5: no problem is judged by weights that saw it."""
+
+    evidence: Evidence
+    problems: int
+    candidates: int
+    right: float
+    """Share of right candidates."""
+    pairwise_accuracy: float | None
+    auc: float | None
+    brier: float
+    expected_error: float
+    """ECE in ten bins of equal count."""
+
+
+class Acceptance(Record):
+    """From which P(correct) on an answer without public tests is accepted."""
+
+    threshold: Annotated[float, Field(ge=0, le=1)]
+    precision: float
+    """Share of accepted answers that are right, cross-fitted."""
+    coverage: float
+    """Share of problems with an accepted answer."""
+    problems: int
+
+
+class EvidenceCard(Record):
+    """The whole verifier: what it weighs, what it was fitted on, what it is worth. Stored as readable JSON."""
+
+    kind: Literal["evidence"] = "evidence"
+    version: Literal[1] = EVIDENCE_VERSION
+    made: str
+    """The command that fitted it."""
+    data: str
+    """Where the problems come from, with their licence."""
+    data_sha256: str
+    generators: tuple[str, ...]
+    """Whose programs its probabilities were fitted on; see `models.identity`."""
+    language_model: str | None = None
+    """The verifier whose logit is one of the features, as `load_verifier` reads it."""
+    models: tuple[Model, ...]
+    quality: tuple[EvidenceQuality, ...] = ()
+    acceptance: Acceptance | None = None
+
+
+class EvidenceVerifier:
+    """Scores a turn's candidates together; needs neither weights of a language model nor torch."""
+
+    def __init__(self, card: EvidenceCard, *, name: str, language_model: Verifier | None = None) -> None:
+        self.card = card
+        self.name = f"{name}@{hashlib.sha256(card.model_dump_json().encode()).hexdigest()[:8]}"
+        self._language_model = language_model
+        self._models = {model.evidence: model for model in card.models}
+
+    @property
+    def calibrated_on(self) -> tuple[str, ...]:
+        return self.card.generators
+
+    @property
+    def accept_threshold(self) -> float | None:
+        return self.card.acceptance.threshold if self.card.acceptance else None
+
+    def score(self, problem: Problem, candidates: Sequence[Candidate]) -> list[Score]:
+        """One score per candidate of one turn, in order. Raises what the language-model verifier raises."""
+        logits = None
+        if self._language_model is not None:
+            logits = [score.logit for score in self._language_model.score(problem, candidates)]
+        return self.scores(problem, candidates, logits)
+
+    def scores(
+        self, problem: Problem, candidates: Sequence[Candidate], logits: Sequence[float] | None = None
+    ) -> list[Score]:
+        """As `score`, with the language-model verifier's logits given."""
+        if not candidates:
+            return []
+        evidence = evidence_of(candidates, logits)
+        model = self._models.get(evidence) or self._nearest(evidence)
+        rows = features(problem, candidates, model.evidence, logits)
+        return [Score(logit=logit, probability=sigmoid(logit)) for logit in model.logits(rows)]
+
+    def _nearest(self, evidence: Evidence) -> Model:
+        """The weights that use most of the evidence at hand, and nothing else."""
+        usable = [model for model in self.card.models if set(model.evidence) <= set(evidence)]
+        if not usable:
+            had = ", ".join(evidence) or "no evidence"
+            raise ProblemError(
+                f"the verifier {self.name} has no weights for candidates with {had}; fit it on such traces"
+            )
+        return max(usable, key=lambda model: len(model.evidence))
+
+
+def read_evidence_card(path: Path) -> EvidenceCard:
+    """Raises ProblemError where the file cannot be read, or is no card of this version."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ProblemError(
+            f"cannot read the verifier {path}: {error.strerror}; give a card of `train verifier`"
+        ) from None
+    return _parsed(text, str(path))
+
+
+@functools.cache
+def shipped_card() -> EvidenceCard:
+    """The card in this package."""
+    return _parsed(resources.files("mucode_agent.verifiers").joinpath("evidence.json").read_bytes(), "evidence.json")
+
+
+def _parsed(text: bytes, place: str) -> EvidenceCard:
+    try:
+        card = EvidenceCard.model_validate_json(text)
+    except ValidationError as error:
+        cause = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in cause["loc"]) or "the file"
+        raise ProblemError(
+            f"{place} is no evidence verifier of version {EVIDENCE_VERSION}: {where}: {cause['msg'].lower()}; "
+            "fit it again with `train verifier`"
+        ) from None
+    for model in card.models:
+        if tuple(model.weights) != feature_names(model.evidence):
+            raise ProblemError(
+                f"{place} weighs other features than this version computes; fit it again with `train verifier`"
+            )
+    return card
