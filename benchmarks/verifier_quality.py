@@ -1,150 +1,129 @@
-"""What verifiers add on drawn candidates: pairwise accuracy, AUC and Best-of-k, beside simple baselines.
+"""What verifiers are worth on drawn candidates, without any test run and after the public tests.
 
-    python benchmarks/verifier_quality.py runs/mbpp-validation runs/humaneval --verifier v/bt-0 --verifier v/bt-1 \
-        --verifier v/bce-0 --generator hf:DIRECTORY
+    python benchmarks/verifier_quality.py rollouts/humaneval rollouts/mbpp-validation --verifier DIRECTORY
 
-Each run is a directory of `evaluate run` or `rollout`; its first-turn candidates are scored once by every verifier.
-Verifiers whose names differ only in a number at the end are one row: seeds of one recipe, told as mean ± standard
-deviation over seeds. Scored are problems with right and wrong candidates; the curves are over all problems. Intervals
-in brackets are over problems (Wilson), of the mean over seeds. `gain` is the paired bootstrap over problems of the
-verifier's Best-of-k against a random choice, and against the tests alone.
+Each directory is one of `rollout` or `evaluate run`; its first-turn candidates are the pool of a problem. Programs
+whose traces hold no behaviour are run on their probes first. Random groups of k are drawn from each pool, scored as
+one turn, and the best is taken; `random` and `oracle` are the bounds. `pairs` is the share of (right, wrong) pairs of
+distinct programs that are in order, over problems that have both, in groups of all; AUC, Brier and ECE are over
+candidates in groups of 5. Intervals are 95 %, by bootstrap over problems; `of headroom` is the gain over the baseline
+as a share of what the oracle gains. `risk and coverage` accepts the best of a group of 5 from a P(correct) on.
 """
 
 import argparse
-import hashlib
-import json
-import re
+import contextlib
+import random
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from mucode_agent.evaluation.metrics import auc, best_of_k, compare, proportion
-from mucode_agent.evaluation.store import Solve
-from mucode_agent.graphs.selection import Selector, rank_key
-from mucode_agent.models.checkpoints import load_engine
-from mucode_agent.training.data import Attempt, ProblemAttempts, state, stream_traces
-from mucode_agent.types import Score
+import numpy as np
+
+from mucode_agent.evaluation.metrics import auc, bootstrap_mean, calibration, compare
+from mucode_agent.graphs.selection import rank_key
+from mucode_agent.tools.sandbox import load_sandbox
+from mucode_agent.training.data import read_attempts
+from mucode_agent.training.evidence import Pool, fold_verifiers, pools_of, with_behaviour
+from mucode_agent.types import Candidate, Problem, Score, Verifier
 from mucode_agent.verifiers import load_verifier
-from mucode_agent.verifiers.card import read_card
-from mucode_agent.verifiers.fusion import Fusion
+from mucode_agent.verifiers.evidence import EvidenceVerifier
+from mucode_agent.verifiers.features import normal_form
 
-Logits = list[list[float]]
-"""By problem, by first-turn candidate."""
-Keys = list[list[tuple[float, ...]]]
-"""The same for ranks: the greater tuple is the better candidate."""
-Scorer = Callable[[str, Sequence[ProblemAttempts], Sequence[list[Attempt]]], Logits]
+DRAWS = 20
+"""Groups of each size and problem."""
+JUDGED = 5
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 
+SIGNALS = ("logprob", "agreement")
 
-def first_turns(entry: ProblemAttempts, solves: Sequence[Solve], n: int) -> list[Attempt]:
-    """Independent samples of one state, by whatever search: equal seeds are one sample, and greedy ones are none."""
-    greedy = {solve.run_id for solve in solves if solve.settings.get("temperature") == 0}
-    first = [a for a in entry.attempts if a.candidate.turn == 1 and a.solve not in greedy]
-    drawn = {a.candidate.sample.seed: a for a in first}
-    return [drawn[seed] for seed in sorted(drawn)][:n]
+Keys = list[tuple[float, ...]]
+Rule = Callable[[Pool], Keys]
+"""The greater key is the better candidate."""
 
 
-def mixed(pool: Sequence[Attempt]) -> bool:
-    """Right and wrong ones: elsewhere no choice is better than another, and nothing is scored."""
-    return len({attempt.correct for attempt in pool}) == 2
+class Ranked(NamedTuple):
+    """One rule on the pools of one directory."""
+
+    pairs: str
+    auc: float | None
+    best: dict[int, list[float]]
+    """By k, by problem: the share of groups whose best is right."""
 
 
-def by_verifier(spec: str, entries: Sequence[ProblemAttempts], pools: Sequence[list[Attempt]]) -> Logits:
-    verifier = load_verifier(spec)
-    logits = []
-    for entry, pool in zip(entries, pools, strict=True):
-        codes = list(dict.fromkeys(attempt.candidate.code for attempt in pool if mixed(pool)))
-        scores = dict(zip(codes, verifier.score(entry.problem.public(), codes), strict=True)) if codes else {}
-        logits.append([scores[attempt.candidate.code].logit if scores else 0.0 for attempt in pool])
-    return logits
+def by_verifier(verifier: Verifier, selector: str) -> Rule:
+    def keys(pool: Pool) -> Keys:
+        scores = verifier.score(pool.problem, pool.candidates)
+        scored = [c.model_copy(update={"score": s}) for c, s in zip(pool.candidates, scores, strict=True)]
+        return [rank_key(candidate, selector) for candidate in scored]  # type: ignore[arg-type]
+
+    return keys
 
 
-def by_generator(spec: str, entries: Sequence[ProblemAttempts], pools: Sequence[list[Attempt]]) -> Logits:
-    """Mean log-probability of the reply's tokens under the generator."""
-    import torch
+class CrossFitted:
+    """Each problem by weights that were fitted on others."""
 
-    engine = load_engine(spec.removeprefix("hf:"))
-    roles = {"human": "user", "ai": "assistant"}
-    found = []
-    for entry, pool in zip(entries, pools, strict=True):
-        messages = [{"role": roles[m.type], "content": str(m.content)} for m in state(entry.problem, ())]
-        prompt = engine.encode(messages)
-        known: dict[str, float] = {}
-        for attempt in pool if mixed(pool) else []:
-            text = attempt.candidate.sample.text
-            if text not in known:
-                reply = engine.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
-                ids = torch.cat([prompt, reply], dim=1)
-                with torch.inference_mode():
-                    logits = engine.model(input_ids=ids, logits_to_keep=reply.shape[1] + 1).logits[0, :-1].float()
-                chosen = logits.gather(1, reply[0].unsqueeze(1)).squeeze(1) - logits.logsumexp(-1)
-                known[text] = chosen.mean().item()
-        found.append([known.get(attempt.candidate.sample.text, 0.0) for attempt in pool])
-    return found
+    name = "evidence"
+    calibrated_on = ()
+    accept_threshold = None
+
+    def __init__(self, by_problem: dict[str, EvidenceVerifier]) -> None:
+        self._by_problem = by_problem
+
+    def score(self, problem: Problem, candidates: Sequence[Candidate]) -> list[Score]:
+        return self._by_problem[problem.id].score(problem, candidates)
 
 
-class Kept:
-    """Scores by run, scorer and programs, in a JSON file."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._held: dict[str, Logits] = json.loads(path.read_bytes()) if path and path.exists() else {}
-
-    def get(
-        self, scorer: Scorer, run: Path, spec: str, entries: Sequence[ProblemAttempts], pools: Sequence[list[Attempt]]
-    ) -> Logits:
-        codes = hashlib.sha256("\0".join(a.candidate.code for pool in pools for a in pool).encode()).hexdigest()
-        key = f"{run.name} {spec} {codes}"
-        if key not in self._held:
-            self._held[key] = scorer(spec, entries, pools)
-            if self._path:
-                self._path.write_text(json.dumps(self._held))
-        return self._held[key]
+def by_tests(pool: Pool) -> Keys:
+    return [rank_key(candidate, "tests") for candidate in pool.candidates]
 
 
-def keys_of(pools: Sequence[list[Attempt]], logits: Logits, selector: Selector, fusion: Fusion | None = None) -> Keys:
-    """What the selector would rank the candidates by, were these their verifier's logits."""
-    found: Keys = []
-    for pool, scores in zip(pools, logits, strict=True):
-        scored = [
-            a.candidate.model_copy(update={"score": Score(logit=score), "agreement": None})
-            for a, score in zip(pool, scores, strict=True)
-        ]
-        found.append([rank_key(fusion.judged(c) if fusion else c, selector) for c in scored])
-    return found
+def by_nothing(pool: Pool) -> Keys:
+    return [()] * len(pool.candidates)
 
 
-def curve(pools: Sequence[list[Attempt]], keys: Keys, k: int) -> list[float]:
-    """P(right) of the best of k, by problem."""
-    pairs = zip(pools, keys, strict=True)
-    return [best_of_k(key, [a.correct for a in pool], min(k, len(pool))) if pool else 0.0 for pool, key in pairs]
+def by_oracle(pool: Pool) -> Keys:
+    return [(float(label),) for label in pool.labels]
 
 
-def quality(pools: Sequence[list[Attempt]], keys: Keys) -> tuple[list[float], float]:
-    """AUC within each mixed problem, which is its pairwise accuracy, and pooled over them; of distinct programs."""
-    ranks = {key: float(rank) for rank, key in enumerate(sorted({key for pool in keys for key in pool}))}
-    problems = []
-    for pool, found in zip(pools, keys, strict=True):
-        if mixed(pool):
-            distinct = {a.form: (ranks[key], a.correct) for a, key in zip(pool, found, strict=True)}
-            problems.append(([s for s, _ in distinct.values()], [y for _, y in distinct.values()]))
-    within = [auc(scores, labels) for scores, labels in problems]
-    pooled = auc([s for scores, _ in problems for s in scores], [y for _, labels in problems for y in labels])
-    assert pooled is not None
-    return [value for value in within if value is not None], pooled
+def drawn(pool: Pool, k: int) -> list[Pool]:
+    """The same groups for every rule."""
+    count = len(pool.candidates)
+    chance = random.Random(f"{pool.problem.id}/{k}")
+    if k >= count:
+        return [pool]
+    return [pool.part(sorted(chance.sample(range(count), k))) for _ in range(DRAWS)]
 
 
-def spread(values: Sequence[float]) -> str:
-    mean = f"{100 * statistics.mean(values):.1f}"
-    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
+def best(keys: Keys, labels: Sequence[bool]) -> float:
+    """P(right) of the best, ties averaged."""
+    top = max(keys)
+    return statistics.mean(float(label) for key, label in zip(keys, labels, strict=True) if key == top)
 
 
-def interval(by_problem: Sequence[float]) -> str:
-    found = proportion(list(by_problem))
-    return f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+def ranked(rule: Rule, pools: Sequence[Pool], ks: Sequence[int]) -> Ranked:
+    within = []
+    for pool in pools:
+        forms = dict(zip((normal_form(c.code) for c in pool.candidates), range(len(pool.labels)), strict=True))
+        keys = rule(pool)
+        order = {key: float(place) for place, key in enumerate(sorted(set(keys)))}
+        within.append(([order[keys[i]] for i in forms.values()], [pool.labels[i] for i in forms.values()]))
+    pairs = [value for scores, labels in within if (value := auc(scores, labels)) is not None]
+    flat: list[tuple[tuple[float, ...], bool]] = []
+    for pool in pools:
+        for group in drawn(pool, JUDGED)[:3]:
+            flat += zip(rule(group), group.labels, strict=True)
+    places = {key: float(place) for place, key in enumerate(sorted({key for key, _ in flat}))}
+    found = auc([places[key] for key, _ in flat], [label for _, label in flat])
+    curves = {k: [statistics.mean(best(rule(g), g.labels) for g in drawn(pool, k)) for pool in pools] for k in ks}
+    return Ranked(mean(pairs), found, curves)
 
 
-def mean_over(seeds: Sequence[Sequence[float]]) -> list[float]:
-    return [statistics.mean(values) for values in zip(*seeds, strict=True)]
+def mean(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    low, high = bootstrap_mean(values)
+    return f"{100 * statistics.mean(values):.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def gain(a: Sequence[float], b: Sequence[float]) -> str:
@@ -152,79 +131,109 @@ def gain(a: Sequence[float], b: Sequence[float]) -> str:
     return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
 
+def headroom(base: Sequence[float], found: Sequence[float], bound: Sequence[float]) -> str:
+    room = statistics.mean(bound) - statistics.mean(base)
+    return f"{(statistics.mean(found) - statistics.mean(base)) / room:.0%}" if room > 0 else "–"
+
+
+def table(pools: Sequence[Pool], rules: dict[str, Rule], base: str, ks: Sequence[int]) -> None:
+    rows = {name: ranked(rule, pools, ks) for name, rule in rules.items()}
+    heads = [part for k in ks for part in (f"best of {k}", f"over {base}", "of headroom")]
+    print(f"| ranked by | pairs | AUC | {' | '.join(heads)} |\n|---|---|---|{'---|' * len(heads)}")
+    for name, row in rows.items():
+        cells = []
+        for k in ks:
+            first, last = rows[base].best[k], rows["oracle"].best[k]
+            mine = row.best[k]
+            other = name not in (base, "random")
+            cells += [f"{100 * statistics.mean(mine):.1f}"]
+            cells += [gain(first, mine), headroom(first, mine, last)] if other else ["", ""]
+        shown = f"{100 * row.auc:.1f}" if row.auc is not None else "–"
+        print(f"| {name} | {row.pairs} | {shown} | {' | '.join(cells)} |")
+
+
+def probabilities(verifier: Verifier, pools: Sequence[Pool]) -> list[list[tuple[list[float], tuple[bool, ...]]]]:
+    """By problem, by group of 5: P(correct) and label of each candidate."""
+    return [
+        [([s.probability or 0.0 for s in verifier.score(g.problem, g.candidates)], g.labels) for g in drawn(p, JUDGED)]
+        for p in pools
+    ]
+
+
+def reliability(found: Sequence[Sequence[tuple[list[float], tuple[bool, ...]]]]) -> str:
+    flat = [(p, y) for groups in found for ps, ys in groups for p, y in zip(ps, ys, strict=True)]
+    figures = calibration([p for p, _ in flat], [y for _, y in flat])
+    assert figures is not None
+    return f"Brier {figures.brier:.3f}, ECE {100 * figures.expected_error:.1f} %"
+
+
+def risk_and_coverage(found: Sequence[Sequence[tuple[list[float], tuple[bool, ...]]]], own: float | None) -> None:
+    print("\n| P(correct) at least | accepted, % of problems | of these right, % |\n|---|---|---|")
+    for threshold in sorted({*THRESHOLDS, *([own] if own is not None else [])}):
+        taken, right = [], []
+        for groups in found:
+            tops = [max(zip(ps, ys, strict=True)) for ps, ys in groups]
+            taken.append(statistics.mean(float(p >= threshold) for p, _ in tops))
+            right.append(statistics.mean(float(p >= threshold and y) for p, y in tops))
+        mark = " (the card's own)" if threshold == own else ""
+        print(f"| {threshold:.2f}{mark} | {mean(taken)} | {share(right, taken)} |")
+
+
+def share(right: Sequence[float], taken: Sequence[float]) -> str:
+    """Precision, with a bootstrap over problems of the ratio."""
+    if not sum(taken):
+        return "–"
+    a, b = np.array(right), np.array(taken)
+    places = np.random.default_rng(0).integers(len(a), size=(5000, len(a)))
+    below = b[places].sum(1)
+    ratios = (a[places].sum(1) / np.maximum(below, 1e-9))[below > 0]
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return f"{100 * a.sum() / b.sum():.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--verifier", action="append", default=[], help="As for `solve`; may be repeated.")
-    parser.add_argument("--generator", default=None, help="hf:DIRECTORY, for its mean log-probability.")
-    parser.add_argument("--n", type=int, default=15, help="First-turn candidates of a problem, at most.")
+    parser.add_argument("--verifier", action="append", default=[], help="Another one, as for `solve`; may be repeated.")
     parser.add_argument(
-        "--scores", type=Path, help="A file that keeps scores, so that a later start goes on with them."
+        "--cross-fit", action="store_true", help="Fit the evidence verifier on other problems of the same run."
     )
-    parser.add_argument("--k", type=int, nargs="+", default=[1, 2, 5, 10, 15])
+    parser.add_argument("--k", type=int, nargs="+", default=[5, 8])
     arguments = parser.parse_args()
-    kept = Kept(arguments.scores)
+    verifiers: dict[str, Verifier] = {spec: load_verifier(spec) for spec in SIGNALS}
+    verifiers |= {spec: load_verifier(spec) for spec in (*arguments.verifier, "evidence")}
     for run in arguments.runs:
-        traces = [(entry, solves) for entry, solves in stream_traces([run]) if entry.attempts]
-        entries = [entry for entry, _ in traces]
-        pools = [first_turns(entry, solves, arguments.n) for entry, solves in traces]
-        rules: dict[str, list[Keys]] = {}
-
-        rank(rules, "length", pools, [[float(len(a.candidate.code)) for a in pool] for pool in pools])
-        if arguments.generator:
-            found = kept.get(by_generator, run, arguments.generator, entries, pools)
-            rank(rules, "mean log-probability", pools, found)
-        for spec in arguments.verifier:
-            name = re.sub(r"-?\d+$", "", Path(spec.partition("@")[0]).name)
-            card = read_card(Path(spec))
-            found = kept.get(by_verifier, run, spec, entries, pools)
-            rank(rules, name, pools, found, card.fusion if card else None)
-        report(run, pools, rules, [k for k in arguments.k if k <= max(map(len, pools))])
-
-
-def rank(
-    rules: dict[str, list[Keys]],
-    name: str,
-    pools: Sequence[list[Attempt]],
-    logits: Logits,
-    fusion: Fusion | None = None,
-) -> None:
-    """Add a seed to the rules that a score makes: by it alone, lexicographic (paper, section 4.1), and fused."""
-    rules.setdefault(name, []).append(keys_of(pools, logits, "verifier"))
-    rules.setdefault(f"tests, then {name}", []).append(keys_of(pools, logits, "tests+verifier"))
-    if fusion:
-        rules.setdefault(f"fusion with {name}", []).append(keys_of(pools, logits, "fusion", fusion))
+        with contextlib.closing(load_sandbox("local")) as sandbox:
+            data = with_behaviour([entry for entry in read_attempts([run]) if entry.attempts], sandbox)
+        pools = [pool for pool in pools_of(data) if pool.candidates[0].turn == 1]
+        ks = [k for k in arguments.k if k <= max(len(pool.labels) for pool in pools)]
+        count = sum(len(pool.labels) for pool in pools)
+        print(f"\n### {run.name}: {len(pools)} problems, {count} candidates, {sum(map(sum, map(label, pools)))} right")
+        bare = [pool.without_tests() for pool in pools]
+        if arguments.cross_fit:
+            verifiers["evidence"] = CrossFitted(fold_verifiers(pools))
+        print("\nWithout tests:\n")
+        alone = {name: by_verifier(verifier, "verifier") for name, verifier in verifiers.items()}
+        table(bare, {"random": by_nothing, **alone, "oracle": by_oracle}, "random", ks)
+        reliable(verifiers, bare)
+        tested = [pool for pool in pools if pool.problem.public_tests]
+        if tested:
+            print(f"\nAfter the public tests ({len(tested)} problems have some):\n")
+            after = {f"tests, then {name}": by_verifier(v, "tests+verifier") for name, v in verifiers.items()}
+            table(tested, {"random": by_nothing, "tests": by_tests, **after, "oracle": by_oracle}, "tests", ks)
+            reliable(verifiers, tested)
 
 
-def report(run: Path, pools: Sequence[list[Attempt]], rules: dict[str, list[Keys]], ks: Sequence[int]) -> None:
-    nothing = [[0.0] * len(pool) for pool in pools]
-    distinct = sum(len({a.form for a in pool}) for pool in pools)
-    both = sum(map(mixed, pools))
-    print(
-        f"\n### {run.name}: {len(pools)} problems, {sum(map(len, pools))} candidates, {distinct} distinct, "
-        f"{both} problems with right and wrong ones\n"
-    )
-    random, tests = (keys_of(pools, nothing, rule) for rule in ("random", "tests"))
-    oracle: Keys = [[(float(a.correct),) for a in pool] for pool in pools]
-    rows = {"random": [random], "tests": [tests], **rules, "oracle (bound)": [oracle]}
-    print(
-        "| ranked by | seeds | pairwise accuracy, over seeds | over problems | AUC, over seeds |\n|---|---|---|---|---|"
-    )
-    for name, seeds in list(rows.items())[:-1]:
-        found = [quality(pools, keys) for keys in seeds]
-        pairs, aucs = spread([statistics.mean(within) for within, _ in found]), spread([pooled for _, pooled in found])
-        over_problems = interval(mean_over([w for w, _ in found]))
-        print(f"| {name} | {len(seeds)} | {pairs} | {over_problems} | {aucs} |")
-    print(f"\n| best of k by | {' | '.join(f'k={k}' for k in ks)} |\n|---|{'---|' * len(ks)}")
-    curves = {name: {k: mean_over([curve(pools, s, k) for s in seeds]) for k in ks} for name, seeds in rows.items()}
-    for name, by_k in curves.items():
-        print(f"| {name} | {' | '.join(interval(by_k[k]) for k in ks)} |")
-    k = max(k for k in ks if k <= 5)
-    print(f"\n| at k={k} | gain over random | gain over tests |\n|---|---|---|")
-    for name in rules:
-        print(
-            f"| {name} | {gain(curves['random'][k], curves[name][k])} | {gain(curves['tests'][k], curves[name][k])} |"
-        )
+def label(pool: Pool) -> tuple[bool, ...]:
+    return pool.labels
+
+
+def reliable(verifiers: dict[str, Verifier], pools: Sequence[Pool]) -> None:
+    for name, verifier in verifiers.items():
+        if verifier.calibrated_on is not None:
+            found = probabilities(verifier, pools)
+            print(f"\nP(correct) of {name}: {reliability(found)}")
+            risk_and_coverage(found, verifier.accept_threshold)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from itertools import combinations
 from pathlib import Path
 
 from mucode_agent.training.data import read_attempts
-from mucode_agent.types import Problem
+from mucode_agent.types import Candidate, Problem, Sample
 from mucode_agent.verifiers import load_verifier
 from mucode_agent.verifiers.local import LocalVerifier
 
@@ -63,7 +63,9 @@ def main() -> None:
 
         def ask(problem: Problem, codes: Sequence[str]) -> list[float]:
             served = load_verifier(arguments.server)  # anew, since it remembers what it has scored
-            return [score.logit for score in served.score(problem, [candidate(code) for code in codes])]
+            sample = Sample(text="", seed=0)
+            programs = [Candidate(turn=1, index=i, sample=sample, code=code) for i, code in enumerate(codes)]
+            return [score.logit for score in served.score(problem, programs)]
 
         ways["served"] = ask
     jobs = work(arguments.run, arguments.candidates)

@@ -162,8 +162,8 @@ class ExecutionReport(Record):
     isolation: str = ""
     """The layers that held this run, e.g. `namespaces+landlock+seccomp+rlimits`."""
     behaviour: tuple[str, ...] = ()
-    """What the program did on each of the job's probes: `= <digest of the value>`, `None`, `raise <type>`, or the status
-    that ended it; empty where that is unknown. It judges nothing, and no value leaves the sandbox."""
+    """What the program did on each of the job's probes: `= <digest of the value>`, `None`, `raise <type>`, or the
+    status that ended it; empty where that is unknown. It judges nothing, and no value leaves the sandbox."""
 
     @property
     def passed(self) -> bool:
@@ -193,8 +193,8 @@ class Job(Record):
     setup: str = ""
     limits: Limits = Limits()
     probes: tuple[str, ...] = ()
-    """Inputs on which the program is also run, after the tests and apart from them: calls of the entry point with literal
-    arguments, or texts for standard input where there is none. See `ExecutionReport.behaviour`."""
+    """Inputs on which the program is also run, after the tests and apart from them: calls of the entry point with
+    literal arguments, or texts for standard input where there is none. See `ExecutionReport.behaviour`."""
 
 
 @runtime_checkable
@@ -265,9 +265,9 @@ class Candidate(Record):
 class Verifier(Protocol):
     """P(correct) of the candidates of one turn, for ranking and routing.
 
-    It reads the problem and the turn's candidates: their programs, samples, reports on the public tests and behaviour on
-    the probes; never the history (one-step recoverability, paper section 3.5). The paper's R(x, y) is the verifier that
-    reads each program alone.
+    It reads the problem and the turn's candidates: their programs, samples, reports on the public tests and behaviour
+    on the probes; never the history (one-step recoverability, paper section 3.5). The paper's R(x, y) is the verifier
+    that reads each program alone.
     """
 
     @property
@@ -275,7 +275,9 @@ class Verifier(Protocol):
 
     @property
     def calibrated_on(self) -> tuple[str, ...] | None:
-        """The generators whose programs its probabilities were fitted on, empty where nobody says; None: it gives none."""
+        """The generators whose programs its probabilities were fitted on, empty where nobody says; None: it gives
+        none.
+        """
         ...
 
     @property

@@ -1,9 +1,9 @@
 """The solver: generate → execute → verify → select as LangGraph nodes, looped by a route.
 
 One turn draws up to n candidates in waves, runs them on the public tests and on probes, scores them beside each other,
-selects the best, and the route accepts it, draws more, feeds its failure back for another turn, or stops. Two more nodes
-stand where they are asked for: `propose` has the model propose further probes, `approve` asks a person before an answer
-is accepted. State is plain JSON; the model, sandbox and verifier stand in closures, so any checkpointer works
+selects the best, and the route accepts it, draws more, feeds its failure back for another turn, or stops. Two more
+nodes stand where they are asked for: `propose` has the model propose further probes, `approve` asks a person before
+an answer is accepted. State is plain JSON; the model, sandbox and verifier stand in closures, so any checkpointer works
 and nothing live is ever saved.
 """
 
@@ -115,8 +115,8 @@ class Settings(Record):
     selector: Selector = "tests+verifier"
     """How the best candidate is chosen; see `selection.rank_key`."""
     accept_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
-    """P(correct) that an answer needs. None asks the public tests only or, where there are none, the threshold for which
-    the verifier's card promises a precision."""
+    """P(correct) that an answer needs. None asks the public tests only or, where there are none, the threshold for
+    which the verifier's card promises a precision."""
     least_gain: Annotated[float, Field(ge=0, le=1)] = 0.0
     """What a wave must add to P(best) for another one to be drawn in the same turn."""
     trust_calibration: bool = False

@@ -1,11 +1,10 @@
 """Fits the evidence verifier on labelled attempts, and measures it on problems that it did not see.
 
-A problem's first-turn attempts are one pool, from which groups of 1 to 8 are drawn, since a turn may hold as many; a later
-turn is a group as it stands. Each combination of evidence gets its own penalised logistic regression, on all groups that
-have at least this evidence. Groups with public tests also stand in without them.
+A problem's first-turn attempts are one pool, from which groups of 1 to 8 are drawn, since a turn may hold as many; a
+later turn is a group as it stands. Each combination of evidence gets its own penalised logistic regression, on all
+groups that have at least this evidence. Groups with public tests also stand in without them.
 """
 
-import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from mucode_agent.evaluation.metrics import auc, pairwise_accuracy
+from mucode_agent.evaluation.metrics import auc, calibration, pairwise_accuracy
 from mucode_agent.probes import probes
 from mucode_agent.tools.sandbox import run
 from mucode_agent.training.data import Attempt, ProblemAttempts, data_sha256
@@ -72,6 +71,17 @@ class Pool(NamedTuple):
             for c in self.candidates
         )
         return self._replace(candidates=bare)
+
+
+class Origin(NamedTuple):
+    """What a card says of where it comes from."""
+
+    made: str
+    """The command."""
+    data: str
+    """The problems' source and licence."""
+    generators: Sequence[str]
+    """Whose programs; see `models.identity`."""
 
 
 def pools_of(data: Iterable[ProblemAttempts], language_model: Verifier | None = None) -> list[Pool]:
@@ -145,10 +155,8 @@ def _fit(designs: "Sequence[_Design]", chosen: Callable[[str], bool]) -> tuple[M
 
 def card_of(
     data: Sequence[ProblemAttempts],
+    origin: Origin,
     *,
-    made: str,
-    source: str,
-    generators: Sequence[str],
     precision: float = 0.9,
     language_model: str | None = None,
     scorer: Verifier | None = None,
@@ -160,10 +168,10 @@ def card_of(
     pools = pools_of(data, scorer)
     quality, accepted = _measured(cross_fitted(pools, language_model=language_model), precision)
     return EvidenceCard(
-        made=made,
-        data=source,
+        made=origin.made,
+        data=origin.data,
         data_sha256=data_sha256(data),
-        generators=tuple(generators),
+        generators=tuple(origin.generators),
         language_model=language_model,
         models=fit_evidence(pools),
         quality=quality,
@@ -174,17 +182,15 @@ def card_of(
 def recalibrated(
     card: EvidenceCard,
     data: Sequence[ProblemAttempts],
+    origin: Origin,
     *,
-    made: str,
-    source: str,
-    generators: Sequence[str],
     precision: float = 0.9,
     scorer: Verifier | None = None,
 ) -> EvidenceCard:
     """`card` with its logits rescaled to another generator's programs: the same order, other probabilities.
 
-    Platt's scaling, two numbers for each combination of evidence, is folded into the weights. Quality and acceptance are
-    measured on these data, which only the scaling has seen. Raises ProblemError where the data allow no scaling.
+    Platt's scaling, two numbers for each combination of evidence, is folded into the weights. Quality and acceptance
+    are measured on these data, which only the scaling has seen. Raises ProblemError where the data allow no scaling.
     """
     pools = pools_of(data, scorer)
     designs = _designs(pools)
@@ -197,10 +203,10 @@ def recalibrated(
     quality, accepted = _measured(judged, precision)
     return card.model_copy(
         update={
-            "made": made,
-            "data": source,
+            "made": origin.made,
+            "data": origin.data,
             "data_sha256": data_sha256(data),
-            "generators": tuple(generators),
+            "generators": tuple(origin.generators),
             "models": kept,
             "quality": quality,
             "acceptance": accepted,
@@ -210,18 +216,22 @@ def recalibrated(
 
 def cross_fitted(pools: Sequence[Pool], language_model: str | None = None) -> list[tuple[Pool, list[float]]]:
     """Groups of JUDGED_SIZE with the P(correct) of weights that saw no attempt at their problem."""
+    verifiers = fold_verifiers(pools, language_model)
+    return [(group, _probabilities(verifiers[group.problem.id], group)) for group in _judged_groups(pools)]
+
+
+def fold_verifiers(pools: Sequence[Pool], language_model: str | None = None) -> dict[str, EvidenceVerifier]:
+    """By problem, a verifier that was fitted on FOLDS - 1 parts of the problems, and not on the one it stands in."""
     ids = sorted({pool.problem.id for pool in pools})
     random.Random(0).shuffle(ids)  # noqa: S311
     fold_of = {id_: number % FOLDS for number, id_ in enumerate(ids)}
     designs = _designs(pools)
-    judged = []
+    found: dict[str, EvidenceVerifier] = {}
     for fold in range(FOLDS):
-        test = [pool for pool in pools if fold_of[pool.problem.id] == fold]
-        if test:
-            models = _fit(designs, lambda id_: fold_of[id_] != fold)  # noqa: B023 - called at once
-            verifier = _bare(models, language_model)
-            judged += [(group, _probabilities(verifier, group)) for group in _judged_groups(test)]
-    return judged
+        models = _fit(designs, lambda id_: fold_of[id_] != fold)  # noqa: B023 - called at once
+        verifier = _bare(models, language_model)
+        found |= {id_: verifier for id_ in ids if fold_of[id_] == fold}
+    return found
 
 
 # --- groups --------------------------------------------------------------------------------------------------------
@@ -285,7 +295,9 @@ def _design(pool: Pool) -> _Design:
 
 
 def _combinations(designs: Sequence[_Design]) -> list[Evidence]:
-    """Every part of the evidence that some pool has; where a language model's logits are given, only those with them."""
+    """Every part of the evidence that some pool has; where a language model's logits are given, only those with
+    them.
+    """
     seen = {kind for design in designs for kind in design.evidence}
     usable = [kind for kind in KINDS if kind in seen]
     found = [tuple(kind for bit, kind in enumerate(usable) if chosen >> bit & 1) for chosen in range(1 << len(usable))]
@@ -376,9 +388,11 @@ def _measured(
 
 
 def _quality(kinds: Evidence, judged: Sequence[tuple[Pool, list[float]]]) -> EvidenceQuality:
-    flat = [(p, y) for pool, found in judged for p, y in zip(found, pool.labels, strict=True)]
+    flat = [(p, y) for pool, scores in judged for p, y in zip(scores, pool.labels, strict=True)]
     probabilities, labels = [p for p, _ in flat], [y for _, y in flat]
-    within = pairwise_accuracy([(found, pool.labels) for pool, found in judged])
+    within = pairwise_accuracy([(scores, pool.labels) for pool, scores in judged])
+    found = calibration(probabilities, labels)
+    assert found is not None
     return EvidenceQuality(
         evidence=kinds,
         problems=len({pool.problem.id for pool, _ in judged}),
@@ -386,17 +400,9 @@ def _quality(kinds: Evidence, judged: Sequence[tuple[Pool, list[float]]]) -> Evi
         right=sum(labels) / len(labels),
         pairwise_accuracy=within.value if within else None,
         auc=auc(probabilities, labels),
-        brier=math.fsum((p - y) ** 2 for p, y in flat) / len(flat),
-        expected_error=expected_error(probabilities, labels),
+        brier=found.brier,
+        expected_error=found.expected_error,
     )
-
-
-def expected_error(probabilities: Sequence[float], labels: Sequence[bool], bins: int = 10) -> float:
-    """ECE: the mean gap between promised and observed share, in bins of equal count."""
-    order = np.argsort(probabilities, kind="stable")
-    p, y = np.asarray(probabilities)[order], np.asarray(labels, float)[order]
-    parts = zip(np.array_split(p, bins), np.array_split(y, bins), strict=True)
-    return float(sum(len(a) / len(p) * abs(a.mean() - b.mean()) for a, b in parts if len(a)))
 
 
 def acceptance(judged: Sequence[tuple[Pool, list[float]]], precision: float) -> Acceptance | None:

@@ -1,12 +1,21 @@
 """`python -m mucode_agent train`: what is learned from labelled traces."""
 
+import contextlib
+import shlex
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from mucode_agent.evaluation.commands import Place
 from mucode_agent.training.generator_commands import generator, installed, loop, settings_of
+from mucode_agent.types import ProblemError
+from mucode_agent.verifiers import DEFAULT
+
+PRECISION = 0.9
 
 train = typer.Typer(
     name="train", help="Learns from labelled traces: a verifier, a generator, or both in turns.", no_args_is_help=True
@@ -23,10 +32,27 @@ Traces = Annotated[
 @train.command("verifier")
 def verifier(
     traces: Traces,
-    base: Annotated[
-        str, typer.Option(help="The checkpoint to start from, a directory or a hub id; smollm2 is embedded.")
+    out: Annotated[
+        Path,
+        typer.Option(help="CARD.json of an evidence verifier; with --base a directory, resumed by the same command."),
     ],
-    out: Annotated[Path, typer.Option(help="Directory of the verifier; the same command goes on with it.")],
+    base: Annotated[
+        str | None,
+        typer.Option(help="Train a language model from this checkpoint instead: a directory, a hub id or smollm2."),
+    ] = None,
+    language_model: Annotated[
+        str, typer.Option(help="Evidence: a verifier whose logit is one more feature, as --verifier of `solve`.")
+    ] = "none",
+    precision: Annotated[
+        float, typer.Option(help="Evidence: share of right answers that acceptance without tests must keep.")
+    ] = PRECISION,
+    source: Annotated[
+        str, typer.Option(help="Evidence: where the problems come from and their licence, for the card.")
+    ] = "",
+    also_known_as: Annotated[
+        list[str] | None, typer.Option(help="Evidence: another name of the traces' generator; may be repeated.")
+    ] = None,
+    sandbox: Place = "local",
     held_out: Annotated[
         list[Path] | None, typer.Option(help="Traces of other problems, for calibration; default: a share of --traces.")
     ] = None,
@@ -56,7 +82,25 @@ def verifier(
     save_steps: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 50,
     seed: Annotated[int, typer.Option(help="Same seed and data, same verifier.")] = 0,
 ) -> None:
-    """Train R(x, y) on labelled programs, calibrate it on held-out problems, and write a checkpoint with its card."""
+    """Fit P(correct) on labelled programs, and write it with what it is worth on problems that it did not see.
+
+    Without --base, in minutes: the evidence verifier, a JSON card, from what the programs do beside each other. With
+    it: a language model that reads each program, calibrated on held-out problems, a checkpoint with its card.
+    """
+    if base is None:
+        _evidence(
+            traces,
+            out,
+            None,
+            language_model,
+            precision,
+            source,
+            also_known_as or [],
+            sandbox,
+            evaluation or [],
+            drop_overlap,
+        )
+        return
     from mucode_agent.evaluation.benchmarks import load_benchmark
     from mucode_agent.training.data import generators_of, read_attempts
     from mucode_agent.training.examples import held_out as part
@@ -109,3 +153,73 @@ def verifier(
         console=console,
     )
     console.print(str(trained), markup=False)
+
+
+@train.command("calibrate")
+def calibrate(
+    traces: Traces,
+    out: Annotated[Path, typer.Option(help="CARD.json to write.")],
+    verifier: Annotated[str, typer.Option(help="The evidence verifier to calibrate: evidence or CARD.json.")] = DEFAULT,
+    precision: Annotated[
+        float, typer.Option(help="Share of right answers that acceptance without tests must keep.")
+    ] = PRECISION,
+    source: Annotated[str, typer.Option(help="The problems' origin and licence, for the card.")] = "",
+    also_known_as: Annotated[
+        list[str] | None, typer.Option(help="Another name of the traces' generator; may be repeated.")
+    ] = None,
+    sandbox: Place = "local",
+) -> None:
+    """Rescale an evidence verifier's P(correct) to another generator's programs: same order, new probabilities."""
+    _evidence(traces, out, verifier, "none", precision, source, also_known_as or [], sandbox, [], drop_overlap=False)
+
+
+def _evidence(
+    traces: Sequence[Path],
+    out: Path,
+    calibrated: str | None,
+    language_model: str,
+    precision: float,
+    source: str,
+    names: Sequence[str],
+    sandbox: str,
+    evaluation: Sequence[str],
+    drop_overlap: bool,
+) -> None:
+    """Fits, or calibrates an earlier card."""
+    from mucode_agent.evaluation.benchmarks import load_benchmark
+    from mucode_agent.tools.sandbox import load_sandbox
+    from mucode_agent.training.data import generators_of, read_attempts
+    from mucode_agent.training.examples import without_overlap
+    from mucode_agent.verifiers import load_verifier
+    from mucode_agent.verifiers.evidence import EvidenceVerifier, write_evidence_card
+
+    with installed("fitting a verifier", "train"):
+        from mucode_agent.training.evidence import Origin, card_of, recalibrated, with_behaviour
+    if out.suffix != ".json":
+        raise ProblemError(f"--out must be a .json file for an evidence verifier, got {out}; or give --base")
+    if not 0.5 <= precision < 1:
+        raise ProblemError(f"--precision must be at least 0.5 and less than 1, got {precision:g}")
+    scorer = None if language_model == "none" else load_verifier(language_model)
+    earlier = load_verifier(calibrated) if calibrated is not None else None
+    if earlier is not None and not isinstance(earlier, EvidenceVerifier):
+        raise ProblemError(
+            f"only an evidence verifier is calibrated here, and {calibrated!r} is none; give its CARD.json"
+        )
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    data = read_attempts(traces)
+    problems = [problem for spec in evaluation for problem in load_benchmark(spec).problems]
+    kept = without_overlap([entry.problem for entry in data], problems, drop=drop_overlap)
+    data = [entry for entry in data if entry.problem.id in kept]
+    with contextlib.closing(load_sandbox(sandbox)) as place:
+        data = with_behaviour(data, place)
+    console.print(f"{len(data)} problems, {sum(len(entry.attempts) for entry in data)} programs", markup=False)
+    made = shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]])
+    data_named = source or ", ".join(path.name for path in traces)
+    origin = Origin(made=made, data=data_named, generators=[*generators_of(traces), *names])
+    if earlier is None:
+        named = None if scorer is None else language_model
+        card = card_of(data, origin, precision=precision, language_model=named, scorer=scorer)
+    else:
+        card = recalibrated(earlier.card, data, origin, precision=precision, scorer=earlier.language_model)
+    write_evidence_card(out, card)
+    console.print(str(card), markup=False)

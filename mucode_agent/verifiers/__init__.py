@@ -1,4 +1,6 @@
-"""Verifiers at inference: P(correct) of a turn's candidates, by evidence, by a language model, or by one signal alone."""
+"""Verifiers at inference: P(correct) of a turn's candidates, by evidence, by a language model, or by one signal
+alone.
+"""
 
 from pathlib import Path
 

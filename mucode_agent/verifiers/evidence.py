@@ -1,7 +1,7 @@
 """The evidence verifier: P(correct) of a turn's candidates from what they do, beside each other.
 
-A logistic regression over `features`, one set of weights for each combination of evidence that a group may have, so that
-missing tests, probes or log-probabilities need no guess. It reads the group and never the history: one-step
+A logistic regression over `features`, one set of weights for each combination of evidence that a group may have, so
+that missing tests, probes or log-probabilities need no guess. It reads the group and never the history: one-step
 recoverability (paper, section 3.5) is about states, and holds. It departs from the paper's R(x, y), which reads one
 program alone: a model of small size does not see in a text whether it is right, and five programs that return the same
 value can.
@@ -9,6 +9,7 @@ value can.
 
 import functools
 import hashlib
+import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from mucode_agent.types import Candidate, Problem, ProblemError, Record, Score, Verifier
+from mucode_agent.types import Candidate, InfrastructureError, Problem, ProblemError, Record, Score, Verifier
 from mucode_agent.verifiers.calibration import sigmoid
 from mucode_agent.verifiers.features import Evidence, evidence_of, feature_names, features
 
@@ -62,7 +63,7 @@ class EvidenceQuality(Record):
     auc: float | None
     brier: float
     expected_error: float
-    """ECE in ten bins of equal count."""
+    """ECE; see `metrics.calibration`."""
 
 
 class Acceptance(Record):
@@ -94,6 +95,21 @@ class EvidenceCard(Record):
     quality: tuple[EvidenceQuality, ...] = ()
     acceptance: Acceptance | None = None
 
+    def __str__(self) -> str:
+        lines = [
+            f"{' + '.join(q.evidence) or 'duplicates alone'}: {q.problems} problems, AUC {q.auc or 0:.3f}, "
+            f"Brier {q.brier:.3f}, ECE {q.expected_error:.3f}"
+            for q in self.quality
+        ]
+        if (rule := self.acceptance) is not None:
+            lines.append(
+                f"without tests an answer is accepted from P(correct) {rule.threshold:.2f} on: "
+                f"{rule.precision:.1%} right, {rule.coverage:.1%} of problems"
+            )
+        else:
+            lines.append("no threshold keeps the precision: nothing is accepted without tests")
+        return "\n".join(lines)
+
 
 class EvidenceVerifier:
     """Scores a turn's candidates together; needs neither weights of a language model nor torch."""
@@ -101,7 +117,7 @@ class EvidenceVerifier:
     def __init__(self, card: EvidenceCard, *, name: str, language_model: Verifier | None = None) -> None:
         self.card = card
         self.name = f"{name}@{hashlib.sha256(card.model_dump_json().encode()).hexdigest()[:8]}"
-        self._language_model = language_model
+        self.language_model = language_model
         self._models = {model.evidence: model for model in card.models}
 
     @property
@@ -115,8 +131,8 @@ class EvidenceVerifier:
     def score(self, problem: Problem, candidates: Sequence[Candidate]) -> list[Score]:
         """One score per candidate of one turn, in order. Raises what the language-model verifier raises."""
         logits = None
-        if self._language_model is not None:
-            logits = [score.logit for score in self._language_model.score(problem, candidates)]
+        if self.language_model is not None:
+            logits = [score.logit for score in self.language_model.score(problem, candidates)]
         return self.scores(problem, candidates, logits)
 
     def scores(
@@ -150,6 +166,17 @@ def read_evidence_card(path: Path) -> EvidenceCard:
             f"cannot read the verifier {path}: {error.strerror}; give a card of `train verifier`"
         ) from None
     return _parsed(text, str(path))
+
+
+def write_evidence_card(path: Path, card: EvidenceCard) -> None:
+    """Replaces the file whole or not at all. Raises InfrastructureError where it cannot be written."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InfrastructureError(f"cannot write {path}: {error.strerror}; give a writable path with room") from error
 
 
 @functools.cache

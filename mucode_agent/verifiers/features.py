@@ -20,7 +20,8 @@ Evidence = tuple[str, ...]
 """The kinds of evidence that a group has, in the order of KINDS: they decide which weights apply."""
 
 KINDS: Final = ("tests", "behaviour", "logprobs", "model")
-"""Reports on public tests · outcomes on probes · the generator's log-probabilities · a language-model verifier's logit."""
+"""Reports on public tests · outcomes on probes · the generator's log-probabilities · a language-model verifier's
+logit."""
 
 LARGEST: Final = 8
 """Groups of more candidates count as this large: the weights have seen none."""
@@ -73,7 +74,7 @@ def features(
         columns["tests_passed"] = [float(c.report is not None and c.report.passed) for c in candidates]
         columns["tests_share"] = [_tests_share(candidate) for candidate in candidates]
     if "behaviour" in evidence:
-        behaviour, of_group = _behaviour([_outcomes(candidate) for candidate in candidates])
+        behaviour, of_group = _behaviour([_outcomes(candidate) for candidate in candidates], _peers(candidates))
         columns |= behaviour
         group |= of_group
         group["shown_inputs"] = float(problem.entry_point is None or bool(shown_calls(problem)))
@@ -97,7 +98,7 @@ def agreement(outcomes: Sequence[Sequence[str]]) -> list[float]:
     An exception, a time-out and an unknown outcome agree with nothing. Inputs on which fewer than half of the
     candidates return say nothing: most likely they are no valid inputs.
     """
-    return _behaviour(outcomes)[0]["agreement"]
+    return _behaviour(outcomes, [True] * len(outcomes))[0]["agreement"]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -127,26 +128,35 @@ def _returned(outcome: str) -> bool:
     return outcome.startswith("=") or outcome == "None"
 
 
-def _behaviour(outcomes: Sequence[Sequence[str]]) -> tuple[dict[str, list[float]], dict[str, float]]:
-    size = len(outcomes)
+def _peers(candidates: Sequence[Candidate]) -> list[bool]:
+    """Whose behaviour counts as a vote: those that pass the most public tests; everyone where there are none."""
+    passed = [candidate.report.tests_passed if candidate.report is not None else 0 for candidate in candidates]
+    return [count == max(passed) for count in passed]
+
+
+def _behaviour(
+    outcomes: Sequence[Sequence[str]], peers: Sequence[bool]
+) -> tuple[dict[str, list[float]], dict[str, float]]:
     inputs = max(map(len, outcomes), default=0)
     table = [[*row, *[""] * (inputs - len(row))] for row in outcomes]
-    returned = [sum(_returned(row[j]) for row in table) for j in range(inputs)]
-    valid = [j for j in range(inputs) if 2 * returned[j] >= size and returned[j]]
-    counts = [Counter(row[j] for row in table) for j in valid]
+    voters = [row for row, votes in zip(table, peers, strict=True) if votes]
+    returned = [sum(_returned(row[j]) for row in voters) for j in range(inputs)]
+    valid = [j for j in range(inputs) if 2 * returned[j] >= len(voters) and returned[j]]
+    counts = [Counter(row[j] for row in voters) for j in valid]
     rows = [[row[j] for j in valid] for row in table]
-    whole = Counter(tuple(row) for row in rows if any(map(_returned, row)))
+    whole = Counter(tuple(row) for row, votes in zip(rows, peers, strict=True) if votes and any(map(_returned, row)))
     columns: dict[str, list[float]] = {"agreement": [], "identical": [], "failures": [], "nones": []}
-    for row in rows:
-        known = max(len(valid), 1)
-        same = sum(count[cell] - 1 for cell, count in zip(row, counts, strict=True) if _returned(cell)) / known
+    known = max(len(valid), 1)
+    for row, votes in zip(rows, peers, strict=True):
+        size = len(voters) + (not votes)
+        same = sum(count[cell] - votes for cell, count in zip(row, counts, strict=True) if _returned(cell)) / known
         columns["agreement"].append(_share(same, size))
-        columns["identical"].append(_share(max(whole[tuple(row)] - 1, 0), size))
+        columns["identical"].append(_share(max(whole[tuple(row)] - votes, 0), size))
         columns["failures"].append(sum(bool(cell) and not _returned(cell) for cell in row) / known)
         columns["nones"].append(sum(cell == "None" for cell in row) / known)
     group = {
         "largest_cluster": max(columns["identical"], default=0.0),
-        "clusters": math.log(max(len({tuple(row) for row in rows}), 1)),
+        "clusters": math.log(max(len({tuple(row) for row, votes in zip(rows, peers, strict=True) if votes}), 1)),
     }
     return columns, group
 

@@ -1,8 +1,8 @@
 """What a program does on inputs that judge nothing: one outcome per input, named without the value itself.
 
-Outcomes of two programs are compared for equality, so that agreement can be measured outside the judge while every value
-stays in it. `= <digest>` is a returned value (or printed output), `None` a bare None, `raise <type>` an exception, a
-status such as `timeout` the end of the process; empty means unknown.
+Outcomes of two programs are compared for equality, so that agreement can be measured outside the judge while every
+value stays in it. `= <digest>` is a returned value (or printed output), `None` a bare None, `raise <type>` an
+exception, a status such as `timeout` the end of the process; empty means unknown.
 """
 
 import hashlib
