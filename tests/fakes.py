@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import Field
 
-from mucode_agent.types import ExecutionReport, Job, Problem, Score, TestResult
+from mucode_agent.types import Candidate, ExecutionReport, Job, Problem, Sample, Score, TestResult
 
 
 def fenced(code: str) -> str:
@@ -85,17 +85,39 @@ class BrokenSandbox(RuleSandbox):
 
 
 class LengthVerifier:
-    """Prefers long programs; P(correct) grows with length where `calibrated`."""
+    """Prefers long programs; P(correct) grows with length where it is calibrated, on programs of `generators`."""
 
     name = "length"
+    accept_threshold: float | None = None
 
-    def __init__(self, calibrated: bool = False) -> None:
-        self.calibrated = calibrated
-        self.seen: list[tuple[Problem, tuple[str, ...]]] = []
+    def __init__(self, *generators: str, calibrated: bool = False) -> None:
+        self.calibrated_on = generators if generators or calibrated else None
+        self.seen: list[tuple[Problem, tuple[Candidate, ...]]] = []
 
-    def score(self, problem: Problem, codes: Sequence[str]) -> list[Score]:
-        self.seen.append((problem, tuple(codes)))
+    def score(self, problem: Problem, candidates: Sequence[Candidate]) -> list[Score]:
+        self.seen.append((problem, tuple(candidates)))
         return [
-            Score(logit=float(len(code)), probability=min(1.0, len(code) / 100) if self.calibrated else None)
-            for code in codes
+            Score(
+                logit=float(len(c.code)),
+                probability=None if self.calibrated_on is None else min(1.0, len(c.code) / 100),
+            )
+            for c in candidates
         ]
+
+
+def candidates_of(
+    codes: Sequence[str], behaviour: Sequence[Sequence[str]] = (), logprobs: Sequence[float] = (), turn: int = 1
+) -> list[Candidate]:
+    """One candidate per program, with what it did on probes, and a mean log-probability, where these are given."""
+    return [
+        Candidate(
+            turn=turn,
+            index=i,
+            sample=Sample(
+                text=fenced(code), seed=i, completion_tokens=10, logprob=10 * logprobs[i] if logprobs else None
+            ),
+            code=code,
+            report=ExecutionReport(status="unjudged", behaviour=tuple(behaviour[i])) if behaviour else None,
+        )
+        for i, code in enumerate(codes)
+    ]

@@ -147,17 +147,6 @@ def test_a_refusal_leads_to_the_next_turn_and_never_draws_more_of_the_same_promp
     assert decision(candidate(3), approval="refused", budget=Budget(candidates=5)).stop_reason == "rejected"
 
 
-def test_without_tests_and_scores_the_majority_is_preferred() -> None:
-    drawn = [candidate(0, tests=0).model_copy(update={"agreement": share}) for share in (0.2, 0.6, 0.4)]
-    assert [select(drawn, selector) for selector in ("tests+verifier", "tests", "verifier")] == [1, 1, 1]
-
-
-def test_a_score_counts_more_than_the_majority() -> None:
-    many, few = candidate(0, tests=0, logit=0.1), candidate(0, tests=0, logit=0.2)
-    drawn = [many.model_copy(update={"agreement": 0.8}), few.model_copy(update={"agreement": 0.2})]
-    assert select(drawn, "tests+verifier") == 1
-
-
 def test_layout_and_comments_do_not_make_a_program_new() -> None:
     assert normal_form("x=1  # one") == normal_form("x = 1\n")
     assert normal_form("x = 1") != normal_form("x = 2")

@@ -30,11 +30,7 @@ from mucode_agent.graphs.selection import SELECTORS
 from mucode_agent.graphs.solver import Settings
 from mucode_agent.tools.local import LocalSandbox
 from mucode_agent.traces import CandidateRow, DecisionRow, ProblemRow, read_trace
-from mucode_agent.types import CodeTest, ExecutionReport, Job, Score, StopReason
-from mucode_agent.verifiers.calibration import Platt
-from mucode_agent.verifiers.card import VerifierCard
-from mucode_agent.verifiers.fusion import Fusion
-from mucode_agent.verifiers.text import text_digest
+from mucode_agent.types import Candidate, CodeTest, ExecutionReport, Job, Score, StopReason
 
 GOOD, BAD, WORSE = "def f(x):\n    return x + 1", "def f(x):\n    return x", "def f(x):\n    return 0"
 SECRET = "41414141"
@@ -82,27 +78,9 @@ def test_the_answer_is_the_best_over_all_turns() -> None:
     assert (solution.solved, solution.stop_reason, solution.best.turn) == (False, "max_turns", 1)
 
 
-class CardedVerifier(LengthVerifier):
-    """Calibrated, on programs of whom its card names."""
-
-    def __init__(self, *generators: str) -> None:
-        super().__init__(calibrated=True)
-        self.card = VerifierCard(
-            base="none",
-            text=text_digest(),
-            loss="bt",
-            seed=0,
-            training={},
-            data_sha256="0",
-            generators=generators,
-            calibration=Platt(mean=0.0, sigma=1.0),
-            fusion=Fusion(weights=(4.0, 0.0, 0.01, 0.0, 0.0, 0.0), centre=(0.0,) * 6, bias=-2.0),
-        )
-
-
 @pytest.mark.parametrize("selector", SELECTORS)
 def test_private_tests_never_reach_a_prompt_a_score_or_the_selection(selector: str) -> None:
-    trace, verifier = MemoryTrace(), CardedVerifier()
+    trace, verifier = MemoryTrace(), LengthVerifier(calibrated=True)
     graph, model, sandbox = solver([BAD], n=2, selector=selector, verifier=verifier, trace=trace)
     events = list(graph.stream({"problem": PROBLEM.model_dump(mode="json")}, stream_mode=["custom", "updates"]))
     assert len(model.seen) == 6
@@ -112,7 +90,7 @@ def test_private_tests_never_reach_a_prompt_a_score_or_the_selection(selector: s
 
 
 def test_early_acceptance_is_refused_on_a_calibration_made_for_another_generator() -> None:
-    verifier = CardedVerifier("someone-else")
+    verifier = LengthVerifier("someone-else")
     graph, _, _ = solver([GOOD], n=1, verifier=verifier, accept_threshold=0.1)
     with pytest.raises(ProblemError, match="calibrated on programs of someone-else, not of ScriptedModel"):
         solve(graph)
@@ -123,33 +101,17 @@ def test_early_acceptance_is_refused_on_a_calibration_made_for_another_generator
 def test_a_foreign_calibration_is_a_warning_in_the_trace_and_the_own_one_is_none() -> None:
     for generators, warned in (("someone-else", True), ("ScriptedModel", False)):
         trace = MemoryTrace()
-        graph, _, _ = solver([GOOD], n=1, verifier=CardedVerifier(generators), trace=trace)
+        graph, _, _ = solver([GOOD], n=1, verifier=LengthVerifier(generators), trace=trace)
         solve(graph)
         assert ("warning" in trace.rows[0].settings) == warned
 
 
-def test_fusion_ranks_and_routes_by_one_probability_of_tests_and_verifier() -> None:
-    graph, _, _ = solver([BAD, GOOD], n=2, selector="fusion", verifier=CardedVerifier(), accept_threshold=0.85)
-    solution = solve(graph)
-    assert solution.solved
-    assert solution.best.code == GOOD
-    assert solution.best.score is not None
-    assert 0.85 <= solution.best.score.probability <= 0.95
-
-
 def test_a_threshold_without_probabilities_is_refused_before_anything_is_drawn() -> None:
-    uncalibrated = CardedVerifier()
-    uncalibrated.card = uncalibrated.card.model_copy(update={"calibration": None})
-    for verifier in (None, uncalibrated):
+    for verifier in ("none", "agreement", LengthVerifier()):
         graph, model, _ = solver([GOOD], n=1, verifier=verifier, accept_threshold=0.5)
         with pytest.raises(ProblemError, match="accept_threshold needs a calibrated verifier"):
             solve(graph)
         assert model.seen == []
-
-
-def test_fusion_without_a_fitted_verifier_is_refused_when_the_graph_is_built() -> None:
-    with pytest.raises(ProblemError, match="selector fusion needs a verifier that was calibrated"):
-        solver([GOOD], n=1, selector="fusion")
 
 
 def test_async_and_sync_give_the_same_trace() -> None:
@@ -194,13 +156,6 @@ def test_duplicates_run_once() -> None:
     assert len(sandbox.jobs) == 2
 
 
-def test_duplicates_are_scored_once() -> None:
-    verifier = LengthVerifier()
-    graph, _, _ = solver([BAD, BAD + "  # again", WORSE], n=3, max_turns=1, verifier=verifier)
-    solve(graph)
-    assert [len(codes) for _, codes in verifier.seen] == [2]
-
-
 def test_a_model_of_prose_only_is_told_so_and_never_run() -> None:
     model, sandbox = ScriptedModel(replies=["I cannot do that."]), RuleSandbox(passes)
     solution = solve(create_solver(model, sandbox=sandbox, n=2, max_turns=2))
@@ -222,41 +177,69 @@ def test_a_calibrated_verifier_accepts_without_tests() -> None:
 TESTLESS = PROBLEM.model_copy(update={"public_tests": (), "private_tests": (), "reference": None})
 
 
-def test_without_tests_the_majority_of_behaviours_is_the_answer() -> None:
-    replies = ["```\nf(1)\nf(-1)\n```", *map(fenced, [BAD, "def f(y): return y + 1", WORSE, GOOD])]
-    model, sandbox = ScriptedModel(replies=replies), LocalSandbox(workers=1)
-    try:
-        solution = solve(create_solver(model, sandbox=sandbox, n=4, max_turns=1), TESTLESS)
-    finally:
-        sandbox.close()
-    assert (solution.solved, solution.best.index, solution.best.agreement) == (False, 1, 0.5)
-    assert (solution.usage.candidates, solution.usage.tokens) == (4, 5 * 15)
+def test_without_tests_the_behaviour_that_most_candidates_share_is_the_answer() -> None:
+    replies = [*map(fenced, [BAD, "def f(y): return y + 1", WORSE, GOOD])]
+    for verifier in ("evidence", "agreement"):
+        with contextlib.closing(LocalSandbox(workers=1)) as sandbox:
+            model = ScriptedModel(replies=replies)
+            graph = create_solver(model, sandbox=sandbox, n=4, max_turns=1, verifier=verifier)
+            solution = solve(graph, TESTLESS.model_copy(update={"prompt": "Add one, as in f(1) and f(5)."}))
+        assert (solution.solved, solution.best.index) == (False, 1)
+        assert solution.best.report is not None
+        assert all(outcome.startswith("= ") for outcome in solution.best.report.behaviour)
+        assert solution.usage.candidates == 4
 
 
-def test_without_tests_each_behaviour_is_scored_once() -> None:
-    replies = ["```\nf(1)\n```", *map(fenced, [BAD, "def f(y): return y + 1", WORSE, GOOD])]
-    verifier, sandbox = LengthVerifier(), LocalSandbox(workers=1)
-    try:
-        graph = create_solver(ScriptedModel(replies=replies), sandbox=sandbox, verifier=verifier, n=4, max_turns=1)
-        solve(graph, TESTLESS)
-    finally:
-        sandbox.close()
-    assert [len(codes) for _, codes in verifier.seen] == [3]
+def test_the_whole_group_is_scored_again_at_every_wave_duplicates_kept() -> None:
+    verifier = LengthVerifier()
+    graph, _, sandbox = solver([BAD, BAD, WORSE], n=3, wave=1, max_turns=1, verifier=verifier)
+    solve(graph)
+    assert [[c.code for c in seen] for _, seen in verifier.seen] == [[BAD], [BAD, BAD], [BAD, BAD, WORSE]]
+    assert [job.code for job in sandbox.jobs] == [BAD, WORSE]
 
 
-def test_inputs_in_the_prompt_spare_the_model_the_question() -> None:
-    problem = TESTLESS.model_copy(update={"prompt": "Add one.\n>>> f(1)\n9\n>>> f(2)\n9"})
-    graph, model, sandbox = solver([GOOD], n=1, max_turns=1, probes=2)
-    solve(graph, problem)
-    assert len(model.seen) == 1
-    assert [test.code.count(call) for test, call in zip(sandbox.jobs[0].tests, ["f(1)", "f(2)"], strict=True)] == [1, 1]
+def test_probes_are_the_arguments_of_public_calls_and_never_of_private_ones() -> None:
+    graph, _, sandbox = solver([GOOD], n=1, probes=6)
+    solve(graph)
+    [job] = sandbox.jobs
+    assert job.probes[0] == "f(1)"
+    assert len(job.probes) == 6
+    assert SECRET not in str(job.probes)
 
 
-def test_a_model_that_proposes_no_inputs_is_no_failure() -> None:
+def test_without_any_call_the_parameters_of_the_candidates_give_the_probes() -> None:
     graph, model, sandbox = solver([GOOD], n=2, max_turns=1)
     assert solve(graph, TESTLESS).best.code == GOOD
-    assert len(model.seen) == 3
-    assert [job.tests for job in sandbox.jobs] == [()]
+    assert len(model.seen) == 2
+    assert len(sandbox.jobs[0].probes) > 10
+    assert all(probe.startswith("f(") for probe in sandbox.jobs[0].probes)
+
+
+def test_the_model_may_propose_further_probes() -> None:
+    model, sandbox = ScriptedModel(replies=["```\nf(77)\nf(-1)\n```", fenced(GOOD)]), RuleSandbox(passes)
+    solve(create_solver(model, sandbox=sandbox, n=1, max_turns=1, proposed_probes=1, probes=4), TESTLESS)
+    assert sandbox.jobs[0].probes[:1] == ("f(77)",)
+    assert len(model.seen) == 2
+
+
+def test_no_probes_where_none_are_wanted() -> None:
+    graph, _, sandbox = solver([GOOD], n=1, probes=0)
+    solve(graph)
+    assert sandbox.jobs[0].probes == ()
+
+
+def test_a_verifiers_own_threshold_accepts_without_tests_where_its_calibration_holds() -> None:
+    for generator, solved in (("ScriptedModel", True), ("someone-else", False)):
+        verifier = LengthVerifier(generator)
+        verifier.accept_threshold = 0.2
+        graph, _, _ = solver([GOOD], n=1, max_turns=1, verifier=verifier)
+        assert solve(graph, TESTLESS).solved is solved
+
+
+def test_a_wave_that_adds_too_little_is_the_last_of_its_turn() -> None:
+    graph, model, _ = solver([BAD], n=5, wave=1, max_turns=1, verifier=LengthVerifier(calibrated=True), least_gain=0.01)
+    solution = solve(graph)
+    assert (len(model.seen), solution.stop_reason) == (2, "max_turns")
 
 
 def test_a_budget_of_candidates_is_never_exceeded() -> None:
@@ -400,11 +383,11 @@ def test_tests_that_can_judge_no_program_are_the_callers_mistake() -> None:
 
 def test_a_verifier_that_loses_a_score_is_an_infrastructure_failure() -> None:
     class Forgetful(LengthVerifier):
-        def score(self, problem: Problem, codes: Sequence[str]) -> list[Score]:
-            return super().score(problem, codes)[1:]
+        def score(self, problem: Problem, candidates: Sequence[Candidate]) -> list[Score]:
+            return super().score(problem, candidates)[1:]
 
     graph, _, _ = solver([GOOD], n=1, verifier=Forgetful())
-    with pytest.raises(InfrastructureError, match="gave 0 scores for 1 programs"):
+    with pytest.raises(InfrastructureError, match="gave 0 scores for 1 candidates"):
         solve(graph)
 
 

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 import torch
+from fakes import candidates_of
 from tiny import save_tiny
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mucode_agent import NoVerifier, Problem, ProblemError
 from mucode_agent.models.identity import generator_identity, same_generator
-from mucode_agent.types import Candidate, ExecutionReport, InfrastructureError, Sample, Score, TestResult
+from mucode_agent.types import InfrastructureError
 from mucode_agent.verifiers import load_verifier
 from mucode_agent.verifiers.calibration import Platt, fit_isotonic, fit_platt, sigmoid
-from mucode_agent.verifiers.card import CARD, VerifierCard, foreign, read_card
-from mucode_agent.verifiers.fusion import FEATURES, Fusion, fit_fusion
+from mucode_agent.verifiers.card import CARD, VerifierCard, calibration_mismatch, read_card
 from mucode_agent.verifiers.local import LocalVerifier
 from mucode_agent.verifiers.scoring import batches, load_scorer
 from mucode_agent.verifiers.text import QUESTION, text_digest, verifier_text
@@ -107,7 +107,7 @@ def test_equal_programs_and_one_program_that_begins_as_another_are_scored_too(tr
 
 def test_a_calibrated_verifier_gives_probabilities_of_its_logits(trained: Path) -> None:
     verifier = LocalVerifier(str(trained), device="cpu", dtype="float32")
-    for score in verifier.score(PROBLEM, CODES):
+    for score in verifier.score(PROBLEM, candidates_of(CODES)):
         assert score.probability == pytest.approx(sigmoid((score.logit - 0.5) / 2))
     assert verifier.score(PROBLEM, []) == []
 
@@ -154,14 +154,14 @@ def test_a_missing_verifier_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ProblemError, match="there is no verifier"):
         load_verifier(str(tmp_path / "nothing"))
     with pytest.raises(ProblemError, match="no verifier could be loaded"):
-        load_verifier(str(tmp_path)).score(PROBLEM, CODES)
+        load_verifier(str(tmp_path)).score(PROBLEM, candidates_of(CODES))
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "is no verifier card of version 2"),
-        (card().model_dump_json().replace('"card_version":2', '"card_version":1'), "is no verifier card of version 2"),
+        ("{", "is no verifier card of version 3"),
+        (card().model_dump_json().replace('"card_version":3', '"card_version":1'), "is no verifier card of version 3"),
         (card(text="0123456789ab").model_dump_json(), "trained on the input wording 0123456789ab"),
     ],
 )
@@ -191,9 +191,9 @@ def test_a_generator_is_the_same_served_or_in_a_directory(tmp_path: Path) -> Non
 
 def test_a_verifier_says_when_it_was_calibrated_on_another_generator(trained: Path) -> None:
     verifier = LocalVerifier(str(trained))
-    assert foreign(verifier, "vllm:tiny@http://127.0.0.1:1/v1") is None
-    assert "calibrated on programs of tiny, not of smollm2" in str(foreign(verifier, "smollm2"))
-    assert foreign(NoVerifier(), "smollm2") is None
+    assert calibration_mismatch(verifier, "vllm:tiny@http://127.0.0.1:1/v1") is None
+    assert "calibrated on programs of tiny, not of smollm2" in str(calibration_mismatch(verifier, "smollm2"))
+    assert calibration_mismatch(NoVerifier(), "smollm2") is None
 
 
 # --- calibration ---------------------------------------------------------------------------------------------------
@@ -235,49 +235,6 @@ def test_isotonic_is_the_least_squares_staircase() -> None:
     assert found.thresholds == (1, 2, 4)
     assert found.probabilities == (0.0, 0.5, 1.0)
     assert [found.probability(x) for x in (0, 1, 2.5, 9)] == [0.0, 0.0, 0.5, 1.0]
-
-
-def candidate(passed: bool, logit: float, likelihood: float | None = None) -> Candidate:
-    results = (TestResult(status="passed" if passed else "wrong_answer"),)
-    return Candidate(
-        turn=1,
-        index=0,
-        sample=Sample(text="", seed=0, completion_tokens=20, logprob=None if likelihood is None else 20 * likelihood),
-        code="x",
-        report=ExecutionReport(status="passed" if passed else "wrong_answer", results=results),
-        score=Score(logit=logit),
-    )
-
-
-def test_fusion_learns_from_tests_logit_and_likelihood_together() -> None:
-    chance = random.Random(0)
-    candidates, labels = [], []
-    for _ in range(4000):
-        passed, logit, likelihood = chance.random() < 0.5, chance.gauss(0, 1), chance.gauss(-1, 0.5)
-        candidates.append(candidate(passed, logit, likelihood if chance.random() < 0.8 else None))
-        labels.append(chance.random() < sigmoid(3 * passed + 1.5 * logit + 2 * likelihood))
-    fusion = fit_fusion(candidates, labels)
-    weights = dict(zip(FEATURES, fusion.weights, strict=True))
-    assert weights["logit"] == pytest.approx(1.5, abs=0.3)
-    assert weights["likelihood"] == pytest.approx(2, abs=0.4)
-    assert weights["passed"] + weights["share_passed"] == pytest.approx(3, abs=0.5)
-    assert weights["turn"] == weights["agreement"] == 0
-    assert fusion.probability(candidate(True, 1.0)) > fusion.probability(candidate(False, 1.0))
-
-
-def test_a_generator_without_log_probabilities_is_judged_by_the_rest() -> None:
-    fusion = Fusion(weights=(0.0, 0.0, 1.0, 5.0, 0.0, 0.0), centre=(0.0, 0.0, 0.0, -0.5, 0.0, 0.0), bias=0.0)
-    assert fusion.probability(candidate(True, 0.0)) == fusion.probability(candidate(True, 0.0, -0.5)) == 0.5
-    assert fusion.probability(candidate(True, 2.0)) == sigmoid(2.0)
-    assert fusion.probability(candidate(True, 2.0, -0.1)) == pytest.approx(sigmoid(4.0))
-    candidates, labels = [candidate(True, 1.0), candidate(False, -1.0)] * 9, [True, False] * 9
-    assert fit_fusion(candidates, labels).weights[FEATURES.index("likelihood")] == 0
-
-
-def test_fusion_of_one_kind_of_label_is_refused() -> None:
-    with pytest.raises(ProblemError, match="right and wrong"):
-        fit_fusion([candidate(True, 0.0)], [True])
-    assert Fusion(weights=(0.0,) * 6, centre=(0.0,) * 6, bias=0.0).probability(candidate(True, 9.0)) == 0.5
 
 
 # --- served --------------------------------------------------------------------------------------------------------
@@ -324,7 +281,7 @@ def server() -> Iterator[Server]:
 def test_a_served_verifier_reads_the_same_text_and_calibrates_by_its_card(server: Server, trained: Path) -> None:
     verifier = load_verifier(f"vllm:{trained}@{server.url}/v1")
     server.reply = lambda texts: [[i / 2] for i, _ in enumerate(texts)]
-    scores = verifier.score(PROBLEM, CODES[:3])
+    scores = verifier.score(PROBLEM, candidates_of(CODES[:3]))
     assert [score.logit for score in scores] == [0.0, 0.5, 1.0]
     assert scores[1].probability == pytest.approx(0.5)
     [request] = server.requests
@@ -334,16 +291,24 @@ def test_a_served_verifier_reads_the_same_text_and_calibrates_by_its_card(server
     assert verifier.name == LocalVerifier(str(trained)).name
 
 
+def test_equal_programs_are_asked_once_and_remembered_over_waves(server: Server) -> None:
+    verifier = load_verifier(f"vllm:m@{server.url}")
+    first = verifier.score(PROBLEM, candidates_of([CODES[0], CODES[0]]))
+    second = verifier.score(PROBLEM, candidates_of([CODES[0], CODES[0], CODES[1]]))
+    assert [len(request["input"]) for request in server.requests] == [1, 1]
+    assert [score.logit for score in second[:2]] == [score.logit for score in first]
+
+
 @pytest.mark.parametrize("answer", [[[0.1, 0.9]] * 3, [[0.1]], [[math.nan]] * 3, [["high"]] * 3])
 def test_an_answer_that_is_no_score_per_program_is_an_infrastructure_error(server: Server, answer: Any) -> None:
     server.reply = lambda _: answer
     with pytest.raises(InfrastructureError, match="3 programs with"):
-        load_verifier(f"vllm:m@{server.url}").score(PROBLEM, CODES[:3])
+        load_verifier(f"vllm:m@{server.url}").score(PROBLEM, candidates_of(CODES[:3]))
 
 
 def test_a_dead_or_refusing_server_is_an_infrastructure_error_never_a_score(server: Server) -> None:
     server.status = 503
     with pytest.raises(InfrastructureError, match="gave no scores"):
-        load_verifier(f"vllm:m@{server.url}").score(PROBLEM, CODES[:1])
+        load_verifier(f"vllm:m@{server.url}").score(PROBLEM, candidates_of(CODES[:1]))
     with pytest.raises(InfrastructureError, match="gave no scores"):
-        load_verifier("vllm:m@http://127.0.0.1:9").score(PROBLEM, CODES[:1])
+        load_verifier("vllm:m@http://127.0.0.1:9").score(PROBLEM, candidates_of(CODES[:1]))

@@ -327,7 +327,8 @@ class _Nodes:
             if threshold is not None and not self.settings.trust_calibration:
                 raise ProblemError(f"{doubt}; calibrate on this one's programs, or set trust_calibration")
             settings["warning"] = doubt
-            _emit("warning", warning=doubt)
+            if threshold is not None or not problem.public_tests:  # elsewhere nothing rests on a probability
+                _emit("warning", warning=doubt)
         run = run_id(problem, settings)
         self._trace.write([ProblemRow(run_id=run, problem=problem, settings=settings)])
         return {

@@ -38,7 +38,10 @@ def call_outcomes(probes: Sequence[str], opened: Callable[[], Opened]) -> list[s
         try:
             for probe in probes[len(outcomes) :]:
                 conversation.begin()
-                outcomes.append(_call(probe, space))
+                outcome = _call(probe, space)
+                if isinstance(conversation.fate, Ended) and conversation.fate.status == "infra":
+                    break  # says nothing about the program: the input is tried again
+                outcomes.append(outcome)
                 if isinstance(conversation.fate, Ended) or spent + conversation.cpu_s() >= TOTAL_S:
                     break
         finally:
@@ -65,7 +68,7 @@ def _call(probe: str, space: dict[str, Any]) -> str:
             value = ("iterator", *itertools.islice(value, _ITEMS))
         return "None" if value is None else _named(probe, _canonical(value))
     except Ended as end:
-        return "" if end.status in ("infra", "unjudged") else end.status
+        return "" if end.status == "unjudged" else end.status
     except (NotData, RecursionError):
         return ""
     except Exception as error:  # noqa: BLE001 - the program's own
