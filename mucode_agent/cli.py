@@ -91,6 +91,7 @@ def solve(
     selector: Annotated[str, typer.Option(help="tests+verifier · tests · verifier · random")] = "tests+verifier",
     verifier: VerifierSpec = DEFAULT,
     accept_threshold: Threshold = None,
+    least_gain: Annotated[float, typer.Option(help="What a wave must add to P(correct) for another one.")] = 0.0,
     trust_calibration: Trust = False,
     temperature: Annotated[float, typer.Option(help="Of sampling; 0 is greedy.")] = 0.7,
     max_tokens: Annotated[int, typer.Option(help="Of one completion.")] = 1024,
@@ -117,10 +118,16 @@ def solve(
     from mucode_agent.problems import load_problem
     from mucode_agent.tools.sandbox import load_sandbox, run
     from mucode_agent.traces import JsonlTrace
+    from mucode_agent.verifiers import load_verifier
+    from mucode_agent.verifiers.card import calibration_mismatch
 
     task = _limited(load_problem(problem), timeout)
-    if not task.public_tests and not task.private_tests:
-        raise ProblemError(f"{problem} has no tests, so nothing could judge an answer; add public_tests")
+    scorer = load_verifier(verifier)
+    if not task.public_tests and not task.private_tests and scorer.calibrated_on is None:
+        raise ProblemError(
+            f"{problem} has no tests and the verifier {scorer.name!r} gives no probability, so nothing could judge an "
+            "answer; add public_tests, or use --verifier evidence"
+        )
     _check_paths(problem, output, trace)
     with contextlib.closing(
         load_sandbox(sandbox, require=_isolation(require_isolation), preload=preload or ())
@@ -134,8 +141,9 @@ def solve(
             max_turns=turns,
             wave=wave,
             selector=selector,
-            verifier=verifier,
+            verifier=scorer,
             accept_threshold=accept_threshold,
+            least_gain=least_gain,
             trust_calibration=trust_calibration,
             temperature=temperature,
             max_tokens=max_tokens,
@@ -156,7 +164,10 @@ def solve(
     )
     text = result.model_dump_json(indent=2) if as_json else result.code
     _print(text.rstrip("\n") + "\n", output)
-    _report(result)
+    doubt = calibration_mismatch(scorer, model)
+    own = scorer.accept_threshold if doubt is None or trust_calibration else None
+    needed = None if task.public_tests else accept_threshold if accept_threshold is not None else own
+    _report(result, scorer.name, doubt, needed)
     raise typer.Exit(SOLVED if result.solved else NOT_SOLVED)
 
 
@@ -279,23 +290,41 @@ def _progress() -> Iterator[Callable[[str], None]]:
         yield status.update
 
 
-def _report(result: SolveOutput) -> None:
-    """How it went: always where something still fails, else for a person at a terminal."""
+def _report(result: SolveOutput, verifier: str, doubt: str | None, needed: float | None) -> None:
+    """How it went: always where something still fails, else for a person at a terminal.
+
+    `needed` is the P(correct) from which on an answer without public tests is accepted.
+    """
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     solution = result.solution
     if not result.solved:
         report = result.judgement if solution.solved and result.judgement else solution.best.report
         console.print(f"not solved ({solution.stop_reason}); what still fails:", markup=False)
-        console.print(outcome(report), markup=False)
+        console.print(outcome(report) + _below(solution, needed), markup=False)
     if not result.solved or console.is_terminal:
         usage = solution.usage
         console.print(
             f"{'solved' if result.solved else 'best attempt'} in turn {solution.best.turn} of {solution.turns}"
             f" · {solution.best.report.tests_passed if solution.best.report else 0} of "
             f"{len(solution.best.report.results) if solution.best.report else 0} public tests pass"
+            f"{_probability(solution, verifier, doubt)}"
             f" · {usage.candidates} candidates · {usage.completion_tokens} tokens · {usage.seconds:.1f} s",
             markup=False,
         )
+
+
+def _below(solution: Solution, needed: float | None) -> str:
+    score = solution.best.score
+    if needed is None or score is None or score.probability is None or score.probability >= needed:
+        return ""
+    return f" Without public tests an answer needs P(correct) {needed:.2f}, and the best attempt has {score.probability:.2f}."
+
+
+def _probability(solution: Solution, verifier: str, doubt: str | None) -> str:
+    score = solution.best.score
+    if score is None or score.probability is None:
+        return ""
+    return f" · P(correct) {score.probability:.2f} by {verifier}{', calibrated on another model' if doubt else ''}"
 
 
 # --- writing -------------------------------------------------------------------------------------------------------
