@@ -317,7 +317,9 @@ def _below(solution: Solution, needed: float | None) -> str:
     score = solution.best.score
     if needed is None or score is None or score.probability is None or score.probability >= needed:
         return ""
-    return f" Without public tests an answer needs P(correct) {needed:.2f}, and the best attempt has {score.probability:.2f}."
+    return (
+        f" An answer without public tests needs P(correct) {needed:.2f}; the best attempt has {score.probability:.2f}."
+    )
 
 
 def _probability(solution: Solution, verifier: str, doubt: str | None) -> str:

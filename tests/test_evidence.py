@@ -102,6 +102,11 @@ def test_duplicates_are_equal_programs_whatever_their_layout() -> None:
     assert normal_form("x=1") == normal_form("x = 1")
 
 
+def test_a_generator_that_repeats_itself_counts_as_one_candidate() -> None:
+    [one] = candidates_of(["x"], [["= a"]], [-1.0])
+    assert table([one] * 5) == table([one]) * 5
+
+
 def test_a_reply_without_a_program_has_features_too() -> None:
     rows = table(candidates_of(["", "x"], [[], ["= a"]], [-1.0, -2.0]))
     assert len(rows) == 2

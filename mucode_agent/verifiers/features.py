@@ -59,8 +59,14 @@ def evidence_of(candidates: Sequence[Candidate], logits: Sequence[float] | None 
 def features(
     problem: Problem, candidates: Sequence[Candidate], evidence: Evidence, logits: Sequence[float] | None = None
 ) -> list[list[float]]:
-    """One row per candidate, one column per `feature_names(evidence)`. `logits` are a language-model verifier's."""
+    """One row per candidate, one column per `feature_names(evidence)`. `logits` are a language-model verifier's.
+
+    A group whose replies are all the same text counts as one candidate: a generator that repeats itself, as at
+    temperature 0, agrees with nobody else.
+    """
     size = len(candidates)
+    if size > 1 and len({candidate.sample.text for candidate in candidates}) == 1:
+        return features(problem, candidates[:1], evidence, logits and logits[:1]) * size
     columns: dict[str, list[float]] = {}
     forms = [normal_form(candidate.code) if candidate.code else f"none {i}" for i, candidate in enumerate(candidates)]
     counts = Counter(forms)
