@@ -13,13 +13,25 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 class MucodeError(Exception):
     """Base of this package's errors. The message gives the value, the rule and the remedy in one sentence."""
 
+    samples: "tuple[Sample, ...]" = ()
+    """The completions of this request that were drawn, and paid for, before it failed."""
+    solution: "Solution | None" = None
+    """The best answer of the solve that this ended; None where no candidate had been run."""
+
 
 class ProblemError(MucodeError, ValueError):
     """The input cannot be used: a malformed problem, option or file. The caller mends it."""
 
 
-class InfrastructureError(MucodeError, RuntimeError):
-    """A model server, sandbox or verifier failed. It says nothing about any candidate."""
+class ContextOverflowError(ProblemError):
+    """A prompt and its answer do not fit the model's context."""
+
+
+class InfrastructureError(MucodeError):
+    """A model server, sandbox or verifier failed. It says nothing about any candidate, and may work when tried again.
+
+    LangGraph's default `RetryPolicy` retries it, as it does no `RuntimeError`.
+    """
 
 
 class Record(BaseModel):

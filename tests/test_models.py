@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 import pytest
 import torch
 from langchain_core.caches import InMemoryCache
-from langchain_core.callbacks import BaseCallbackHandler, CallbackManagerForLLMRun
+from langchain_core.callbacks import BaseCallbackHandler, CallbackManagerForLLMRun, UsageMetadataCallbackHandler
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import BaseChatModel, FakeListChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
@@ -30,7 +30,7 @@ from mucode_agent.models import asample, load_model, sample
 from mucode_agent.models.chat import TransformersChatModel
 from mucode_agent.models.decoding import LIKELIEST, Completion, Decoding, choose
 from mucode_agent.models.embedded import _convert, smollm2_checkpoint
-from mucode_agent.types import InfrastructureError, ProblemError, Sample
+from mucode_agent.types import ContextOverflowError, InfrastructureError, ProblemError, Sample
 from tests.fakes import ScriptedModel
 
 PROMPT = [HumanMessage("Write f.")]
@@ -352,6 +352,7 @@ class Server:
     def __init__(self, answer: Callable[[dict[str, Any]], tuple[int, Any]], owner: str = "me") -> None:
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.headers: dict[str, str] = {}
         self.models: Any = {"object": "list", "data": [{"id": "m", "object": "model", "owned_by": owner}]}
         server = self
 
@@ -371,6 +372,8 @@ class Server:
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(raw)))
                 self.send_header("x-should-retry", "false")
+                for name, value in server.headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(raw)
 
@@ -426,6 +429,11 @@ def serve() -> Iterator[Callable[..., Server]]:
 Serve = Callable[..., Server]
 
 
+def asked(server: Server) -> list[dict[str, Any]]:
+    """The requests without those of one token, which fill a prefix cache."""
+    return [request for request in server.requests if request.get("max_tokens") != 1]
+
+
 def draw(model: BaseChatModel, run: str, **options: Any) -> list[Sample]:
     return sample(model, PROMPT, **options) if run == "sync" else asyncio.run(asample(model, PROMPT, **options))
 
@@ -435,7 +443,7 @@ def test_vllm_draws_n_in_one_request_with_consecutive_seeds(serve: Serve, run: s
     server = serve()
     model = load_model(f"vllm:m@{server.url}", temperature=0.4, max_tokens=99)
     samples = draw(model, run, n=3, seed=7)
-    [request] = server.requests
+    [request] = asked(server)
     assert (request["n"], request["seed"], request["temperature"], request["max_tokens"]) == (3, 7, 0.4, 99)
     assert [s.text for s in samples] == ["seed 7", "seed 8", "seed 9"]
     assert [s.completion_tokens for s in samples] == [1, 2, 3]
@@ -483,7 +491,7 @@ def test_a_server_that_refuses_n_is_asked_one_at_a_time_from_then_on(serve: Serv
     model = load_model(f"vllm:m@{server.url}")
     for _ in range(2):
         assert [s.text for s in sample(model, PROMPT, n=2, seed=0)] == ["seed 0", "seed 1"]
-    assert [request.get("n") for request in server.requests] == [2, None, None, None, None]
+    assert [request.get("n") for request in asked(server)] == [2, None, None, None, None]
 
 
 def test_a_server_that_refuses_seeds_is_asked_without_from_then_on(serve: Serve) -> None:
@@ -494,11 +502,295 @@ def test_a_server_that_refuses_seeds_is_asked_without_from_then_on(serve: Serve)
     assert ["seed" in request for request in server.requests[-2:]] == [False, False]
 
 
-def test_fewer_completions_than_asked_for_is_an_error(serve: Serve) -> None:
-    server = serve(lambda body: completion(body, n=2))
+@pytest.mark.parametrize("run", ["sync", "async"])
+def test_a_server_that_ignores_n_is_asked_for_the_rest_and_nothing_paid_for_is_lost(serve: Serve, run: str) -> None:
+    server = serve(lambda body: completion(body, n=min(2, body.get("n", 1))))
     model = load_model(f"vllm:m@{server.url}")
-    with pytest.raises(InfrastructureError, match=rf"model 'm' at {server.url} gave 2 of n=5 completions"):
-        sample(model, PROMPT, n=5, seed=0)
+    assert [s.text for s in draw(model, run, n=5, seed=0)] == [f"seed {i}" for i in range(5)]
+    assert [request.get("n") for request in asked(server)] == [5, *[None] * 3]
+
+
+SENT = ("n", "seed", "temperature", "top_p", "logprobs", "max_tokens", "max_completion_tokens")
+
+# What servers say, from public reports: OpenAI's reasoning models, Moonshot, Mistral, Azure's Mistral, vLLM on Gaudi,
+# Groq, Gemini and llama.cpp.
+REFUSED: dict[str, tuple[str, int, Any]] = {
+    "openai temperature": (
+        "temperature",
+        400,
+        {
+            "error": {
+                "message": "Unsupported value: 'temperature' does not support 0.3 with this model. "
+                "Only the default (1) value is supported.",
+                "type": "invalid_request_error",
+                "param": "temperature",
+                "code": "unsupported_value",
+            }
+        },
+    ),
+    "moonshot temperature": (
+        "temperature",
+        400,
+        {"message": "invalid temperature: only 1 is allowed for this model", "type": "invalid_request_error"},
+    ),
+    "openai max_tokens": (
+        "max_tokens",
+        400,
+        {
+            "error": {
+                "message": "Unsupported parameter: 'max_tokens' is not supported with this model. "
+                "Use 'max_completion_tokens' instead.",
+                "type": "invalid_request_error",
+                "param": "max_tokens",
+                "code": "unsupported_parameter",
+            }
+        },
+    ),
+    "mistral max_completion_tokens": (
+        "max_completion_tokens",
+        422,
+        {
+            "object": "error",
+            "message": {
+                "detail": [
+                    {
+                        "type": "extra_forbidden",
+                        "loc": ["body", "max_completion_tokens"],
+                        "msg": "Extra inputs are not permitted",
+                        "input": 99,
+                    }
+                ]
+            },
+        },
+    ),
+    "azure seed": (
+        "seed",
+        422,
+        {
+            "detail": [
+                {
+                    "type": "extra_forbidden",
+                    "loc": ["body", "seed"],
+                    "msg": "Extra inputs are not permitted",
+                    "input": 123,
+                }
+            ]
+        },
+    ),
+    "unknown field seed": ("seed", 400, "unknown field: seed"),
+    "gaudi logprobs": (
+        "logprobs",
+        400,
+        {
+            "error": {
+                "message": "Gaudi doesn't support logprobs. Please remove 'logprobs'/'top_logprobs' from your request.",
+                "type": "BadRequestError",
+                "param": None,
+                "code": 400,
+            }
+        },
+    ),
+    "openai logprobs": (
+        "logprobs",
+        403,
+        {"error": {"message": "You are not allowed to request logprobs from this model.", "param": None}},
+    ),
+    "gemini logprobs": (
+        "logprobs",
+        400,
+        [{"error": {"code": 400, "message": "Logprobs is not enabled for models/m", "status": "INVALID_ARGUMENT"}}],
+    ),
+    "groq n": (
+        "n",
+        400,
+        {"error": {"message": "'n' : number must be at most 1", "type": "invalid_request_error"}},
+    ),
+    "llama.cpp n": ("n", 400, {"error": {"code": 400, "message": "Only one completion choice is allowed"}}),
+    "a word only": ("n", 422, {"detail": "Unprocessable Entity"}),
+}
+
+
+@pytest.mark.parametrize("run", ["sync", "async"])
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("kind", ["vllm", "openai", "ChatOpenAI"])
+def test_a_refused_option_is_left_out_asked_again_once_and_remembered(
+    serve: Serve, kind: str, name: str, run: str
+) -> None:
+    option, status, body = REFUSED[name]
+
+    def refuses(request: dict[str, Any]) -> bool:
+        return request.get(option) not in (None, False) and (option != "n" or request["n"] > 1)
+
+    server = serve(lambda request: (status, body) if refuses(request) else completion(request))
+    if kind == "ChatOpenAI":
+        model: Any = ChatOpenAI(
+            model="m", base_url=server.url, api_key="k", temperature=0.3, max_tokens=99, max_retries=0
+        )
+    else:
+        model = load_model(f"{kind}:m@{server.url}", temperature=0.3, max_tokens=99)
+    samples = draw(model, run, n=3, seed=7)
+    assert len(samples) == 3
+    assert sum(s.completion_tokens for s in samples) == (6 if server.requests[-1].get("n") == 3 else 3)
+    first = sum(map(refuses, server.requests))
+    assert first <= 3
+    draw(model, run, n=3, seed=70)
+    assert sum(map(refuses, server.requests)) == first
+    last = server.requests[-1]
+    sent = {key for key in SENT if last.get(key) not in (None, False)}
+    assert {"max_tokens", "max_completion_tokens"} & sent
+    if option != "temperature":
+        assert last["temperature"] == 0.3
+    if option != "seed":
+        assert "seed" in sent
+
+
+def test_a_value_out_of_range_is_the_callers_mistake_and_not_left_out(serve: Serve) -> None:
+    server = serve(lambda _: refusal(400, "temperature must be between 0 and 2, got 5"))
+    with pytest.raises(InfrastructureError, match="between 0 and 2"):
+        sample(load_model(f"openai:m@{server.url}", temperature=5), PROMPT, n=1, seed=0)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("run", ["sync", "async"])
+def test_a_busy_server_is_asked_again_after_the_pause_that_it_names(serve: Serve, run: str) -> None:
+    turned_away: list[int] = []
+
+    def answer(body: dict[str, Any]) -> tuple[int, Any]:
+        if len(turned_away) < 4:
+            turned_away.append(1)
+            return refusal(429, "slow down")
+        return completion(body)
+
+    server = serve(answer)
+    server.headers = {"Retry-After": "0"}
+    assert [s.text for s in draw(load_model(f"openai:m@{server.url}"), run, n=2, seed=3)] == ["seed 3", "seed 4"]
+
+
+def test_a_failure_carries_the_samples_that_were_paid_for(serve: Serve) -> None:
+    server = serve(lambda body: refusal(500, "boom") if body["seed"] == 4 else completion(body))
+    with pytest.raises(InfrastructureError, match="boom") as failure:
+        sample(load_model(f"openai:m@{server.url}"), PROMPT, n=3, seed=3, config={"max_concurrency": 3})
+    assert {s.text for s in failure.value.samples} <= {"seed 3", "seed 5"}
+    assert failure.value.samples
+
+
+# From the sources and public reports of each.
+OVERFLOWS = {
+    "openai": (
+        400,
+        {
+            "message": "This model's maximum context length is 4097 tokens. However, your messages resulted in 6988 "
+            "tokens. Please reduce the length of the messages.",
+            "type": "invalid_request_error",
+            "param": "messages",
+            "code": "context_length_exceeded",
+        },
+    ),
+    "openai gpt-5": (
+        400,
+        {
+            "message": "Input tokens exceed the configured limit of 272000 tokens. Your messages resulted in 300000.",
+            "param": "messages",
+            "code": "context_length_exceeded",
+        },
+    ),
+    "vllm": (
+        400,
+        {
+            "message": "This model's maximum context length is 6048 tokens. However, you requested 6616 tokens (568 in "
+            "the messages, 6048 in the completion). Please reduce the length of the messages or completion.",
+            "type": "BadRequestError",
+            "param": None,
+            "code": 400,
+        },
+    ),
+    "vllm max_tokens": (
+        400,
+        {
+            "message": "'max_tokens' or 'max_completion_tokens' is too large: 4096. This model's maximum context "
+            "length is 4096 tokens and your request has 200 input tokens (4096 > 4096 - 200).",
+            "code": 400,
+        },
+    ),
+    "vllm decoder": (
+        400,
+        {"message": "The decoder prompt (length 5000) is longer than the maximum model length of 4096.", "code": 400},
+    ),
+    "vllm negative": (400, {"message": "max_tokens must be at least 1, got -186.", "code": 400}),
+    "llama.cpp": (
+        400,
+        {
+            "code": 400,
+            "message": "request (4390 tokens) exceeds the available context size (4096 tokens), try increasing it",
+            "type": "exceed_context_size_error",
+            "n_prompt_tokens": 4390,
+            "n_ctx": 4096,
+        },
+    ),
+    "llama.cpp 2025": (
+        500,
+        {
+            "code": 500,
+            "message": "the request exceeds the available context size. try increasing the context size or enable "
+            "context shift",
+            "type": "exceed_context_size_error",
+        },
+    ),
+    "llama.cpp while it writes": (
+        500,
+        {"code": 500, "message": "Context size has been exceeded.", "type": "server_error"},
+    ),
+    "textgen, whose status is 200": (
+        200,
+        {"code": 400, "message": "the request exceeds the available context size", "type": "exceed_context_size_error"},
+    ),
+    "llama-cpp-python": (500, {"message": "Requested tokens (2285) exceed context window of 2048"}),
+    "sglang": (
+        400,
+        {"message": "The input (5000 tokens) is longer than the model's context length (4096 tokens)."},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OVERFLOWS)
+@pytest.mark.parametrize("kind", ["vllm", "openai"])
+def test_a_context_overflow_is_known_in_every_servers_words(serve: Serve, kind: str, name: str) -> None:
+    status, error = OVERFLOWS[name]
+    server = serve(lambda _: (status, {"error": error}))
+    with pytest.raises(ContextOverflowError, match="shorten the prompt"):
+        sample(load_model(f"{kind}:m@{server.url}"), PROMPT, n=2, seed=0)
+
+
+@pytest.mark.parametrize("logprobs", [True, False])
+@pytest.mark.parametrize("run", ["sync", "async"])
+def test_usage_is_right_for_n_in_one_request_and_for_callbacks(serve: Serve, logprobs: bool, run: str) -> None:
+    server = serve(lambda body: completion(body if logprobs else {**body, "logprobs": False}))
+    handler = UsageMetadataCallbackHandler()
+    samples = draw(load_model(f"vllm:m@{server.url}"), run, n=3, seed=0, config={"callbacks": [handler]})
+    assert sum(s.prompt_tokens for s in samples) == 10
+    assert sum(s.completion_tokens for s in samples) == 6
+    assert handler.usage_metadata["m"]["input_tokens"] == 10
+    assert handler.usage_metadata["m"]["output_tokens"] == 6
+
+
+@pytest.mark.parametrize("run", ["sync", "async"])
+def test_openais_own_n_is_counted_once_and_seen_by_callbacks(serve: Serve, run: str) -> None:
+    handler = UsageMetadataCallbackHandler()
+    server = serve()
+    model = ChatOpenAI(model="m", base_url=f"{server.url}//api.openai.com/v1", api_key="k")
+    samples = draw(model, run, n=3, seed=0, config={"callbacks": [handler]})
+    assert [request["n"] for request in server.requests] == [3]
+    assert (sum(s.prompt_tokens for s in samples), sum(s.completion_tokens for s in samples)) == (10, 6)
+    assert handler.usage_metadata["m"]["input_tokens"] == 10
+    assert handler.usage_metadata["m"]["output_tokens"] == 6
+
+
+def test_an_in_process_draw_is_seen_whole_by_callbacks(tiny: TransformersChatModel) -> None:
+    handler = UsageMetadataCallbackHandler()
+    samples = sample(tiny, PROMPT, n=3, seed=0, config={"callbacks": [handler]})
+    [usage] = handler.usage_metadata.values()
+    assert usage["output_tokens"] == sum(s.completion_tokens for s in samples)
+    assert usage["input_tokens"] == samples[0].prompt_tokens
 
 
 @pytest.mark.parametrize("run", ["sync", "async"])

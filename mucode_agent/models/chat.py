@@ -131,20 +131,20 @@ class TransformersChatModel(BaseChatModel):
             pass
         if how.temperature == 0:
             completions *= len(seeds)
+        read, drawn = prompt.shape[1], sum(len(row.ids) for row in completions)
         generations = [
             ChatGeneration(
-                # The prompt is read once, whatever n.
-                message=AIMessage(row.text, usage_metadata=_usage(prompt.shape[1] if i == 0 else 0, len(row.ids))),
-                generation_info=self._facts(row),
+                # Callbacks read the first message only; the prompt is read once, whatever n.
+                message=AIMessage(row.text, usage_metadata=None if i else _usage(read, drawn)),
+                generation_info={**self._facts(row), "mucode_usage": (0 if i else read, len(row.ids))},
             )
             for i, row in enumerate(completions)
         ]
-        drawn = sum(len(row.ids) for row in completions)
         return ChatResult(
             generations=generations,
             llm_output={
                 "model_name": self.model,
-                "token_usage": {"prompt_tokens": prompt.shape[1], "completion_tokens": drawn},
+                "token_usage": {"prompt_tokens": read, "completion_tokens": drawn},
             },
         )
 

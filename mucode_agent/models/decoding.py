@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from mucode_agent.types import InfrastructureError, ProblemError
+from mucode_agent.types import ContextOverflowError, InfrastructureError, ProblemError
 
 COLDEST = 1e-5
 """A temperature below this is 0: the division would overflow."""
@@ -90,7 +90,7 @@ class Engine:
         )
         prompt: Tensor = encoded["input_ids"]
         if self.context is not None and prompt.shape[1] >= self.context:
-            raise ProblemError(
+            raise ContextOverflowError(
                 f"the prompt has {prompt.shape[1]} tokens and {self.name!r} reads at most {self.context}, "
                 "the answer included: shorten the prompt or take a model with a longer context"
             )

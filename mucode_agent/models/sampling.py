@@ -1,17 +1,17 @@
 """Draws n completions of one prompt from any chat model, in the best way that model has.
 
 A model with a true attribute `native_n` (ours, vLLM's) and OpenAI's own draw all n in one request that reads the prompt
-once. Every other model is asked n times at once, up to the config's `max_concurrency`. A model that refuses n or seeds
-is asked without, and remembered. No cache is consulted, since it would repeat one completion for ever.
+once. Every other model is asked n times at once, up to the config's `max_concurrency`. An option that a server refuses
+is left out, and remembered. No cache is consulted, since it would repeat one completion for ever.
 """
 
 import asyncio
+import logging
 import sys
+import time
 from collections.abc import Mapping, Sequence
-from itertools import accumulate, pairwise
-from typing import Any, NoReturn
+from typing import Any
 
-from langchain_core.exceptions import ContextOverflowError
 from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
@@ -24,11 +24,15 @@ from langgraph.constants import TAG_NOSTREAM
 from langgraph.errors import GraphBubbleUp
 
 from mucode_agent.models.logprobs import logprobs_of
-from mucode_agent.types import InfrastructureError, MucodeError, ProblemError, Sample
+from mucode_agent.models.refusals import REFUSALS, overflows, pause_s, read_refusal
+from mucode_agent.models.usage import NamesModel, heard_first, usage_parts
+from mucode_agent.types import ContextOverflowError, InfrastructureError, MucodeError, ProblemError, Sample
 
-_REFUSALS = (400, 422, 501)
+_LOG = logging.getLogger(__name__)
+_PAUSES = 5
+"""How often one draw waits because a busy server asks for it."""
 _refused: set[tuple[str, str]] = set()
-"""The (model, option) pairs that proved refused in this process; the options are `n` and `seed`."""
+"""The (model, option) pairs that proved refused in this process; see `refusals`."""
 
 
 def sample(
@@ -55,8 +59,9 @@ def sample(
         config: Callbacks, tags and `max_concurrency`; inside a LangGraph node, None takes the node's own.
 
     Raises:
-        InfrastructureError: The model or its server failed, or gave fewer than n.
-        ProblemError: n is below 1, the prompt does not fit the model's context, or the answer is no AIMessage.
+        InfrastructureError: The model or its server failed; `samples` holds what was drawn before.
+        ContextOverflowError: The prompt and its answer do not fit the model's context.
+        ProblemError: n is below 1, or the answer is no AIMessage.
     """
     return _Draw(model, messages, n, seed, {"temperature": temperature, "max_tokens": max_tokens}, config).samples()
 
@@ -127,7 +132,8 @@ class _Draw:
         if n < 1:
             raise ProblemError(f"n must be at least 1, got {n}")
         self.n, self.seed, self.messages = n, seed, list(messages)
-        self.answers: list[AIMessage] = []
+        self.got: dict[int, AIMessage] = {}
+        """The answers so far, by their number; a failure never loses one that was paid for."""
         self.model, bound, self.config = _unwrapped(model, ensure_config(config))
         if tools:
             self.model, given, self.config = _unwrapped(_with_tools(self.model, tools), self.config)
@@ -140,123 +146,191 @@ class _Draw:
         asked = settings if self.is_chat else {}
         self.options = {**bound, **{key: value for key, value in asked.items() if value is not None}}
         self.options.pop("n", None)
-        self.native = _has_native_n(self.model) and (self.name, "n") not in _refused
-        self.seeded = self.is_chat and (self.name, "seed") not in _refused
+        self.is_native = _has_native_n(self.model)
         if self.is_chat and (getattr(self.model, "cache", None) or get_llm_cache() is not None):
             self.model = self.model.model_copy(update={"cache": False})
-        self._given_way: set[str] = set()
+        self.refused = {option for name, option in _refused if name == self.name}
+        self._pauses = 0
+
+    @property
+    def answers(self) -> list[AIMessage]:
+        return [self.got[i] for i in sorted(self.got)]
 
     def samples(self) -> list[Sample]:
-        while True:
-            try:
-                return self.from_result(self.at_once()) if self.native else self.from_messages(self.each())
-            except (GraphBubbleUp, MucodeError):
-                raise
-            except Exception as error:  # noqa: BLE001 - every provider has its own classes; each is raised as ours
-                self.give_way(error)
+        while self._missing():
+            if failure := self.at_once() if self._asks_at_once() else self.each():
+                time.sleep(self.give_way(failure))
+        return self._drawn()
 
     async def asamples(self) -> list[Sample]:
-        while True:
-            try:
-                if self.native:
-                    return self.from_result(await self.aat_once())
-                return self.from_messages(await self.aeach())
-            except (GraphBubbleUp, MucodeError):
-                raise
-            except Exception as error:  # noqa: BLE001
-                self.give_way(error)
+        while self._missing():
+            if failure := await (self.aat_once() if self._asks_at_once() else self.aeach()):
+                await asyncio.sleep(self.give_way(failure))
+        return self._drawn()
 
-    def at_once(self) -> LLMResult:
-        result: LLMResult = self.model.generate([self.messages], **self._at_once_arguments())
-        return result
+    def _asks_at_once(self) -> bool:
+        return self.is_native and "n" not in self.refused
 
-    async def aat_once(self) -> LLMResult:
-        result: LLMResult = await self.model.agenerate([self.messages], **self._at_once_arguments())
-        return result
+    # --- all n in one request; each way of asking returns the failure that ended it, if one did
 
-    def _at_once_arguments(self) -> dict[str, Any]:
+    def at_once(self) -> Exception | None:
+        model, arguments = self._at_once()
+        try:
+            self._take(model.generate([self.messages], **arguments))
+        except GraphBubbleUp:
+            raise
+        except Exception as error:  # noqa: BLE001 - every provider has its own classes; each is raised as ours
+            return error
+        return None
+
+    async def aat_once(self) -> Exception | None:
+        model, arguments = self._at_once()
+        try:
+            self._take(await model.agenerate([self.messages], **arguments))
+        except GraphBubbleUp:
+            raise
+        except Exception as error:  # noqa: BLE001
+            return error
+        return None
+
+    def _at_once(self) -> tuple[Any, dict[str, Any]]:
         # `generate` sees no config: without these, callbacks and tags stay outside. A streaming handler of the host
         # would turn n into one stream, hence `stream`.
-        context = {name: self.config.get(name) for name in ("callbacks", "tags", "metadata", "run_name", "run_id")}
-        seed = {"seed": self.seed} if self.seeded else {}
-        return {**self.options, **context, "n": self.n, "stream": False, **seed}
+        context = {name: self.config.get(name) for name in ("tags", "metadata", "run_name", "run_id")}
+        callbacks = heard_first(NamesModel(), self.config.get("callbacks"))
+        model, options = self._fitted()
+        seed = {} if "seed" in self.refused else {"seed": self.seed}
+        return model, {**options, **context, "callbacks": callbacks, "n": self.n, "stream": False, **seed}
 
-    def each(self) -> list[AIMessage]:
-        configs = get_config_list(self.config, self.n)
-        if self.n == 1:
-            return [self._seeded(0).invoke(self.messages, configs[0])]
-        with get_executor_for_config(self.config) as executor:
-            return list(executor.map(lambda i: self._seeded(i).invoke(self.messages, configs[i]), range(self.n)))
+    def _take(self, result: LLMResult) -> None:
+        """Keeps the answers of one request. A server that gives fewer ignores n: the rest is asked for singly."""
+        choices = [choice for choice in result.generations[0] if isinstance(choice, ChatGeneration)][: self.n]
+        messages = [choice.message for choice in choices]
+        if self.n > 1 and not getattr(self.model, "native_n", False):
+            total = (result.llm_output or {}).get("token_usage") or {}
+            for message, part in zip(messages, usage_parts([str(m.text) for m in messages], total), strict=True):
+                message.response_metadata["mucode_usage"] = part
+        for i, message in enumerate(messages):
+            self._keep(i, message)
+        if len(messages) < self.n:
+            self.refused.add("n")
 
-    async def aeach(self) -> list[AIMessage]:
-        configs = get_config_list(self.config, self.n)
+    # --- one request for each
+
+    def each(self) -> Exception | None:
+        missing, failures = self._missing(), list[Exception]()
+        configs = get_config_list(self.config, len(missing))
+
+        def one(i: int, config: RunnableConfig) -> None:
+            if failures:  # what is under way is waited for; nothing more is begun
+                return
+            try:
+                self._keep(i, self._seeded(i).invoke(self.messages, config))
+            except GraphBubbleUp:
+                raise
+            except Exception as error:  # noqa: BLE001
+                failures.append(error)
+
+        if len(missing) == 1:
+            one(missing[0], configs[0])
+        else:
+            with get_executor_for_config(self.config) as executor:
+                list(executor.map(one, missing, configs))
+        return failures[0] if failures else None
+
+    async def aeach(self) -> Exception | None:
+        missing, failures = self._missing(), list[Exception]()
+        configs = get_config_list(self.config, len(missing))
         gate = asyncio.Semaphore(self.config.get("max_concurrency") or self.n)
 
-        async def one(i: int) -> AIMessage:
+        async def one(i: int, config: RunnableConfig) -> None:
             async with gate:
-                message: AIMessage = await self._seeded(i).ainvoke(self.messages, configs[i])
-                return message
+                if failures:
+                    return
+                try:
+                    self._keep(i, await self._seeded(i).ainvoke(self.messages, config))
+                except GraphBubbleUp:
+                    raise
+                except Exception as error:  # noqa: BLE001
+                    failures.append(error)
 
-        tasks = [asyncio.create_task(one(i)) for i in range(self.n)]
+        tasks = [asyncio.create_task(one(i, config)) for i, config in zip(missing, configs, strict=True)]
         try:
-            return await asyncio.gather(*tasks)
+            await asyncio.gather(*tasks)
         except BaseException:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
+        return failures[0] if failures else None
+
+    def _missing(self) -> list[int]:
+        return [i for i in range(self.n) if i not in self.got]
+
+    def _keep(self, i: int, message: Any) -> None:
+        if not isinstance(message, AIMessage):
+            raise ProblemError(
+                f"model {self.name} answered with {type(message).__name__}: give one that answers an AIMessage"
+            )
+        self.got[i] = message
 
     def _seeded(self, i: int) -> Any:
         """The model with its options and the i-th seed: as a field where it has one, else as an argument."""
         if not self.is_chat:
             return self.model.bind(**self.options) if self.options else self.model
-        model, options = _fitted(self.model, {key: value for key, value in self.options.items() if key != "seed"})
-        if self.seeded and "seed" in type(model).model_fields:
-            # A streamed answer of an OpenAI-compatible server carries no usage.
-            model = model.model_copy(update={"seed": self.seed + i, "disable_streaming": True})
-        elif self.seeded:
-            options["seed"] = self.seed + i
+        model, options = self._fitted()
+        if "seed" in self.refused:
+            return model.bind(**options)
+        field = next((name for name in ("seed", "random_seed") if name in type(model).model_fields), None)
+        if field is None:
+            return model.bind(**options, seed=self.seed + i)
+        # A streamed answer of an OpenAI-compatible server carries no usage.
+        model = model.model_copy(update={field: self.seed + i, "disable_streaming": True})
         return model.bind(**options)
 
-    def from_result(self, result: LLMResult) -> list[Sample]:
-        generations = [choice for choice in result.generations[0] if isinstance(choice, ChatGeneration)]
-        if len(generations) < self.n:
-            raise InfrastructureError(
-                f"model {self.name} gave {len(generations)} of n={self.n} completions: "
-                "its server does not honour n, so name it as openai:NAME@URL, which asks for one at a time"
-            )
-        samples = self.from_messages([choice.message for choice in generations[: self.n]])
-        if self.n > 1 and not getattr(self.model, "native_n", False):
-            samples = _usage_once(samples, (result.llm_output or {}).get("token_usage") or {})
-        return samples
+    # --- what the server takes, and what it means
 
-    def from_messages(self, messages: Sequence[BaseMessage]) -> list[Sample]:
-        samples = [_sample(message, self.seed + i, self.name) for i, message in enumerate(messages)]
-        self.answers = [message for message in messages if isinstance(message, AIMessage)]
-        _refused.update((self.name, option) for option in self._given_way)
-        return samples
+    def _fitted(self) -> tuple[Any, dict[str, Any]]:
+        """The model and the options of its call, without what is refused."""
+        model, options = _fitted(self.model, {key: value for key, value in self.options.items() if key != "seed"})
+        for option in self.refused - {"n"}:
+            model, options = _without(model, options, option)
+        return model, options
 
-    def give_way(self, error: Exception) -> None:
-        """Asks for less next time if the error may be a refusal of n or of seeds, else raises what it means."""
-        status = getattr(error, "status_code", None)
-        if isinstance(error, ContextOverflowError) or (status == 400 and "context length" in str(error)):
-            raise ProblemError(
+    def _drawn(self) -> list[Sample]:
+        _refused.update((self.name, option) for option in self.refused)
+        return [_sample(self.got[i], self.seed + i) for i in sorted(self.got)]
+
+    def give_way(self, error: Exception) -> float:
+        """Seconds to wait before what is missing is asked for again, without what the error refuses.
+
+        Raises what the error means where it refuses nothing; that carries the samples which were drawn before.
+        """
+        if isinstance(error, MucodeError):
+            error.samples = error.samples or tuple(self._drawn())
+            raise error
+        refusal = read_refusal(error)
+        if overflows(error, refusal):
+            raise ContextOverflowError(
                 f"the prompt and its answer do not fit the context of model {self.name} ({_line(error)}): "
                 "shorten the prompt, lower max_tokens or take a model with a longer context"
             ) from error
-        if self.native and self.n > 1 and status in _REFUSALS:
-            self.native = False
-            self._given_way.add("n")
-        elif self.seeded and "seed" in str(error) and (status in _REFUSALS or isinstance(error, TypeError)):
-            self.seeded = False
-            self._given_way.add("seed")
-        else:
-            self._fail(error, status)
-
-    def _fail(self, error: Exception, status: int | None) -> NoReturn:
-        raise InfrastructureError(
-            f"model {self.name} failed ({type(error).__name__}: {_line(error)}): {_remedy(error, status)}"
-        ) from error
+        if (pause := pause_s(error)) is not None and self._pauses < _PAUSES:
+            self._pauses += 1
+            return pause
+        sent = {"seed", "temperature", "top_p", "logprobs", "max_tokens"} if self.is_chat else set[str]()
+        refused = refusal.options((sent | ({"n"} if self._asks_at_once() and self.n > 1 else set())) - self.refused)
+        if not refused and self._asks_at_once() and self.n > 1 and refusal.status in REFUSALS:
+            refused = {"n"}
+        if refused:
+            _LOG.warning("model %s refuses %s: asked again without", self.name, ", ".join(sorted(refused)))
+            self.refused |= refused
+            return 0.0
+        failure = InfrastructureError(
+            f"model {self.name} failed ({type(error).__name__}: {_line(error)}): {_remedy(error, refusal.status)}"
+        )
+        failure.samples = tuple(self._drawn())
+        raise failure from error
 
 
 def _unwrapped(model: Any, config: RunnableConfig) -> tuple[Any, dict[str, Any], RunnableConfig]:
@@ -293,6 +367,20 @@ def _fitted(model: BaseChatModel, options: dict[str, Any]) -> tuple[BaseChatMode
     return (model.model_copy(update=own) if own else model), rest
 
 
+def _without(model: BaseChatModel, options: dict[str, Any], option: str) -> tuple[BaseChatModel, dict[str, Any]]:
+    """The same without one option, which its server refuses; the length's bound goes by its other name."""
+    fields, rest = type(model).model_fields, {key: value for key, value in options.items() if key != option}
+    if "left_out" in fields:  # ours: it writes the request
+        return model.model_copy(update={"left_out": getattr(model, "left_out", frozenset()) | {option}}), rest
+    if option in fields:
+        bound = getattr(model, option)
+        model = model.model_copy(update={option: None})
+        if option == "max_tokens" and bound is not None and "extra_body" in fields:  # a client of OpenAI's renames it
+            body = {**(getattr(model, "extra_body", None) or {}), option: bound}
+            model = model.model_copy(update={"extra_body": body})
+    return model, rest
+
+
 def _has_native_n(model: Any) -> bool:
     if not isinstance(model, BaseChatModel):
         return False
@@ -316,17 +404,18 @@ def _name(model: Any) -> str:
     return f"{name} at {endpoint}" if endpoint else name
 
 
-def _sample(message: object, seed: int, name: str) -> Sample:
-    if not isinstance(message, AIMessage):
-        raise ProblemError(f"model {name} answered with {type(message).__name__}: give one that answers an AIMessage")
+def _sample(message: AIMessage, seed: int) -> Sample:
     facts = message.response_metadata
     usage = message.usage_metadata
+    prompt, completion = facts.get("mucode_usage") or (
+        (usage["input_tokens"], usage["output_tokens"]) if usage else (0, 0)
+    )
     found = logprobs_of(facts)
     return Sample(
         text=str(message.text).encode("utf-8", "backslashreplace").decode(),
         seed=seed,
-        prompt_tokens=usage["input_tokens"] if usage else 0,
-        completion_tokens=usage["output_tokens"] if usage else 0,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
         logprob=found.logprob if found else None,
         code_logprob=found.code_logprob if found else None,
         code_tokens=found.code_tokens if found else 0,
@@ -334,19 +423,6 @@ def _sample(message: object, seed: int, name: str) -> Sample:
             (facts[key] for key in ("finish_reason", "stop_reason", "done_reason") if facts.get(key)), ""
         ),
     )
-
-
-def _usage_once(samples: Sequence[Sample], total: Mapping[str, Any]) -> list[Sample]:
-    """One request's usage, given n times over: the prompt to the first, the completions by their share of the text."""
-    ends = accumulate((len(sample.text) + 1 for sample in samples), initial=0)
-    letters = sum(len(sample.text) + 1 for sample in samples)
-    completion = total.get("completion_tokens") or 0
-    shares = [b - a for a, b in pairwise(round(completion * end / letters) for end in ends)]
-    prompts = [total.get("prompt_tokens") or 0] + [0] * (len(samples) - 1)
-    return [
-        sample.model_copy(update={"prompt_tokens": prompt, "completion_tokens": share})
-        for sample, prompt, share in zip(samples, prompts, shares, strict=True)
-    ]
 
 
 def _remedy(error: Exception, status: int | None) -> str:

@@ -8,6 +8,7 @@ from langchain_core.outputs import ChatResult
 from langchain_openai.chat_models.base import BaseChatOpenAI
 
 from mucode_agent.models.logprobs import summed
+from mucode_agent.models.usage import usage_parts
 
 _PROMPT_ONLY: dict[str, Any] = {"n": 1, "max_tokens": 1, "logprobs": False}
 
@@ -16,12 +17,14 @@ class ServedChatModel(BaseChatOpenAI):
     """Speaks chat completions with `max_tokens`, the name that every compatible server knows.
 
     With `native_n`, one request draws n choices that share the prompt's computation, and choice i has the seed
-    `seed + i`: what vLLM does (`vllm/v1/engine/parallel_sampling.py`). Each message's usage is then its own, and
-    the prompt is counted on the first one.
+    `seed + i`: what vLLM does (`vllm/v1/engine/parallel_sampling.py`). The first message carries the usage of the
+    whole request, and `mucode_usage` the part of each.
     """
 
     native_n: bool = False
     """Whether the server is known to honour n, and to give log-probabilities, whose count is each choice's length."""
+    left_out: frozenset[str] = frozenset()
+    """Options that the server refuses, and that no request holds; `max_tokens` then goes by its newer name."""
 
     @property
     def _llm_type(self) -> str:
@@ -61,22 +64,24 @@ class ServedChatModel(BaseChatOpenAI):
         payload: dict[str, Any] = super()._get_request_payload(*args, **kwargs)
         if self.native_n and not payload.get("stream"):
             payload.setdefault("logprobs", True)
+        for option in self.left_out & payload.keys():
+            value = payload.pop(option)
+            if option == "max_tokens":
+                payload["max_completion_tokens"] = value
         return payload
 
     def _create_chat_result(self, response: Any, generation_info: dict[str, Any] | None = None) -> ChatResult:
         result: ChatResult = super()._create_chat_result(response, generation_info)
         # The parent gives every choice the same dict, and the usage of all choices together.
+        total = (result.llm_output or {}).get("token_usage") or {}
+        parts = usage_parts([generation.text for generation in result.generations], total)
         for i, generation in enumerate(result.generations):
             facts = dict(generation.generation_info or {})
             tokens = (facts.pop("logprobs", None) or {}).get("content")
-            message = generation.message
-            if tokens is not None and isinstance(message, AIMessage) and message.usage_metadata is not None:
-                prompt = message.usage_metadata["input_tokens"] if i == 0 else 0
-                message.usage_metadata = {
-                    "input_tokens": prompt,
-                    "output_tokens": len(tokens),
-                    "total_tokens": prompt + len(tokens),
-                }
+            if tokens is not None:
+                parts[i] = (parts[i][0], len(tokens))
                 facts["mucode_logprobs"] = summed([t["token"] for t in tokens], [t["logprob"] for t in tokens])
-            generation.generation_info = facts
+            if i and isinstance(generation.message, AIMessage):
+                generation.message.usage_metadata = None
+            generation.generation_info = {**facts, "mucode_usage": parts[i]} if total else facts
         return result
