@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mucode_agent.graphs.embed import add_solver, create_solver_subagent, create_solver_tool
-    from mucode_agent.graphs.solver import Settings, build_solver, create_solver
+    from mucode_agent.graphs.settings import Options, Settings
+    from mucode_agent.graphs.solver import Solver, build_solver, create_solver
     from mucode_agent.models import load_model
     from mucode_agent.problems import load_problem, read_problem
     from mucode_agent.tools.langchain import create_run_python, create_run_tests
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         Budget,
         Candidate,
         CodeTest,
+        ContextOverflowError,
         ExecutionReport,
         InfrastructureError,
         Job,
@@ -36,14 +38,16 @@ if TYPE_CHECKING:
 _HOMES = {
     "mucode_agent.types": (
         "Problem", "CodeTest", "StdioTest", "Limits", "Job", "ExecutionReport", "Sandbox", "Score", "Verifier",
-        "Candidate", "Budget", "Review", "Solution", "MucodeError", "ProblemError", "InfrastructureError",
+        "Candidate", "Budget", "Review", "Solution", "MucodeError", "ProblemError", "ContextOverflowError",
+        "InfrastructureError",
     ),
     "mucode_agent.problems": ("load_problem", "read_problem"),
     "mucode_agent.models": ("load_model",),
     "mucode_agent.tools.local": ("LocalSandbox",),
     "mucode_agent.tools.langchain": ("create_run_python", "create_run_tests"),
     "mucode_agent.verifiers": ("NoVerifier",),
-    "mucode_agent.graphs.solver": ("create_solver", "build_solver", "Settings"),
+    "mucode_agent.graphs.settings": ("Settings", "Options"),
+    "mucode_agent.graphs.solver": ("create_solver", "build_solver", "Solver"),
     "mucode_agent.graphs.embed": ("add_solver", "create_solver_tool", "create_solver_subagent"),
     "mucode_agent.traces": ("JsonlTrace", "MemoryTrace", "read_trace"),
 }  # fmt: skip
@@ -53,10 +57,11 @@ __version__ = "0.1.0"
 __all__ = [  # noqa: RUF022 - in the order of the flow
     "Problem", "CodeTest", "StdioTest", "Limits", "load_problem", "read_problem",
     "load_model", "Job", "ExecutionReport", "Sandbox", "LocalSandbox",
-    "Score", "Verifier", "NoVerifier", "Candidate", "Budget", "Review", "Settings",
-    "create_solver", "build_solver", "Solution",
+    "Score", "Verifier", "NoVerifier", "Candidate", "Budget", "Review", "Settings", "Options",
+    "create_solver", "build_solver", "Solver", "Solution",
     "add_solver", "create_solver_tool", "create_solver_subagent", "create_run_python", "create_run_tests",
-    "JsonlTrace", "MemoryTrace", "read_trace", "MucodeError", "ProblemError", "InfrastructureError",
+    "JsonlTrace", "MemoryTrace", "read_trace", "MucodeError", "ProblemError", "ContextOverflowError",
+    "InfrastructureError",
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, cast
 
 import typer
 from pydantic import ValidationError
@@ -47,6 +47,7 @@ EXIT_CODES = {
 }
 
 if TYPE_CHECKING:
+    from mucode_agent.graphs.selection import Selector
     from mucode_agent.graphs.solver import Solver, SolverInput
 
 app = typer.Typer(
@@ -140,7 +141,7 @@ def solve(
             n=n,
             max_turns=turns,
             wave=wave,
-            selector=selector,
+            selector=cast("Selector", selector),  # any other word is refused there, with those that are known
             verifier=scorer,
             accept_threshold=accept_threshold,
             least_gain=least_gain,

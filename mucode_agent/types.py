@@ -318,6 +318,8 @@ class Review(Record):
     approved: bool
     comment: str = ""
     """Why not; the generator reads it in the next turn."""
+    code: Annotated[str, Field(min_length=1)] | None = None
+    """With an approval: the program to accept instead, as the person edited it. It is run before it is accepted."""
 
 
 StopReason = Literal[
@@ -329,6 +331,8 @@ StopReason = Literal[
     "max_cost",
     "rejected",  # by a person, when no turn was left for another
     "recursion_limit",  # of LangGraph: too few steps were left for another turn
+    "context_overflow",  # the next turn's prompt does not fit the model's context
+    "failure",  # of the model, sandbox or verifier, where the setting `partial` asks for the best so far
 ]
 """Why a solve ended. Every reason but `accepted` returns the best candidate so far."""
 

@@ -12,7 +12,8 @@ from langgraph.graph import END, START, StateGraph, add_messages
 from langgraph.graph.state import CompiledStateGraph
 from pydantic import BaseModel, Field
 
-from mucode_agent.graphs.solver import Generator, Solver, SolverInput, create_solver
+from mucode_agent.graphs.parts import Generator
+from mucode_agent.graphs.solver import Solver, SolverInput, create_solver
 from mucode_agent.problems import parse_problem, read_problem
 from mucode_agent.prompts import outcome
 from mucode_agent.traces import TraceSink

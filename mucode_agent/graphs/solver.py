@@ -2,64 +2,67 @@
 
 One turn draws up to n candidates in waves, runs them on the public tests and on probes, scores them beside each other,
 selects the best, and the route accepts it, draws more, feeds its failure back for another turn, or stops. Two more
-nodes stand where they are asked for: `propose` has the model propose further probes, `approve` asks a person before
-an answer is accepted. State is plain JSON; the model, sandbox and verifier stand in closures, so any checkpointer works
-and nothing live is ever saved.
+nodes serve where they are asked for: `propose` has the model propose further probes, `approve` asks a person before an
+answer is accepted. State is plain JSON; model, sandbox and verifier are `parts` outside of it, so any checkpointer
+works and nothing live is ever saved.
 """
 
 import asyncio
 import functools
 import hashlib
-import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Annotated, Any, TypedDict
+from collections.abc import Callable, Coroutine, Generator, Hashable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, Unpack
 
-from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
-from langgraph.config import get_stream_writer
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langgraph.config import get_config, get_stream_writer
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.managed import RemainingSteps
+from langgraph.runtime import get_runtime
 from langgraph.types import Checkpointer, interrupt
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from mucode_agent.graphs.drafting import adraft, draft
-from mucode_agent.graphs.selection import Approval, Selector, best_over_turns, decide, normal_form, select
+from mucode_agent.graphs.failure import blamed
+from mucode_agent.graphs.parts import Generator as Model
+from mucode_agent.graphs.parts import OwningGraph, Parts
+from mucode_agent.graphs.review import question, read_review
+from mucode_agent.graphs.selection import Approval, best_over_turns, decide, normal_form, select
+from mucode_agent.graphs.settings import CallSettings, Options, Settings, check_settings
 from mucode_agent.models import asample, load_model, sample
-from mucode_agent.models.identity import model_name
-from mucode_agent.probes import MOST, calls_in, probes
+from mucode_agent.probes import calls_in, probes
 from mucode_agent.problems import read_problem
-from mucode_agent.prompts import ask_for_inputs, extract_code, prompt_digest, render
+from mucode_agent.prompts import ask_for_inputs, extract_code, outcome, prompt_digest, render
 from mucode_agent.tools.langchain import create_run_python
-from mucode_agent.tools.sandbox import arun, load_sandbox, run
+from mucode_agent.tools.sandbox import arun, run
 from mucode_agent.traces import CandidateRow, DecisionRow, NullTrace, ProblemRow, TraceSink, run_id
 from mucode_agent.types import (
-    Budget,
     Candidate,
+    ContextOverflowError,
     Decision,
     ExecutionReport,
     InfrastructureError,
     Job,
+    MucodeError,
     Problem,
     ProblemError,
     Record,
-    Review,
     Sample,
     Sandbox,
     Score,
     Solution,
+    StopReason,
     Turn,
     Usage,
     Verifier,
 )
-from mucode_agent.verifiers import DEFAULT, load_verifier
+from mucode_agent.verifiers import DEFAULT
 from mucode_agent.verifiers.card import calibration_mismatch
 
-Generator = BaseChatModel | Runnable[LanguageModelInput, AIMessage]
-
-Solver = CompiledStateGraph["SolverState", None, "SolverInput", "SolverOutput"]
+STATE_VERSION: Final = 1
+"""Of the inner state, in checkpoints; a newer one is refused."""
 
 _SAVER = "__pregel_checkpointer"
 """LangGraph's key for the checkpointer of this run, a parent's included; None where there is none."""
@@ -85,6 +88,9 @@ class SolverOutput(TypedDict):
 class SolverState(TypedDict, total=False):
     """The inner state. Lists of one turn are aligned by index: sample i has report i and score i."""
 
+    version: int
+    settings: dict[str, Any]
+    """Those of this solve: the solver's own, and what this call gave in `context`."""
     problem: dict[str, Any]
     run_id: str
     accept_threshold: float | None
@@ -103,44 +109,17 @@ class SolverState(TypedDict, total=False):
     remaining_steps: RemainingSteps
 
 
-class Settings(Record):
-    """How a solver searches. Together with model, verifier and problem it determines every candidate."""
+if TYPE_CHECKING:
+    _Compiled = CompiledStateGraph[SolverState, Options | Settings, SolverInput, SolverOutput]
 
-    n: Annotated[int, Field(ge=1, le=4096)] = 5
-    """Candidates per turn (N of the paper's algorithm 2)."""
-    max_turns: Annotated[int, Field(ge=1, le=1000)] = 3
-    """Turns at most (T)."""
-    wave: Annotated[int, Field(ge=1)] | None = None
-    """Candidates drawn before the route is asked again; None draws all n at once."""
-    selector: Selector = "tests+verifier"
-    """How the best candidate is chosen; see `selection.rank_key`."""
-    accept_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
-    """P(correct) that an answer needs. None asks the public tests only or, where there are none, the threshold for
-    which the verifier's card promises a precision."""
-    least_gain: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """What a wave must add to P(best) for another one to be drawn in the same turn."""
-    trust_calibration: bool = False
-    """Whether `accept_threshold` may rest on a verifier that was calibrated on another generator's programs."""
-    budget: Budget = Budget()
-    approve: bool = False
-    """Whether a person is asked, by LangGraph's `interrupt`, before an answer is accepted. Needs a checkpointer."""
-    tools_per_candidate: Annotated[int, Field(ge=0, le=64)] = 0
-    """Calls of `run_python` that the generator may make while it writes one candidate, in the same sandbox and without
-    any test; needs a model that can call tools. Each call is another request."""
-    probes: Annotated[int, Field(ge=0, le=256)] = MOST
-    """Inputs on which candidates are run beside the tests, to compare what they do. 0 compares nothing."""
-    proposed_probes: Annotated[int, Field(ge=0, le=64)] = 0
-    """Calls asked of the model beside those, in one more request."""
-    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
-    """Of sampling; 0 is greedy. None leaves it as the model has it: 0.7 where the model is a string."""
-    max_tokens: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
-    """Of one completion. None leaves it as the model has it: 1024 where the model is a string."""
-    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
-    """Same seed, model and problem: same candidates."""
+    class Solver(OwningGraph, _Compiled):
+        """`create_solver`'s compiled graph."""
+else:
+    Solver = OwningGraph
 
 
 def create_solver(
-    model: str | Generator,
+    model: str | Model,
     *,
     sandbox: str | Sandbox = "local",
     verifier: str | Verifier = DEFAULT,
@@ -148,13 +127,15 @@ def create_solver(
     request_timeout: float | None = None,
     checkpointer: Checkpointer = None,
     name: str = "mucode",
-    **settings: Any,
+    **settings: Unpack[Options],
 ) -> Solver:
     """The solver as a compiled graph: `{"problem": …}` in, `{"solution": …}` out, in JSON form.
 
+    It owns what it loads: `close()` it, or use it in `with`. Settings of one call go into `context={"n": 3}`.
+
     Args:
         model: A model string (see `models.load_model`), a LangChain chat model, or a runnable that answers messages.
-        sandbox: Where candidates run: `local`, `e2b`, or any `Sandbox`.
+        sandbox: Where candidates run: `local`, which all solvers of the process share, `e2b`, or any `Sandbox`.
         verifier: Scores a turn's candidates: a `Verifier`, or a string that names one (see `verifiers.load_verifier`).
         trace: Where every candidate and decision is recorded.
         request_timeout: Seconds for one request to the server that a model string names; None is 600 for a URL, else
@@ -162,56 +143,63 @@ def create_solver(
         checkpointer: As for `StateGraph.compile`.
         name: Of the compiled graph.
         settings: The fields of `Settings`: n, max_turns, wave, selector, accept_threshold, least_gain,
-            trust_calibration, budget, approve, tools_per_candidate, probes, proposed_probes, temperature, max_tokens,
-            seed.
+            trust_calibration, budget, approve, tools_per_candidate, probes, proposed_probes, partial, temperature,
+            max_tokens, seed.
 
     Raises:
         ProblemError: A setting is unknown or out of its range. When run: the problem or the model cannot be used.
-        InfrastructureError: When run: the model, sandbox or verifier failed.
+        InfrastructureError: When run: the model, sandbox or verifier failed; `solution` holds the best so far.
     """
-    graph = build_solver(
-        model, sandbox=sandbox, verifier=verifier, trace=trace, request_timeout=request_timeout, **settings
-    )
-    return graph.compile(checkpointer=checkpointer, name=name)
+    graph, parts = _build(model, sandbox, verifier, trace, request_timeout, settings)
+    return Solver.of(graph.compile(checkpointer=checkpointer, name=name), parts)
 
 
 def build_solver(
-    model: str | Generator,
+    model: str | Model,
     *,
     sandbox: str | Sandbox = "local",
     verifier: str | Verifier = DEFAULT,
     trace: TraceSink | None = None,
     request_timeout: float | None = None,
-    **settings: Any,
-) -> StateGraph[SolverState, None, SolverInput, SolverOutput]:
+    **settings: Unpack[Options],
+) -> StateGraph[SolverState, Options | Settings, SolverInput, SolverOutput]:
     """The uncompiled graph of `create_solver`, for callers that compile it their own way."""
-    _check_parts(model, sandbox, verifier, trace)
-    load = functools.partial(load_model, timeout=request_timeout)
-    scorer = load_verifier(verifier) if isinstance(verifier, str) else verifier
-    nodes = _Nodes(model, sandbox, scorer, trace or NullTrace(), _settings(settings), load)
-    graph = StateGraph(SolverState, input_schema=SolverInput, output_schema=SolverOutput)
+    return _build(model, sandbox, verifier, trace, request_timeout, settings)[0]
+
+
+def _build(
+    model: str | Model,
+    sandbox: str | Sandbox,
+    verifier: str | Verifier,
+    trace: TraceSink | None,
+    request_timeout: float | None,
+    settings: Options,
+) -> tuple[StateGraph[SolverState, Any, SolverInput, SolverOutput], Parts]:
+    if trace is not None and not callable(getattr(trace, "write", None)):
+        raise ProblemError(f"trace must have a method write, such as JsonlTrace(path), got {trace!r}")
+    parts = Parts(model, sandbox, verifier, functools.partial(load_model, timeout=request_timeout))
+    nodes = _Nodes(parts, trace or NullTrace(), check_settings(settings))
+    graph = StateGraph(SolverState, context_schema=CallSettings, input_schema=SolverInput, output_schema=SolverOutput)
     graph.add_node("prepare", nodes.prepare)
-    graph.add_node("generate", RunnableLambda(nodes.generate, nodes.agenerate, name="generate"))
-    graph.add_node("execute", RunnableLambda(nodes.execute, nodes.aexecute, name="execute"))
-    graph.add_node("verify", RunnableLambda(nodes.verify, nodes.averify, name="verify"))
-    graph.add_node("select", nodes.select)
+    for name, node, anode in (
+        ("propose", nodes.propose, nodes.apropose),
+        ("generate", nodes.generate, nodes.agenerate),
+        ("execute", nodes.execute, nodes.aexecute),
+        ("verify", nodes.verify, nodes.averify),
+        ("select", nodes.select, None),
+        ("approve", nodes.approve, nodes.aapprove),
+    ):
+        graph.add_node(name, nodes.guarded(name, node, anode))
     graph.add_edge(START, "prepare")
+    graph.add_conditional_edges("prepare", nodes.proposes, {True: "propose", False: "generate"})
+    graph.add_edge("propose", "generate")
     graph.add_edge("generate", "execute")
     graph.add_edge("execute", "verify")
     graph.add_edge("verify", "select")
-    if nodes.settings.proposed_probes:
-        graph.add_node("propose", RunnableLambda(nodes.propose, nodes.apropose, name="propose"))
-        graph.add_conditional_edges("prepare", _takes_calls, {True: "propose", False: "generate"})
-        graph.add_edge("propose", "generate")
-    else:
-        graph.add_edge("prepare", "generate")
     onward: dict[Hashable, str] = {"draw": "generate", "next_turn": "generate", "accept": END, "stop": END}
-    if nodes.settings.approve:
-        graph.add_node("approve", nodes.approve)
-        graph.add_conditional_edges("approve", _action, {key: onward[key] for key in ("accept", "next_turn", "stop")})
-        onward["ask"] = "approve"
-    graph.add_conditional_edges("select", _action, onward)
-    return graph
+    graph.add_conditional_edges("select", _action, {**onward, "ask": "approve"})
+    graph.add_conditional_edges("approve", _action, {key: onward[key] for key in ("accept", "next_turn", "stop")})
+    return graph, parts
 
 
 def _action(state: SolverState) -> str:
@@ -219,87 +207,85 @@ def _action(state: SolverState) -> str:
     return action
 
 
-def _takes_calls(state: SolverState) -> bool:
-    return state["problem"]["entry_point"] is not None
-
-
-def _check_parts(model: object, sandbox: object, verifier: object, trace: object) -> None:
-    """What would otherwise fail in the middle of a solve."""
-    if not isinstance(model, str | Runnable):
-        raise ProblemError(
-            f"model must be a model string, a chat model or a runnable, got {_kind(model)}; "
-            "wrap a function in RunnableLambda"
-        )
-    if not isinstance(sandbox, str) and not callable(getattr(sandbox, "submit", None)):
-        raise ProblemError(f"sandbox must be 'local', 'e2b' or an object with submit, got {_kind(sandbox)}")
-    if not isinstance(verifier, str) and not callable(getattr(verifier, "score", None)):
-        raise ProblemError(
-            f"verifier must be a string or have a method score, got {_kind(verifier)}; give 'none' to score nothing"
-        )
-    if trace is not None and not callable(getattr(trace, "write", None)):
-        raise ProblemError(f"trace must have a method write, such as JsonlTrace(path), got {_kind(trace)}")
-
-
-def _kind(value: object) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-
-
-def _settings(fields: dict[str, Any]) -> Settings:
-    try:
-        return Settings.model_validate(fields)
-    except ValidationError as error:
-        cause = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in cause["loc"])
-        if cause["type"] == "extra_forbidden":
-            known = Budget if cause["loc"][0] == "budget" else Settings
-            raise ProblemError(f"{where} is no setting; there are {', '.join(known.model_fields)}") from None
-        raise ProblemError(f"{where}: {cause['msg'].lower()}, got {cause['input']!r}") from None
+_R = TypeVar("_R", bound=Record)
+_Update = dict[str, Any]
+_Node = Callable[[SolverState], _Update]
+_ANode = Callable[[SolverState], Coroutine[Any, Any, _Update]]
 
 
 class _Nodes:
     """The graph's nodes: each reads state and returns what it changed. A node that waits has an async twin."""
 
-    def __init__(
-        self,
-        model: str | Generator,
-        sandbox: str | Sandbox,
-        verifier: Verifier,
-        trace: TraceSink,
-        settings: Settings,
-        load: Callable[[str], Generator],
-    ) -> None:
-        self._model_spec, self._sandbox_spec, self._load = model, sandbox, load
-        self._loaded_model: Generator | None = None
-        self._loaded_sandbox: Sandbox | None = None
-        self._verifier, self._trace, self.settings = verifier, trace, settings
-        self._lock = threading.Lock()
+    def __init__(self, parts: Parts, trace: TraceSink, settings: Settings) -> None:
+        self._parts, self._trace, self._own_settings = parts, trace, settings
 
-    # Loaded at first use, so that building a graph costs nothing.
+    def guarded(self, name: str, node: _Node, anode: _ANode | None) -> RunnableLambda[SolverState, _Update]:
+        """The node, passed by once the solve has ended. A failure ends the solve, or raises with its best so far."""
 
-    def _model(self) -> Generator:
-        with self._lock:
-            if self._loaded_model is None:
-                spec = self._model_spec
-                self._loaded_model = self._load(spec) if isinstance(spec, str) else spec
-            return self._loaded_model
+        def run(state: SolverState) -> _Update:
+            if _checked(state).get("solution"):
+                return {}
+            try:
+                return node(state)
+            except (MucodeError, ValidationError) as error:
+                return self._failed(state, error)
 
-    def _sandbox(self) -> Sandbox:
-        with self._lock:
-            if self._loaded_sandbox is None:
-                spec = self._sandbox_spec
-                self._loaded_sandbox = load_sandbox(spec) if isinstance(spec, str) else spec
-            return self._loaded_sandbox
+        async def arun(state: SolverState) -> _Update:
+            if _checked(state).get("solution"):
+                return {}
+            try:
+                return await anode(state) if anode else node(state)
+            except (MucodeError, ValidationError) as error:
+                return self._failed(state, error)
 
-    def _started_sandbox(self) -> Sandbox:
-        """Its first job would start it, and an event loop must not wait for that."""
-        sandbox = self._sandbox()
-        _ = sandbox.isolation
-        return sandbox
+        return RunnableLambda(run, arun, name=name)
+
+    def _failed(self, state: SolverState, error: MucodeError | ValidationError) -> _Update:
+        """The solve's end with its best candidate so far; else raises the error, which carries it."""
+        if isinstance(error, ValidationError):
+            raise _unreadable(error) from error
+        candidates, turns, usage = _judged(state), _turns(state), _usage(state)
+        bests = [turn.best for turn in turns]
+        if candidates:
+            seed = _seed(_problem(state), self._settings(state).seed, len(turns) + 1)
+            bests.append(candidates[select(candidates, self._settings(state).selector, seed=seed)])
+        if not bests:
+            raise error
+        stop: StopReason = "context_overflow" if isinstance(error, ContextOverflowError) else "failure"
+        best = best_over_turns(bests, self._settings(state).selector)
+        solution = Solution(
+            problem_id=state["problem"]["id"],
+            solved=False,
+            best=best,
+            stop_reason=stop,
+            turns=len(bests),
+            usage=usage,
+        )
+        partial = isinstance(error, InfrastructureError) and self._settings(state).partial
+        if not partial and stop != "context_overflow":
+            error.solution = error.solution or solution
+            raise error
+        decision = Decision(
+            action="stop",
+            reason=str(error),
+            turn=len(bests),
+            drawn=len(candidates) if candidates else turns[-1].candidates,
+            selected=bests[-1].index,
+            stop_reason=stop,
+        )
+        self._record(state, candidates, decision, solution)
+        return {"decision": _json(decision), "solution": _json(solution)}
+
+    def _settings(self, state: SolverState) -> Settings:
+        return _read(Settings, state["settings"]) if state.get("settings") else self._own_settings
 
     # --- prepare: a clean state, whatever the thread held before ---
 
     def prepare(self, state: SolverState, config: RunnableConfig) -> dict[str, Any]:
-        if self.settings.approve and config.get("configurable", {}).get(_SAVER, self) is None:
+        chosen, context = self._own_settings, get_runtime().context
+        if isinstance(context, CallSettings):  # a parent's context is another, or none
+            chosen = context.over(chosen)
+        if chosen.approve and config.get("configurable", {}).get(_SAVER, self) is None:
             raise ProblemError(
                 "approve=True waits for a person, and without a checkpointer nothing could resume the solve; "
                 "give checkpointer= to create_solver, or one to the graph that it is embedded in"
@@ -308,34 +294,37 @@ class _Nodes:
         if not given:
             raise ProblemError("the solver's input has no key 'problem'; give {'problem': {…}}")
         problem = (given if isinstance(given, Problem) else read_problem(given)).public()
+        verifier = self._parts.verifier
         settings = {
-            "model": _name(self._model_spec),
-            "verifier": self._verifier.name,
+            "model": self._parts.model_name,
+            "verifier": verifier.name,
             "prompt": prompt_digest(),
-            **self.settings.model_dump(mode="json"),
+            **chosen.model_dump(mode="json"),
         }
-        threshold = self.settings.accept_threshold
-        if threshold is not None and self._verifier.calibrated_on is None:
+        threshold = chosen.accept_threshold
+        if threshold is not None and verifier.calibrated_on is None:
             raise ProblemError(
-                f"accept_threshold needs a calibrated verifier, and {self._verifier.name!r} gives no probability; "
+                f"accept_threshold needs a calibrated verifier, and {verifier.name!r} gives no probability; "
                 "give a calibrated one or leave accept_threshold out"
             )
-        doubt = calibration_mismatch(self._verifier, self._model_spec)
-        if threshold is None and not problem.public_tests and (doubt is None or self.settings.trust_calibration):
-            threshold = self._verifier.accept_threshold
+        doubt = calibration_mismatch(verifier, self._parts.model_spec)
+        if threshold is None and not problem.public_tests and (doubt is None or chosen.trust_calibration):
+            threshold = verifier.accept_threshold
         if doubt is not None:
-            if threshold is not None and not self.settings.trust_calibration:
+            if threshold is not None and not chosen.trust_calibration:
                 raise ProblemError(f"{doubt}; calibrate on this one's programs, or set trust_calibration")
             settings["warning"] = doubt
-            if threshold is not None or not problem.public_tests:  # elsewhere nothing rests on a probability
-                _emit("warning", warning=doubt)
         run = run_id(problem, settings)
         self._trace.write([ProblemRow(run_id=run, problem=problem, settings=settings)])
+        begun: SolverState = {"problem": _json(problem), "run_id": run}
+        if doubt is not None and (threshold is not None or not problem.public_tests):
+            _emit(begun, "warning", warning=doubt)  # elsewhere nothing rests on a probability
         return {
-            "problem": _json(problem),
-            "run_id": run,
+            **begun,
+            "version": STATE_VERSION,
+            "settings": _json(chosen),
             "accept_threshold": threshold,
-            "probes": list(probes(problem, count=self.settings.probes)),
+            "probes": list(probes(problem, count=chosen.probes)),
             "turns": [],
             "samples": [],
             "reports": [],
@@ -345,21 +334,24 @@ class _Nodes:
             "solution": {},
         }
 
+    def proposes(self, state: SolverState) -> bool:
+        return bool(self._settings(state).proposed_probes) and state["problem"]["entry_point"] is not None
+
     # --- propose: further inputs to compare candidates on
 
-    def propose(self, state: SolverState, config: RunnableConfig) -> dict[str, Any]:
+    def propose(self, state: SolverState) -> dict[str, Any]:
         started = time.monotonic()
         messages, options = self._proposal(state)
-        return self._proposed(state, sample(self._model(), messages, config=config, **options), started)
+        return self._proposed(state, sample(self._parts.model(), messages, config=get_config(), **options), started)
 
-    async def apropose(self, state: SolverState, config: RunnableConfig) -> dict[str, Any]:
+    async def apropose(self, state: SolverState) -> dict[str, Any]:
         started = time.monotonic()
         messages, options = self._proposal(state)
-        model = await asyncio.to_thread(self._model)
-        return self._proposed(state, await asample(model, messages, config=config, **options), started)
+        model = await asyncio.to_thread(self._parts.model)
+        return self._proposed(state, await asample(model, messages, config=get_config(), **options), started)
 
     def _proposal(self, state: SolverState) -> tuple[list[BaseMessage], dict[str, Any]]:
-        problem, settings = _problem(state), self.settings
+        problem, settings = _problem(state), self._settings(state)
         return ask_for_inputs(problem, settings.proposed_probes), {
             "n": 1,
             "seed": _seed(problem, settings.seed, 0),
@@ -368,8 +360,8 @@ class _Nodes:
         }
 
     def _proposed(self, state: SolverState, samples: Sequence[Sample], started: float) -> dict[str, Any]:
-        calls = calls_in(samples[0].text, state["problem"]["entry_point"])[: self.settings.proposed_probes]
-        _emit("probes_proposed", probes=calls)
+        calls = calls_in(samples[0].text, state["problem"]["entry_point"])[: self._settings(state).proposed_probes]
+        _emit(state, "probes_proposed", probes=calls)
         usage = _usage(state).plus(seconds=time.monotonic() - started, samples=samples)
         return {
             "probes": list(dict.fromkeys([*calls, *state["probes"]])),
@@ -378,34 +370,50 @@ class _Nodes:
 
     # --- generate ---
 
-    def generate(self, state: SolverState, config: RunnableConfig) -> dict[str, Any]:
+    def generate(self, state: SolverState) -> dict[str, Any]:
         started = time.monotonic()
         messages, options = self._request(state)
         draw = draft if "tool" in options else sample
-        return self._generated(state, draw(self._model(), messages, config=config, **options), started)
+        try:
+            samples = draw(self._parts.model(), messages, config=get_config(), **options)
+        except InfrastructureError as error:
+            samples = self._paid_for(state, error)
+        return self._generated(state, samples, started)
 
-    async def agenerate(self, state: SolverState, config: RunnableConfig) -> dict[str, Any]:
+    async def agenerate(self, state: SolverState) -> dict[str, Any]:
         started = time.monotonic()
         messages, options = self._request(state)
-        model = await asyncio.to_thread(self._model)
+        model = await asyncio.to_thread(self._parts.model)
         draw = adraft if "tool" in options else asample
-        return self._generated(state, await draw(model, messages, config=config, **options), started)
+        try:
+            samples = await draw(model, messages, config=get_config(), **options)
+        except InfrastructureError as error:
+            samples = self._paid_for(state, error)
+        return self._generated(state, samples, started)
+
+    def _paid_for(self, state: SolverState, error: InfrastructureError) -> list[Sample]:
+        """What was drawn before the failure is a wave of its own; the route asks for the rest again."""
+        if not error.samples:
+            raise error
+        _emit(state, "warning", warning=f"{len(error.samples)} candidates were drawn, then {error}")
+        return list(error.samples)
 
     def _request(self, state: SolverState) -> tuple[list[BaseMessage], dict[str, Any]]:
-        problem, turns, settings = _problem(state), _turns(state), self.settings
+        problem, turns, settings = _problem(state), _turns(state), self._settings(state)
         drawn, number = len(state["samples"]), len(turns) + 1
-        n = min(settings.wave or settings.n, settings.n - drawn)
+        seed, most_n = _missing(state, _seed(problem, settings.seed, number), settings.n)
+        n = min(settings.wave or settings.n, most_n)
         if (most := settings.budget.candidates) is not None:
             n = min(n, most - _usage(state).candidates)
-        _emit("turn_started" if not drawn else "wave_started", turn=number, candidates=n)
+        _emit(state, "turn_started" if not drawn else "wave_started", turn=number, candidates=n)
         options: dict[str, Any] = {
             "n": n,
-            "seed": _seed(problem, settings.seed, number) + drawn,
+            "seed": seed,
             "temperature": settings.temperature,
             "max_tokens": settings.max_tokens,
         }
         if settings.tools_per_candidate:
-            tool = create_run_python(self._sandbox(), limits=problem.limits)
+            tool = create_run_python(self._parts.sandbox(), limits=problem.limits)
             options |= {"tool": tool, "calls": settings.tools_per_candidate}
         return render(problem, turns), options
 
@@ -419,21 +427,23 @@ class _Nodes:
         started = time.monotonic()
         inputs = self._probes(state)
         jobs = self._jobs(state, inputs)
-        fresh = dict(zip(jobs, run(self._sandbox(), jobs.values()), strict=True))
+        with blamed("the sandbox"):
+            fresh = dict(zip(jobs, run(self._parts.sandbox(), jobs.values()), strict=True))
         return self._executed(state, inputs, fresh, started)
 
     async def aexecute(self, state: SolverState) -> dict[str, Any]:
         started = time.monotonic()
         inputs = self._probes(state)
         jobs = self._jobs(state, inputs)
-        sandbox = await asyncio.to_thread(self._started_sandbox)
-        fresh = dict(zip(jobs, await arun(sandbox, list(jobs.values())), strict=True))
+        with blamed("the sandbox"):
+            sandbox = await asyncio.to_thread(self._parts.started_sandbox)
+            fresh = dict(zip(jobs, await arun(sandbox, list(jobs.values())), strict=True))
         return self._executed(state, inputs, fresh, started)
 
     def _probes(self, state: SolverState) -> list[str]:
         """Those of the state; where the problem gave none, those for the parameters that the programs declare."""
         known = state["probes"] or state["reports"]
-        return state["probes"] if known else list(probes(_problem(state), _codes(state), self.settings.probes))
+        return state["probes"] if known else list(probes(_problem(state), _codes(state), self._settings(state).probes))
 
     def _jobs(self, state: SolverState, inputs: Sequence[str]) -> dict[str, Job]:
         """The distinct programs that have no report yet, by normal form."""
@@ -456,6 +466,7 @@ class _Nodes:
         for index in range(len(reports), len(codes)):
             reports.append(by_form[normal_form(codes[index])] if codes[index] else _json(NO_CODE))
             _emit(
+                state,
                 "candidate_executed",
                 turn=len(state["turns"]) + 1,
                 index=index,
@@ -471,41 +482,97 @@ class _Nodes:
     def verify(self, state: SolverState) -> dict[str, Any]:
         started = time.monotonic()
         candidates = _candidates({**state, "scores": [None] * len(state["samples"])})
-        scores = self._verifier.score(_problem(state), candidates)
+        verifier = self._parts.verifier
+        with blamed(f"verifier {verifier.name}"):
+            scores = list(map(Score.model_validate, verifier.score(_problem(state), candidates)))
         if len(scores) != len(candidates):
             raise InfrastructureError(
-                f"verifier {self._verifier.name} gave {len(scores)} scores for {len(candidates)} candidates; fix it"
+                f"verifier {verifier.name} gave {len(scores)} scores for {len(candidates)} candidates; fix it"
             )
         for candidate, score in zip(candidates, scores, strict=True):
-            _emit("candidate_scored", turn=candidate.turn, index=candidate.index, **_json(score))
+            _emit(state, "candidate_scored", turn=candidate.turn, index=candidate.index, **_json(score))
         usage = _usage(state).plus(seconds=time.monotonic() - started)
         return {"scores": list(map(_json, scores)), "usage": _json(usage)}
 
-    async def averify(self, state: SolverState, config: RunnableConfig) -> dict[str, Any]:
-        del config
+    async def averify(self, state: SolverState) -> dict[str, Any]:
         return await asyncio.to_thread(self.verify, state)
 
     # --- select, decide, and ask a person ---
 
     def select(self, state: SolverState) -> dict[str, Any]:
-        settings, number = self.settings, len(state["turns"]) + 1
+        settings, number = self._settings(state), len(state["turns"]) + 1
         candidates = _candidates(state)
         chosen = select(candidates, settings.selector, seed=_seed(_problem(state), settings.seed, number))
-        _emit("selected", turn=number, index=chosen)
+        _emit(state, "selected", turn=number, index=chosen)
         return self._decided(state, candidates, candidates[chosen], "pending" if settings.approve else "unneeded")
 
     def approve(self, state: SolverState) -> dict[str, Any]:
-        candidates = _candidates(state)
+        review = self._review(state)
+        try:
+            job = next(review)
+            while True:
+                with blamed("the sandbox"):
+                    [report] = run(self._parts.sandbox(), [job])
+                job = review.send(report)
+        except StopIteration as end:
+            update: dict[str, Any] = end.value
+            return update
+
+    async def aapprove(self, state: SolverState) -> dict[str, Any]:
+        review = self._review(state)
+        try:
+            job = next(review)
+            while True:
+                with blamed("the sandbox"):
+                    sandbox = await asyncio.to_thread(self._parts.started_sandbox)
+                    [report] = await arun(sandbox, [job])
+                job = review.send(report)
+        except StopIteration as end:
+            update: dict[str, Any] = end.value
+            return update
+
+    def _review(self, state: SolverState) -> Generator[Job, ExecutionReport, dict[str, Any]]:
+        """Asks until there is a review. A program that the person edited is handed out to be run, and asked about again
+        where it fails.
+        """
+        candidates, problem = _candidates(state), _problem(state)
         best = candidates[state["decision"]["selected"]]
-        question = {
-            "question": "Accept this program?",
-            "problem_id": state["problem"]["id"],
-            "code": best.code,
-            "reason": state["decision"]["reason"],
-        }
-        while (review := _review(answer := interrupt(question))) is None:
-            question["error"] = f"{answer!r} is no review; resume with true, false or {{'approved': …, 'comment': …}}"
-        return self._decided(state, candidates, best, "given" if review.approved else "refused", review.comment)
+        asked = question(problem.id, best, state["decision"]["reason"])
+        while True:
+            review = read_review(answer := interrupt(asked))
+            if review is None:
+                asked["error"] = (
+                    f"{answer!r} is no review; resume with true, false, {{'approved': …, 'comment': …, 'code': …}} "
+                    "or a decision of HumanInTheLoopMiddleware"
+                )
+            elif not review.approved or review.code is None or review.code == best.code:
+                return self._decided(state, candidates, best, "given" if review.approved else "refused", review.comment)
+            else:
+                report = yield problem.job(review.code, probes=state["probes"])
+                if report.status == "infra":
+                    raise InfrastructureError(f"the edited program could not be run: {report.error}; resume again")
+                if report.status == ("passed" if problem.public_tests else "unjudged"):
+                    return self._edited(state, candidates, best, review.code, report)
+                asked["error"] = f"the edited program was run, and is not accepted: {outcome(report)}"
+
+    def _edited(
+        self, state: SolverState, candidates: Sequence[Candidate], best: Candidate, code: str, report: ExecutionReport
+    ) -> dict[str, Any]:
+        """The end of a solve whose answer a person wrote."""
+        sample = Sample(text=f"```python\n{code}\n```", seed=best.sample.seed, finish_reason="edited")
+        mine = Candidate(turn=best.turn, index=len(candidates), sample=sample, code=code, report=report)
+        tested = "which passes all public tests" if report.passed else "which runs"
+        decision = Decision(
+            action="accept",
+            reason=f"a person edited the program, {tested}, and approved it",
+            turn=mine.turn,
+            drawn=len(candidates),
+            selected=mine.index,
+            stop_reason="accepted",
+        )
+        solution = self._solution(state, mine, decision)
+        self._record(state, [*candidates, mine], decision, solution)
+        return {"decision": _json(decision), "solution": _json(solution)}
 
     def _decided(
         self,
@@ -515,7 +582,7 @@ class _Nodes:
         approval: Approval,
         comment: str = "",
     ) -> dict[str, Any]:
-        settings, problem, turns, usage = self.settings, _problem(state), _turns(state), _usage(state)
+        settings, problem, turns, usage = self._settings(state), _problem(state), _turns(state), _usage(state)
         decision = decide(
             best,
             has_tests=bool(problem.public_tests),
@@ -531,7 +598,7 @@ class _Nodes:
             steps_left=state["remaining_steps"] > STEPS_PER_WAVE + settings.approve,
             approval=approval,
         )
-        solution = self._solution(problem, turns, best, decision, usage)
+        solution = self._solution(state, best, decision) if decision.stop_reason is not None else None
         self._record(state, candidates, decision, solution)
         update: dict[str, Any] = {"decision": _json(decision)}
         if decision.action == "next_turn":
@@ -542,20 +609,18 @@ class _Nodes:
             update["solution"] = _json(solution)
         return update
 
-    def _solution(
-        self, problem: Problem, turns: Sequence[Turn], best: Candidate, decision: Decision, usage: Usage
-    ) -> Solution | None:
-        if decision.stop_reason is None:
-            return None
+    def _solution(self, state: SolverState, best: Candidate, decision: Decision) -> Solution:
+        turns = _turns(state)
         if decision.action != "accept":
-            best = best_over_turns([*(turn.best for turn in turns), best], self.settings.selector)
+            best = best_over_turns([*(turn.best for turn in turns), best], self._settings(state).selector)
+        assert decision.stop_reason is not None
         return Solution(
-            problem_id=problem.id,
+            problem_id=state["problem"]["id"],
             solved=decision.action == "accept",
             best=best,
             stop_reason=decision.stop_reason,
             turns=len(turns) + 1,
-            usage=usage,
+            usage=_usage(state),
         )
 
     def _record(
@@ -564,7 +629,7 @@ class _Nodes:
         """Events for who watches, rows for who learns: the candidates of this wave, then what was decided."""
         run, problem_id, before = state["run_id"], state["problem"]["id"], state["decision"]
         recorded = before["drawn"] if before.get("action") in ("draw", "ask") else 0
-        _emit("routed", **_json(decision))
+        _emit(state, "routed", **_json(decision))
         self._trace.write(
             [
                 *(CandidateRow(run_id=run, problem_id=problem_id, candidate=c) for c in candidates[recorded:]),
@@ -600,15 +665,15 @@ def _json(record: Record) -> dict[str, Any]:
 
 
 def _problem(state: SolverState) -> Problem:
-    return Problem.model_validate(state["problem"])
+    return _read(Problem, state["problem"])
 
 
 def _turns(state: SolverState) -> list[Turn]:
-    return [Turn.model_validate(turn) for turn in state["turns"]]
+    return [_read(Turn, turn) for turn in state["turns"]]
 
 
 def _usage(state: SolverState) -> Usage:
-    return Usage.model_validate(state["usage"])
+    return _read(Usage, state["usage"])
 
 
 _code = functools.lru_cache(maxsize=1024)(extract_code)
@@ -626,21 +691,52 @@ def _candidates(state: SolverState) -> list[Candidate]:
         Candidate(
             turn=len(state["turns"]) + 1,
             index=index,
-            sample=Sample.model_validate(sample),
+            sample=_read(Sample, sample),
             code=code,
-            report=ExecutionReport.model_validate(report),
-            score=None if score is None else Score.model_validate(score),
+            report=_read(ExecutionReport, report),
+            score=None if score is None else _read(Score, score),
         )
         for index, (sample, code, report, score) in enumerate(lists)
     ]
 
 
-def _review(answer: Any) -> Review | None:
-    """What a person resumed with: true or false, or `{"approved": …, "comment": …}`; None where it is neither."""
-    try:
-        return Review(approved=answer) if isinstance(answer, bool) else Review.model_validate(answer)
-    except ValidationError:
-        return None
+def _judged(state: SolverState) -> list[Candidate]:
+    """Those of the turn's candidates that have a report, with their scores so far."""
+    count = len(state["reports"])
+    scores = [*state["scores"], *[None] * count][:count]
+    return _candidates({**state, "samples": state["samples"][:count], "scores": scores})
+
+
+def _missing(state: SolverState, first: int, n: int) -> tuple[int, int]:
+    """The first of the turn's n seeds that has no sample yet, and how many follow it: a wave may have come in part."""
+    drawn = {sample["seed"] for sample in state["samples"]}
+    seed = next((seed for seed in range(first, first + n) if seed not in drawn), first + len(drawn))
+    end = next((seed for seed in range(seed, first + n) if seed in drawn), first + n)
+    return seed, end - seed
+
+
+def _read(kind: type[_R], data: dict[str, Any]) -> _R:
+    """A record of the state. Fields of a newer version are passed over."""
+    return kind.model_validate(data, extra="ignore")
+
+
+def _checked(state: SolverState) -> SolverState:
+    """Raises ProblemError for a checkpoint of a newer version."""
+    if (version := state.get("version", 1)) > STATE_VERSION:
+        raise ProblemError(
+            f"this checkpoint was written by a newer mucode_agent (state version {version}, read are versions up to "
+            f"{STATE_VERSION}): update the package, or solve the problem on a new thread"
+        )
+    return state
+
+
+def _unreadable(error: ValidationError) -> ProblemError:
+    cause = error.errors(include_url=False)[0]
+    where = ".".join(map(str, (error.title, *cause["loc"])))
+    return ProblemError(
+        f"this checkpoint holds what this version of mucode_agent cannot read ({where}: {cause['msg'].lower()}, got "
+        f"{str(cause['input'])[:80]!r}): update the package, or solve the problem on a new thread"
+    )
 
 
 def _seed(problem: Problem, seed: int, turn: int) -> int:
@@ -649,9 +745,6 @@ def _seed(problem: Problem, seed: int, turn: int) -> int:
     return int.from_bytes(hashlib.sha256(key).digest()[:4]) >> 2
 
 
-def _emit(event: str, **fields: Any) -> None:
-    get_stream_writer()({"event": f"mucode.{event}", **fields})
-
-
-def _name(model: str | Generator) -> str:
-    return model if isinstance(model, str) else model_name(model)
+def _emit(state: SolverState, event: str, **fields: Any) -> None:
+    whose = {"problem_id": state["problem"]["id"], "run_id": state["run_id"]}
+    get_stream_writer()({"event": f"mucode.{event}", **whose, **fields})

@@ -5,10 +5,12 @@ disk. Not covered: bugs of the kernel, timing side channels, reading the metadat
 namespaces. docs/sandbox.md says which layer holds what.
 """
 
+import functools
 import os
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, Literal
@@ -56,6 +58,7 @@ class LocalSandbox:
         self._process = 0
         self._isolation = ""
         self._closed = False
+        self._end: weakref.finalize[..., LocalSandbox] | None = None
 
     @property
     def isolation(self) -> str:
@@ -65,11 +68,15 @@ class LocalSandbox:
 
     def submit(self, job: Job) -> Future[ExecutionReport]:
         """Judge one program. Cancelling the future kills it."""
-        return self._started().submit(job.model_dump())
+        future = self._started().submit(job.model_dump())
+        future.add_done_callback(functools.partial(_keep, self))  # a sandbox is needed as long as a job of it waits
+        return future
 
     def close(self) -> None:
-        """End every process; jobs that are not done are cancelled."""
+        """End every process; jobs that are not done are cancelled. A sandbox that is dropped closes itself."""
         with self._lock:
+            if self._end is not None:
+                self._end.detach()
             self._closed = True
             if self._pool is not None and self._process == os.getpid():
                 self._pool.close()
@@ -115,6 +122,8 @@ class LocalSandbox:
             )
         self._isolation = "+".join(names)
         self._pool, self._process = pool, os.getpid()
+        self._end = weakref.finalize(self, _close_later, pool, os.getpid())
+        self._end.atexit = False
 
     def __getstate__(self) -> dict[str, Any]:
         state = {"_workers": self._workers, "_preload": self._preload, "_require": self._require}
@@ -123,3 +132,13 @@ class LocalSandbox:
     def __setstate__(self, state: dict[str, Any]) -> None:
         values = (state[name] for name in ("_workers", "_preload", "_require", "_pending", "_layers"))
         self.__init__(*values)  # type: ignore[misc]
+
+
+def _keep(sandbox: LocalSandbox, future: "Future[ExecutionReport]") -> None:
+    """Nothing: while a future holds this with its sandbox, the sandbox is not dropped."""
+
+
+def _close_later(pool: "Pool[ExecutionReport]", process: int) -> None:
+    """Ends the pool of a sandbox that was dropped; a collector's thread must not wait for processes to end."""
+    if process == os.getpid():
+        threading.Thread(target=pool.close, name="mucode-sandbox-end", daemon=True).start()

@@ -1,13 +1,17 @@
-"""Finding a sandbox by name, and running a list of jobs on any of them."""
+"""Finding a sandbox by name, sharing one in a process, and running a list of jobs on any of them."""
 
 import asyncio
+import threading
+import weakref
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from importlib.util import find_spec
+from weakref import WeakSet
 
 from mucode_agent.tools.local import LocalSandbox, Require
-from mucode_agent.types import ExecutionReport, Job, ProblemError, Sandbox
+from mucode_agent.types import ExecutionReport, InfrastructureError, Job, ProblemError, Sandbox
 
+_CLOSED = "the sandbox was closed while programs ran: make a new one, or close it later"
 IN_FLIGHT = 256
 """Jobs that `arun` has submitted and not yet seen end."""
 
@@ -43,15 +47,78 @@ def _installed(name: str) -> bool:
         return False
 
 
+class SharedSandbox:
+    """The local sandbox that all solvers of a process share, held by one of them. It ends with its last holder."""
+
+    def __init__(self) -> None:
+        with _SHARED.lock:
+            if _SHARED.holders == 0:
+                _SHARED.sandbox = LocalSandbox()
+            _SHARED.holders += 1
+            self._sandbox = _SHARED.sandbox
+        self._futures: WeakSet[Future[ExecutionReport]] = WeakSet()
+        self._end = weakref.finalize(self, _SHARED.leave)
+        self._end.atexit = False
+
+    @property
+    def isolation(self) -> str:
+        return self._sandbox.isolation
+
+    def submit(self, job: Job) -> Future[ExecutionReport]:
+        if not self._end.alive:
+            raise RuntimeError("the sandbox is closed: make a new one")
+        future = self._sandbox.submit(job)
+        self._futures.add(future)
+        return future
+
+    def close(self) -> None:
+        """Cancels this holder's programs, and ends the sandbox where nobody else holds it."""
+        for future in list(self._futures):
+            future.cancel()
+        if self._end.detach() is not None:
+            if (last := _SHARED.left()) is not None:
+                last.close()
+
+
+class _Shared:
+    """The process's sandbox and how many hold it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()  # a holder may be collected while its thread holds it
+        self.sandbox = LocalSandbox()
+        self.holders = 0
+
+    def left(self) -> LocalSandbox | None:
+        """One holder less; the sandbox, if that was the last one."""
+        with self.lock:
+            self.holders -= 1
+            return self.sandbox if self.holders == 0 else None
+
+    def leave(self) -> None:
+        """For a holder that was dropped: a collector's thread must not wait for processes to end."""
+        if (last := self.left()) is not None:
+            threading.Thread(target=last.close, name="mucode-sandbox-end", daemon=True).start()
+
+
+_SHARED = _Shared()
+
+
 def run(sandbox: Sandbox, jobs: Iterable[Job]) -> list[ExecutionReport]:
     """The reports of the jobs, in their order. An interruption kills what still runs."""
     futures: list[Future[ExecutionReport]] = []
     try:
         futures.extend(sandbox.submit(job) for job in jobs)
-        return [future.result() for future in futures]
+        return [_report(future) for future in futures]
     finally:
         for future in futures:
             future.cancel()
+
+
+def _report(future: Future[ExecutionReport]) -> ExecutionReport:
+    try:
+        return future.result()
+    except CancelledError:
+        raise InfrastructureError(_CLOSED) from None
 
 
 async def arun(sandbox: Sandbox, jobs: Sequence[Job]) -> list[ExecutionReport]:
@@ -60,7 +127,14 @@ async def arun(sandbox: Sandbox, jobs: Sequence[Job]) -> list[ExecutionReport]:
 
     async def one(job: Job) -> ExecutionReport:
         async with room:
-            return await asyncio.wrap_future(sandbox.submit(job))
+            future = sandbox.submit(job)
+            try:
+                return await asyncio.wrap_future(future)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is not None and not task.cancelling():  # it was the sandbox, and nobody here
+                    raise InfrastructureError(_CLOSED) from None
+                raise
 
     try:
         async with asyncio.TaskGroup() as group:

@@ -1,0 +1,127 @@
+"""What a solver works with, loaded at first use and given back at its end: model, sandbox and verifier."""
+
+import threading
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import Runnable
+from langgraph.graph.state import CompiledStateGraph
+
+from mucode_agent.models.identity import model_name
+from mucode_agent.tools.sandbox import SharedSandbox, load_sandbox
+from mucode_agent.types import ProblemError, Sandbox, Verifier
+from mucode_agent.verifiers import load_verifier
+
+Generator = BaseChatModel | Runnable[LanguageModelInput, AIMessage]
+
+
+class Parts:
+    """A solver's model, sandbox and verifier. What is given as an object stays its giver's to close."""
+
+    def __init__(
+        self,
+        model: str | Generator,
+        sandbox: str | Sandbox,
+        verifier: str | Verifier,
+        load: Callable[[str], Generator],
+    ) -> None:
+        """Raises ProblemError for a part of the wrong kind, which would otherwise fail in the middle of a solve."""
+        if not isinstance(model, str | Runnable):
+            raise ProblemError(
+                f"model must be a model string, a chat model or a runnable, got {_kind(model)}; "
+                "wrap a function in RunnableLambda"
+            )
+        if not isinstance(sandbox, str) and not callable(getattr(sandbox, "submit", None)):
+            raise ProblemError(f"sandbox must be 'local', 'e2b' or an object with submit, got {_kind(sandbox)}")
+        if not isinstance(verifier, str) and not callable(getattr(verifier, "score", None)):
+            raise ProblemError(
+                f"verifier must be a string or have a method score, got {_kind(verifier)}; give 'none' to score nothing"
+            )
+        self.model_spec, self._load = model, load
+        self.verifier = load_verifier(verifier) if isinstance(verifier, str) else verifier
+        self._owns_verifier = isinstance(verifier, str)
+        self._sandbox_spec = sandbox
+        self._model: Generator | None = None
+        self._sandbox: Sandbox | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+
+    @property
+    def model_name(self) -> str:
+        return self.model_spec if isinstance(self.model_spec, str) else model_name(self.model_spec)
+
+    def model(self) -> Generator:
+        with self._lock:
+            self._check_open()
+            if self._model is None:
+                self._model = self._load(self.model_spec) if isinstance(self.model_spec, str) else self.model_spec
+            return self._model
+
+    def sandbox(self) -> Sandbox:
+        with self._lock:
+            self._check_open()
+            if self._sandbox is None:
+                self._sandbox = self._own_sandbox()
+            return self._sandbox
+
+    def started_sandbox(self) -> Sandbox:
+        """Its first job would start it, and an event loop must not wait for that."""
+        sandbox = self.sandbox()
+        _ = sandbox.isolation
+        return sandbox
+
+    def close(self) -> None:
+        """Gives back what was loaded here: cancels programs that run, and ends a sandbox that nobody else uses."""
+        with self._lock:
+            self._closed = True
+            sandbox, self._sandbox, self._model = self._sandbox, None, None
+        if sandbox is not None and sandbox is not self._sandbox_spec:
+            sandbox.close()
+        if self._owns_verifier and callable(end := getattr(self.verifier, "close", None)):
+            end()
+
+    def _own_sandbox(self) -> Sandbox:
+        if not isinstance(self._sandbox_spec, str):
+            return self._sandbox_spec
+        if self._sandbox_spec == "local":
+            return SharedSandbox()
+        sandbox = load_sandbox(self._sandbox_spec)
+        weakref.finalize(self, sandbox.close)
+        return sandbox
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ProblemError("the solver is closed: create a new one")
+
+
+class OwningGraph(CompiledStateGraph[Any, Any, Any, Any]):
+    """A compiled graph that owns its parts: `close()` it, or use it in `with`; what is dropped closes itself."""
+
+    def __init__(self, *, parts: Parts, **graph: Any) -> None:
+        super().__init__(**graph)
+        self.parts = parts
+
+    @classmethod
+    def of(cls, compiled: CompiledStateGraph[Any, Any, Any, Any], parts: Parts) -> Self:
+        owning = cls.__new__(cls)
+        owning.__dict__.update(compiled.__dict__)
+        owning.parts = parts
+        return owning
+
+    def close(self) -> None:
+        """Ends its sandbox's programs and processes, those that other solvers share excepted. May be called twice."""
+        self.parts.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

@@ -1,0 +1,101 @@
+"""How a solver searches: declared once, given to `create_solver`, and for one call through LangGraph's `context`."""
+
+from typing import Annotated, Any, TypedDict
+
+from pydantic import Field, ValidationError
+
+from mucode_agent.graphs.selection import Selector
+from mucode_agent.probes import MOST
+from mucode_agent.types import Budget, ProblemError, Record
+
+
+class Settings(Record):
+    """How a solver searches. Together with model, verifier and problem it determines every candidate."""
+
+    n: Annotated[int, Field(ge=1, le=4096)] = 5
+    """Candidates per turn (N of the paper's algorithm 2)."""
+    max_turns: Annotated[int, Field(ge=1, le=1000)] = 3
+    """Turns at most (T)."""
+    wave: Annotated[int, Field(ge=1)] | None = None
+    """Candidates drawn before the route is asked again; None draws all n at once."""
+    selector: Selector = "tests+verifier"
+    """How the best candidate is chosen; see `selection.rank_key`."""
+    accept_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    """P(correct) that an answer needs. None asks the public tests only or, where there are none, the threshold for
+    which the verifier's card promises a precision."""
+    least_gain: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """What a wave must add to P(best) for another one to be drawn in the same turn."""
+    trust_calibration: bool = False
+    """Whether `accept_threshold` may rest on a verifier that was calibrated on another generator's programs."""
+    budget: Budget = Budget()
+    approve: bool = False
+    """Whether a person is asked, by LangGraph's `interrupt`, before an answer is accepted. Needs a checkpointer."""
+    tools_per_candidate: Annotated[int, Field(ge=0, le=64)] = 0
+    """Calls of `run_python` that the generator may make while it writes one candidate, in the same sandbox and without
+    any test; needs a model that can call tools. Each call is another request."""
+    probes: Annotated[int, Field(ge=0, le=256)] = MOST
+    """Inputs on which candidates are run beside the tests, to compare what they do. 0 compares nothing."""
+    proposed_probes: Annotated[int, Field(ge=0, le=64)] = 0
+    """Calls asked of the model beside those, in one more request."""
+    partial: bool = False
+    """Whether a model, sandbox or verifier that fails after the first candidates ends the solve with the best so far,
+    instead of an exception that carries it."""
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Of sampling; 0 is greedy. None leaves it as the model has it: 0.7 where the model is a string."""
+    max_tokens: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
+    """Of one completion. None leaves it as the model has it: 1024 where the model is a string."""
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    """Same seed, model and problem: same candidates."""
+
+
+class Options(TypedDict, total=False):
+    """The fields of `Settings`, any of them, as keywords: what they mean and their ranges stand there."""
+
+    n: int
+    max_turns: int
+    wave: int | None
+    selector: Selector
+    accept_threshold: float | None
+    least_gain: float
+    trust_calibration: bool
+    budget: Budget
+    approve: bool
+    tools_per_candidate: int
+    probes: int
+    proposed_probes: int
+    partial: bool
+    temperature: float | None
+    max_tokens: int | None
+    seed: int
+
+
+class CallSettings(Settings):
+    """What one call sets otherwise, by `context={"n": 3}`. Fields that are not given stay as the solver has them."""
+
+    def __init__(self, **fields: Any) -> None:
+        """Raises ProblemError."""
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise _mistake(error) from None
+
+    def over(self, settings: Settings) -> Settings:
+        """`settings` with those that this call gives."""
+        return settings.model_copy(update={name: getattr(self, name) for name in self.model_fields_set})
+
+
+def check_settings(fields: Options) -> Settings:
+    """Raises ProblemError for a setting that is unknown or out of its range."""
+    try:
+        return Settings.model_validate(fields)
+    except ValidationError as error:
+        raise _mistake(error) from None
+
+
+def _mistake(error: ValidationError) -> ProblemError:
+    cause = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in cause["loc"])
+    if cause["type"] == "extra_forbidden":
+        known = Budget if cause["loc"][0] == "budget" else Settings
+        return ProblemError(f"{where} is no setting; there are {', '.join(known.model_fields)}")
+    return ProblemError(f"{where}: {cause['msg'].lower()}, got {cause['input']!r}")
