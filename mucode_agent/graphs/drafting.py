@@ -5,7 +5,7 @@ kept; what led to it is counted, and forgotten.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from langchain_core.language_models import LanguageModelInput
@@ -15,7 +15,7 @@ from langchain_core.runnables.config import get_executor_for_config
 from langchain_core.tools import BaseTool
 
 from mucode_agent.models import aask, ask
-from mucode_agent.types import Sample
+from mucode_agent.types import ContextOverflowError, InfrastructureError, Sample
 
 LAST = "No calls are left: answer with the code now."
 
@@ -42,14 +42,17 @@ def draft(
     def one(index: int) -> Sample:
         conversation = _Conversation(messages, tool, calls)
         while True:
-            drawn = ask(model, conversation.messages, tools=[tool], seed=seed + index, config=config, **options)
+            try:
+                drawn = ask(model, conversation.messages, tools=[tool], seed=seed + index, config=config, **options)
+            except ContextOverflowError:
+                return conversation.cut_short()
             for call in (asked := conversation.asked(*drawn)):
                 conversation.hear(conversation.refusal(call) or tool.invoke(call, config))
             if not asked:
                 return conversation.answer()
 
     with get_executor_for_config(config) as executor:
-        return list(executor.map(one, range(n)))
+        return _kept(list(executor.map(_outcome(one), range(n))))
 
 
 async def adraft(
@@ -71,18 +74,47 @@ async def adraft(
         async with gate:
             while True:
                 request = conversation.messages
-                drawn = await aask(model, request, tools=[tool], seed=seed + index, config=config, **options)
+                try:
+                    drawn = await aask(model, request, tools=[tool], seed=seed + index, config=config, **options)
+                except ContextOverflowError:
+                    return conversation.cut_short()
                 for call in (asked := conversation.asked(*drawn)):
                     conversation.hear(conversation.refusal(call) or await tool.ainvoke(call, config))
                 if not asked:
                     return conversation.answer()
 
+    async def outcome(index: int) -> Sample | InfrastructureError:
+        try:
+            return await one(index)
+        except InfrastructureError as error:
+            return error
+
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(index)) for index in range(n)]
+            tasks = [group.create_task(outcome(index)) for index in range(n)]
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None  # as `draft` has it: one answer's failure is the failure
-    return [task.result() for task in tasks]
+    return _kept([task.result() for task in tasks])
+
+
+def _outcome(one: Callable[[int], Sample]) -> Callable[[int], Sample | InfrastructureError]:
+    def outcome(index: int) -> Sample | InfrastructureError:
+        try:
+            return one(index)
+        except InfrastructureError as error:
+            return error
+
+    return outcome
+
+
+def _kept(outcomes: Sequence[Sample | InfrastructureError]) -> list[Sample]:
+    """All answers; else raises the first failure, which carries those that were paid for."""
+    answers = [outcome for outcome in outcomes if isinstance(outcome, Sample)]
+    for outcome in outcomes:
+        if isinstance(outcome, InfrastructureError):
+            outcome.samples = tuple(answers)
+            raise outcome
+    return answers
 
 
 class _Conversation:
@@ -117,6 +149,12 @@ class _Conversation:
             result = result.model_copy(update={"content": f"{result.text}\n\n{LAST}"})
         self._left = max(0, self._left - 1)
         self.messages.append(result)
+
+    def cut_short(self) -> Sample:
+        """The answer of a conversation that outgrew the model's context: its last text. Raises where there is none."""
+        if not self._drawn:
+            raise
+        return self.answer()
 
     def answer(self) -> Sample:
         return self._drawn[-1].model_copy(

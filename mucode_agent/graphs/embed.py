@@ -3,16 +3,19 @@
 import ast
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypedDict
+from datetime import timedelta
+from typing import Annotated, Any, Literal, TypedDict, Unpack
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from langgraph.graph import END, START, StateGraph, add_messages
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import CachePolicy, RetryPolicy
 from pydantic import BaseModel, Field
 
 from mucode_agent.graphs.parts import Generator
+from mucode_agent.graphs.settings import Options
 from mucode_agent.graphs.solver import Solver, SolverInput, create_solver
 from mucode_agent.problems import parse_problem, read_problem
 from mucode_agent.prompts import outcome
@@ -28,6 +31,19 @@ DESCRIPTION = (
 # --- as a node -----------------------------------------------------------------------------------------------------
 
 
+class NodeOptions(TypedDict, total=False):
+    """What `StateGraph.add_node` takes beside name and action."""
+
+    defer: bool
+    metadata: dict[str, Any] | None
+    retry_policy: RetryPolicy | Sequence[RetryPolicy] | None
+    cache_policy: CachePolicy[Any] | None
+    error_handler: Any
+    destinations: dict[str, str] | tuple[str, ...] | None
+    timeout: float | timedelta | None
+    """LangGraph runs a graph with such a node by `ainvoke` only."""
+
+
 def add_solver(
     graph: StateGraph[Any, Any, Any, Any],
     solver: Solver,
@@ -35,8 +51,11 @@ def add_solver(
     node: str = "solve",
     problem: str = "problem",
     solution: str = "solution",
+    **options: Unpack[NodeOptions],
 ) -> None:
     """Adds `solver` to a parent graph as a node that reads the parent's key `problem` and writes its key `solution`.
+
+    `options` are those of LangGraph's `add_node`: `retry_policy=RetryPolicy()` retries a failed model or sandbox.
 
     `graph.add_node(node, solver)` does the same where both keys have these names, but LangGraph drops the answer
     without a word where the parent has no such key. Raises ProblemError naming a key that the parent lacks.
@@ -58,7 +77,7 @@ def add_solver(
     async def arun(state: Any, config: RunnableConfig) -> dict[str, Any]:
         return {solution: (await solver.ainvoke(given(state), config))["solution"]}
 
-    graph.add_node(node, RunnableLambda(run, arun, name=node))
+    graph.add_node(node, RunnableLambda(run, arun, name=node), **options)
 
 
 # --- as a tool -----------------------------------------------------------------------------------------------------
@@ -85,14 +104,23 @@ def create_solver_tool(
     trace: TraceSink | None = None,
     name: str = "solve_coding_problem",
     description: str = DESCRIPTION,
-    **settings: Any,
+    request_timeout: float | None = None,
+    **settings: Unpack[Options],
 ) -> BaseTool:
     """The solver as a LangChain tool, sync and async; the arguments are those of `create_solver`.
 
     Content is the verdict in one sentence and the code; the artifact is the whole `Solution` in JSON form. A task that
     cannot be used is an answer to the calling model; a broken model, sandbox or verifier raises InfrastructureError.
     """
-    solver = create_solver(model, sandbox=sandbox, verifier=verifier, trace=trace, name=name, **settings)
+    solver = create_solver(
+        model,
+        sandbox=sandbox,
+        verifier=verifier,
+        trace=trace,
+        request_timeout=request_timeout,
+        name=name,
+        **settings,
+    )
 
     def given(prompt: str, tests: Sequence[str] = (), entry_point: str | None = None, setup: str = "") -> SolverInput:
         task = {"prompt": prompt, "public_tests": list(tests), "entry_point": entry_point, "setup": setup}
@@ -175,10 +203,13 @@ def create_solver_subagent(
     trace: TraceSink | None = None,
     name: str = "coder",
     description: str = DESCRIPTION,
-    **settings: Any,
+    request_timeout: float | None = None,
+    **settings: Unpack[Options],
 ) -> SubAgent:
     """The solver as a sub-agent for `create_deep_agent(subagents=[…])`; the arguments are those of `create_solver`."""
-    solver = create_solver(model, sandbox=sandbox, verifier=verifier, trace=trace, **settings)
+    solver = create_solver(
+        model, sandbox=sandbox, verifier=verifier, trace=trace, request_timeout=request_timeout, **settings
+    )
     graph = StateGraph(_SubAgentState, input_schema=SubAgentInput, output_schema=SubAgentOutput)
     graph.add_node("read", _read)
     graph.add_node("solve", solver)

@@ -75,9 +75,8 @@ class SharedSandbox:
         """Cancels this holder's programs, and ends the sandbox where nobody else holds it."""
         for future in list(self._futures):
             future.cancel()
-        if self._end.detach() is not None:
-            if (last := _SHARED.left()) is not None:
-                last.close()
+        if self._end.detach() is not None and (last := _SHARED.left()) is not None:
+            last.close()
 
 
 class _Shared:
