@@ -9,6 +9,7 @@ from typing import Any, Self
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable
+from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
 from mucode_agent.models.identity import model_name
@@ -84,14 +85,23 @@ class Parts:
         if self._owns_verifier and callable(end := getattr(self.verifier, "close", None)):
             end()
 
+    def end_with(self, graph: StateGraph[Any, Any, Any, Any]) -> None:
+        """Closes when the graph is dropped, to which all that is compiled of it refers.
+
+        Not when these parts are: LangChain caches the nodes' functions, which hold them.
+        """
+        weakref.finalize(graph, self._close_later).atexit = False
+
+    def _close_later(self) -> None:
+        """A collector's thread must not wait for processes to end."""
+        threading.Thread(target=self.close, name="mucode-solver-end", daemon=True).start()
+
     def _own_sandbox(self) -> Sandbox:
         if not isinstance(self._sandbox_spec, str):
             return self._sandbox_spec
         if self._sandbox_spec == "local":
             return SharedSandbox()
-        sandbox = load_sandbox(self._sandbox_spec)
-        weakref.finalize(self, sandbox.close)
-        return sandbox
+        return load_sandbox(self._sandbox_spec)
 
     def _check_open(self) -> None:
         if self._closed:

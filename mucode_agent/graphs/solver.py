@@ -199,6 +199,7 @@ def _build(
     onward: dict[Hashable, str] = {"draw": "generate", "next_turn": "generate", "accept": END, "stop": END}
     graph.add_conditional_edges("select", _action, {**onward, "ask": "approve"})
     graph.add_conditional_edges("approve", _action, {key: onward[key] for key in ("accept", "next_turn", "stop")})
+    parts.end_with(graph)
     return graph, parts
 
 

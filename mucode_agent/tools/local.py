@@ -5,7 +5,6 @@ disk. Not covered: bugs of the kernel, timing side channels, reading the metadat
 namespaces. docs/sandbox.md says which layer holds what.
 """
 
-import functools
 import os
 import sys
 import threading
@@ -69,7 +68,7 @@ class LocalSandbox:
     def submit(self, job: Job) -> Future[ExecutionReport]:
         """Judge one program. Cancelling the future kills it."""
         future = self._started().submit(job.model_dump())
-        future.add_done_callback(functools.partial(_keep, self))  # a sandbox is needed as long as a job of it waits
+        future.add_done_callback(_Hold(self))
         return future
 
     def close(self) -> None:
@@ -134,8 +133,14 @@ class LocalSandbox:
         self.__init__(*values)  # type: ignore[misc]
 
 
-def _keep(sandbox: LocalSandbox, future: "Future[ExecutionReport]") -> None:
-    """Nothing: while a future holds this with its sandbox, the sandbox is not dropped."""
+class _Hold:
+    """Keeps a sandbox that nobody else holds until its job is done."""
+
+    def __init__(self, sandbox: LocalSandbox) -> None:
+        self.sandbox: LocalSandbox | None = sandbox
+
+    def __call__(self, _: "Future[ExecutionReport]") -> None:
+        self.sandbox = None
 
 
 def _close_later(pool: "Pool[ExecutionReport]", process: int) -> None:
