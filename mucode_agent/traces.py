@@ -107,7 +107,10 @@ class JsonlTrace:
 
 
 def read_trace(path: str | Path) -> Iterator[TraceRow]:
-    """Each row of a trace once, in order; a torn last line is passed over. Raises ProblemError naming a bad line."""
+    """Each row of a trace once, in order; a torn last line and fields of a newer version are passed over.
+
+    Raises ProblemError naming a bad line.
+    """
     seen: set[bytes] = set()
     try:
         with Path(path).open("rb") as file:
@@ -160,10 +163,11 @@ def _end_of_last_line(descriptor: int) -> int:
 
 def _parsed(line: bytes, path: str | Path, number: int) -> TraceRow:
     try:
-        return _ROW.validate_json(line)
+        return _ROW.validate_json(line, extra="ignore")  # a newer version of this package may have added fields
     except ValidationError as error:
         cause = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in cause["loc"])
         raise ProblemError(
-            f"{path}, line {number} is no trace row of version {TRACE_VERSION}: {where}: {cause['msg']}"
+            f"{path}, line {number} is no trace row of version {TRACE_VERSION}: {where}: {cause['msg']}; "
+            "if a newer mucode_agent wrote it, update the package"
         ) from None

@@ -132,7 +132,7 @@ def test_the_options_are_the_settings() -> None:
     assert get_type_hints(Options) == get_type_hints(Settings)
 
 
-@pytest.mark.parametrize("context", [{"n": 3, "max_turns": 2}, {"n": 3, "max_turns": 2, "seed": 5}])
+@pytest.mark.parametrize("context", [{"n": 3, "max_turns": 2}, Settings(n=3, max_turns=2)])
 def test_a_call_sets_what_its_context_gives_and_nothing_else(context: Any) -> None:
     trace = MemoryTrace()
     graph = judged(BAD, n=2, max_turns=1, trace=trace)

@@ -1,5 +1,6 @@
 """The trace on disk: whole lines, once each, by any number of writers."""
 
+import json
 import multiprocessing
 import resource
 from pathlib import Path
@@ -59,6 +60,14 @@ def test_a_row_of_another_version_is_named_by_line(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"kind": "problem", "trace_version": 99}\n')
     with pytest.raises(ProblemError, match="line 1 is no trace row of version 1"):
         list(read_trace(tmp_path / "t.jsonl"))
+
+
+def test_fields_of_a_newer_version_are_passed_over_at_every_depth(tmp_path: Path) -> None:
+    JsonlTrace(tmp_path / "t.jsonl").write([row(1)])
+    line = json.loads((tmp_path / "t.jsonl").read_text())
+    line["newer"], line["decision"]["newer"] = 1, {"a": 2}
+    (tmp_path / "t.jsonl").write_text(json.dumps(line, separators=(",", ":")) + "\n")
+    assert list(read_trace(tmp_path / "t.jsonl")) == [row(1)]
 
 
 def test_an_unwritable_place_is_refused_before_anything_runs(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable
 from langgraph.graph import StateGraph
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.typing import ContextT, InputT, OutputT, StateT
 
 from mucode_agent.models.identity import model_name
 from mucode_agent.tools.sandbox import SharedSandbox, load_sandbox
@@ -108,7 +109,7 @@ class Parts:
             raise ProblemError("the solver is closed: create a new one")
 
 
-class OwningGraph(CompiledStateGraph[Any, Any, Any, Any]):
+class OwningGraph(CompiledStateGraph[StateT, ContextT, InputT, OutputT]):
     """A compiled graph that owns its parts: `close()` it, or use it in `with`; what is dropped closes itself."""
 
     def __init__(self, *, parts: Parts, **graph: Any) -> None:
@@ -116,7 +117,7 @@ class OwningGraph(CompiledStateGraph[Any, Any, Any, Any]):
         self.parts = parts
 
     @classmethod
-    def of(cls, compiled: CompiledStateGraph[Any, Any, Any, Any], parts: Parts) -> Self:
+    def of(cls, compiled: CompiledStateGraph[StateT, ContextT, InputT, OutputT], parts: Parts) -> Self:
         owning = cls.__new__(cls)
         owning.__dict__.update(compiled.__dict__)
         owning.parts = parts

@@ -79,9 +79,12 @@ class CallSettings(Settings):
         except ValidationError as error:
             raise _mistake(error) from None
 
-    def over(self, settings: Settings) -> Settings:
-        """`settings` with those that this call gives."""
-        return settings.model_copy(update={name: getattr(self, name) for name in self.model_fields_set})
+
+def settings_of_call(own: Settings, context: object) -> Settings:
+    """`own` with what this call's context gives. A parent's context is another, or none, and changes nothing."""
+    if not isinstance(context, Settings):
+        return own
+    return own.model_copy(update={name: getattr(context, name) for name in context.model_fields_set})
 
 
 def check_settings(fields: Options) -> Settings:

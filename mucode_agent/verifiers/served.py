@@ -28,6 +28,7 @@ class ServedVerifier:
         self.card: VerifierCard | None = read_card(Path(model).expanduser()) if model else None
         self._client = httpx.Client(timeout=timeout)
         self._known = KnownLogits()
+        self._gives_logits = False
 
     @property
     def name(self) -> str:
@@ -49,7 +50,25 @@ class ServedVerifier:
             "use_activation": False,
             **({"model": self.model} if self.model else {}),
         }
-        return self._logits(self._post(request), len(codes))
+        logits = self._logits(self._post(request), len(codes))
+        self._check_raw(request, logits)
+        return logits
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _check_raw(self, request: dict[str, Any], logits: Sequence[float]) -> None:
+        """Logits may all lie between 0 and 1 by chance: the same request with the activation tells them from probabilities."""
+        if self._gives_logits or not logits:
+            return
+        if all(0 < logit <= 1 for logit in logits):
+            activated = self._logits(self._post({**request, "use_activation": True}), len(logits))
+            if all(math.isclose(a, b, abs_tol=1e-4) for a, b in zip(logits, activated, strict=True)):
+                raise InfrastructureError(
+                    f"the verifier at {self.url} ignores use_activation: it answers with probabilities ({logits[0]:g} "
+                    "and more), which are no logits; serve it with a vLLM that knows this parameter"
+                )
+        self._gives_logits = True
 
     def _post(self, request: dict[str, Any]) -> Any:
         try:
