@@ -112,7 +112,7 @@ async def soak(name: str, solves: int, at_a_time: int, one: Solve) -> None:
 class ByPrompt(FakeListChatModel):
     """Endless where the prompt says so."""
 
-    def _call(self, messages: Any, *args: Any, **kwargs: Any) -> str:
+    def _call(self, messages: Any, *_: Any, **__: Any) -> str:
         text = "\n".join(str(message.content) for message in messages)
         return f"```python\n{ENDLESS if 'endless' in text else GOOD}\n```"
 

@@ -22,10 +22,11 @@ EXAMPLES = {
     "as_deepagents_subagent.py": ['"solved": true', "Here is add, tested."],
     "stream_to_terminal.py": ["mucode.routed", "action=accept", "def is_palindrome"],
     "human_approval.py": ["Enter to accept", "accepted in turn 2"],
+    "serve_sse.py": [],  # see test_serve.py
     "resume_after_kill.py": ["asked, 1 messages", "killed by signal 9", "solved: True, turns: 2"],
 }
 """What each prints, in order."""
-NEEDS = {"as_deepagents_subagent.py": "deepagents"}
+NEEDS = {"as_deepagents_subagent.py": "deepagents", "serve_sse.py": "starlette"}
 
 
 def run(command: list[str], stdin: str = "") -> str:

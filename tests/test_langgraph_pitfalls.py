@@ -300,10 +300,15 @@ def test_the_node_names_and_edges_are_stable() -> None:
     edges = {(edge.source, edge.target) for edge in solver(GOOD, probes=0).get_graph().edges}
     assert edges == {
         (START, "prepare"),
+        ("prepare", "propose"),
         ("prepare", "generate"),
+        ("propose", "generate"),
         ("generate", "execute"),
         ("execute", "verify"),
         ("verify", "select"),
         ("select", "generate"),
+        ("select", "approve"),
         ("select", END),
+        ("approve", "generate"),
+        ("approve", END),
     }

@@ -33,10 +33,9 @@ solver.invoke({"task": {}})  # wrong
 def test_a_wrong_option_is_a_type_error_and_a_right_one_is_none(tmp_path: Path) -> None:
     file = tmp_path / "user.py"
     file.write_text(USER)
-    shown, stderr, _ = api.run(
-        ["--strict", "--config-file", "", "--cache-dir", str(tmp_path / "cache"), "--python-executable", sys.executable]
-        + ["--follow-imports", "silent", "--ignore-missing-imports", str(file)]
-    )
+    options = ["--strict", "--config-file", "", "--cache-dir", str(tmp_path / "cache"), "--follow-imports", "silent"]
+    options += ["--python-executable", sys.executable, "--ignore-missing-imports"]
+    shown, stderr, _ = api.run([*options, str(file)])
     assert not stderr
     wrong = {number for number, line in enumerate(USER.splitlines(), 1) if line.endswith("# wrong")}
     assert {int(number) for number in re.findall(r"user\.py:(\d+): error", shown)} == wrong, shown

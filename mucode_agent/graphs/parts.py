@@ -50,7 +50,7 @@ class Parts:
         self._model: Generator | None = None
         self._sandbox: Sandbox | None = None
         self._closed = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # `close` may be called by a signal handler
 
     @property
     def model_name(self) -> str:
