@@ -119,7 +119,7 @@ class ByPrompt(FakeListChatModel):
 
 async def serve(solves: int, at_a_time: int) -> None:
     import uvicorn
-    from serve_sse import create_app
+    from serve_sse import create_app  # type: ignore[import-not-found]
 
     solver = create_solver(ByPrompt(responses=["x"]), n=2, verifier="none")
     config = uvicorn.Config(create_app(solver, at_a_time), port=0, log_level="error", timeout_graceful_shutdown=2)

@@ -58,7 +58,7 @@ class ServedVerifier:
         self._client.close()
 
     def _check_raw(self, request: dict[str, Any], logits: Sequence[float]) -> None:
-        """Logits may all lie between 0 and 1 by chance: the same request with the activation tells them from probabilities."""
+        """Logits may all lie between 0 and 1 by chance: the same request with the activation shows what they are."""
         if self._gives_logits or not logits:
             return
         if all(0 < logit <= 1 for logit in logits):
