@@ -34,14 +34,14 @@ class Parts:
         """Raises ProblemError for a part of the wrong kind, which would otherwise fail in the middle of a solve."""
         if not isinstance(model, str | Runnable):
             raise ProblemError(
-                f"model must be a model string, a chat model or a runnable, got {_kind(model)}; "
+                f"model must be a model string, a chat model or a runnable, got {kind(model)}; "
                 "wrap a function in RunnableLambda"
             )
         if not isinstance(sandbox, str) and not callable(getattr(sandbox, "submit", None)):
-            raise ProblemError(f"sandbox must be 'local', 'e2b' or an object with submit, got {_kind(sandbox)}")
+            raise ProblemError(f"sandbox must be 'local', 'e2b' or an object with submit, got {kind(sandbox)}")
         if not isinstance(verifier, str) and not callable(getattr(verifier, "score", None)):
             raise ProblemError(
-                f"verifier must be a string or have a method score, got {_kind(verifier)}; give 'none' to score nothing"
+                f"verifier must be a string or have a method score, got {kind(verifier)}; give 'none' to score nothing"
             )
         self.model_spec, self._load = model, load
         self.verifier = load_verifier(verifier) if isinstance(verifier, str) else verifier
@@ -134,5 +134,6 @@ class OwningGraph(CompiledStateGraph[StateT, ContextT, InputT, OutputT]):
         self.close()
 
 
-def _kind(value: object) -> str:
+def kind(value: object) -> str:
+    """What an object is, for a message."""
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

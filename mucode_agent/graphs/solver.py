@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from mucode_agent.graphs.drafting import adraft, draft
 from mucode_agent.graphs.failure import blamed
 from mucode_agent.graphs.parts import Generator as Model
-from mucode_agent.graphs.parts import OwningGraph, Parts
+from mucode_agent.graphs.parts import OwningGraph, Parts, kind
 from mucode_agent.graphs.review import question, read_review
 from mucode_agent.graphs.selection import Approval, best_over_turns, decide, normal_form, select
 from mucode_agent.graphs.settings import CallSettings, Options, Settings, check_settings, settings_of_call
@@ -170,7 +170,7 @@ def _build(
     settings: Options,
 ) -> tuple[StateGraph[SolverState, Any, SolverInput, SolverOutput], Parts]:
     if trace is not None and not callable(getattr(trace, "write", None)):
-        raise ProblemError(f"trace must have a method write, such as JsonlTrace(path), got {trace!r}")
+        raise ProblemError(f"trace must have a method write, such as JsonlTrace(path), got {kind(trace)}")
     parts = Parts(model, sandbox, verifier, functools.partial(load_model, timeout=request_timeout))
     nodes = _Nodes(parts, trace or NullTrace(), check_settings(settings))
     graph = StateGraph(SolverState, context_schema=CallSettings, input_schema=SolverInput, output_schema=SolverOutput)
@@ -311,7 +311,7 @@ class _Nodes:
         self._trace.write([ProblemRow(run_id=run, problem=problem, settings=settings)])
         begun: SolverState = {"problem": _json(problem), "run_id": run}
         if doubt is not None and (threshold is not None or not problem.public_tests):
-            _emit(begun, "warning", warning=doubt)  # elsewhere nothing rests on a probability
+            _emit("warning", begun, warning=doubt)  # elsewhere nothing rests on a probability
         return {
             **begun,
             "version": STATE_VERSION,
@@ -354,7 +354,7 @@ class _Nodes:
 
     def _proposed(self, state: SolverState, samples: Sequence[Sample], started: float) -> dict[str, Any]:
         calls = calls_in(samples[0].text, state["problem"]["entry_point"])[: self._settings(state).proposed_probes]
-        _emit(state, "probes_proposed", probes=calls)
+        _emit("probes_proposed", state, probes=calls)
         usage = _usage(state).plus(seconds=time.monotonic() - started, samples=samples)
         return {
             "probes": list(dict.fromkeys([*calls, *state["probes"]])),
@@ -388,7 +388,7 @@ class _Nodes:
         """What was drawn before the failure is a wave of its own; the route asks for the rest again."""
         if not error.samples:
             raise error
-        _emit(state, "warning", warning=f"{len(error.samples)} candidates were drawn, then {error}")
+        _emit("warning", state, warning=f"{len(error.samples)} candidates were drawn, then {error}")
         return list(error.samples)
 
     def _request(self, state: SolverState) -> tuple[list[BaseMessage], dict[str, Any]]:
@@ -398,7 +398,7 @@ class _Nodes:
         n = min(settings.wave or settings.n, most_n)
         if (most := settings.budget.candidates) is not None:
             n = min(n, most - _usage(state).candidates)
-        _emit(state, "turn_started" if not drawn else "wave_started", turn=number, candidates=n)
+        _emit("turn_started" if not drawn else "wave_started", state, turn=number, candidates=n)
         options: dict[str, Any] = {
             "n": n,
             "seed": seed,
@@ -459,8 +459,8 @@ class _Nodes:
         for index in range(len(reports), len(codes)):
             reports.append(by_form[normal_form(codes[index])] if codes[index] else _json(NO_CODE))
             _emit(
-                state,
                 "candidate_executed",
+                state,
                 turn=len(state["turns"]) + 1,
                 index=index,
                 status=reports[index]["status"],
@@ -483,7 +483,7 @@ class _Nodes:
                 f"verifier {verifier.name} gave {len(scores)} scores for {len(candidates)} candidates; fix it"
             )
         for candidate, score in zip(candidates, scores, strict=True):
-            _emit(state, "candidate_scored", turn=candidate.turn, index=candidate.index, **_json(score))
+            _emit("candidate_scored", state, turn=candidate.turn, index=candidate.index, **_json(score))
         usage = _usage(state).plus(seconds=time.monotonic() - started)
         return {"scores": list(map(_json, scores)), "usage": _json(usage)}
 
@@ -496,7 +496,7 @@ class _Nodes:
         settings, number = self._settings(state), len(state["turns"]) + 1
         candidates = _candidates(state)
         chosen = select(candidates, settings.selector, seed=_seed(_problem(state), settings.seed, number))
-        _emit(state, "selected", turn=number, index=chosen)
+        _emit("selected", state, turn=number, index=chosen)
         return self._decided(state, candidates, candidates[chosen], "pending" if settings.approve else "unneeded")
 
     def approve(self, state: SolverState) -> dict[str, Any]:
@@ -622,7 +622,7 @@ class _Nodes:
         """Events for who watches, rows for who learns: the candidates of this wave, then what was decided."""
         run, problem_id, before = state["run_id"], state["problem"]["id"], state["decision"]
         recorded = before["drawn"] if before.get("action") in ("draw", "ask") else 0
-        _emit(state, "routed", **_json(decision))
+        _emit("routed", state, **_json(decision))
         self._trace.write(
             [
                 *(CandidateRow(run_id=run, problem_id=problem_id, candidate=c) for c in candidates[recorded:]),
@@ -738,6 +738,6 @@ def _seed(problem: Problem, seed: int, turn: int) -> int:
     return int.from_bytes(hashlib.sha256(key).digest()[:4]) >> 2
 
 
-def _emit(state: SolverState, event: str, **fields: Any) -> None:
+def _emit(event: str, state: SolverState, **fields: Any) -> None:
     whose = {"problem_id": state["problem"]["id"], "run_id": state["run_id"]}
     get_stream_writer()({"event": f"mucode.{event}", **whose, **fields})
