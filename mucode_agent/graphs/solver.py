@@ -25,13 +25,14 @@ from langgraph.managed import RemainingSteps
 from langgraph.types import Checkpointer, interrupt
 from pydantic import Field, ValidationError
 
+from mucode_agent.extraction import extract_code
 from mucode_agent.graphs.drafting import adraft, draft
 from mucode_agent.graphs.selection import Approval, Selector, best_over_turns, decide, normal_form, select
 from mucode_agent.models import asample, load_model, sample
 from mucode_agent.models.identity import model_name
 from mucode_agent.probes import MOST, calls_in, probes
 from mucode_agent.problems import read_problem
-from mucode_agent.prompts import ask_for_inputs, extract_code, prompt_digest, render
+from mucode_agent.prompts import ask_for_inputs, prompt_digest, render
 from mucode_agent.tools.langchain import create_run_python
 from mucode_agent.tools.sandbox import arun, load_sandbox, run
 from mucode_agent.traces import CandidateRow, DecisionRow, NullTrace, ProblemRow, TraceSink, run_id
