@@ -233,6 +233,17 @@ def _imported_names(tree: ast.AST) -> set[str]:
     return names
 
 
+def top_level_imports(tree: ast.AST) -> set[str]:
+    """Packages outside the standard library that the source imports."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found - sys.stdlib_module_names
+
+
 def parse_source(source: str, name: str) -> ast.Module:
     """The tree of a test or a set-up. Raises ProblemError where it is no Python."""
     try:
