@@ -95,7 +95,7 @@ def functional(tmp_path: Path) -> Problem:
         ("def order(xs: List[int], k: int) -> List[int]:\n    return sorted(xs)", "passed"),
         ("class Solution:\n    def order(self, xs: List[int], k: int):\n        return tuple(sorted(xs))", "passed"),
         (
-            "def order(xs, k):\n    return [heappop(xs), Counter(xs).most_common()[0][0]] if heapify(xs) is None else 0",
+            "def order(xs, k):\n    heapify(xs)\n    return [heappop(xs), Counter(xs).most_common()[0][0]]",
             "passed",
         ),
         (
