@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mucode_agent.evaluation.benchmarks import load_benchmark
+from mucode_agent.evaluation.check import without_false_examples
 from mucode_agent.evaluation.libraries import libraries, preloads
 from mucode_agent.evaluation.store import Judgement
 from mucode_agent.tools.local import LocalSandbox
@@ -130,6 +131,21 @@ def test_the_packages_of_a_suite_are_preloaded() -> None:
 def test_a_suite_whose_package_is_missing_is_refused() -> None:
     with pytest.raises(ProblemError, match="import nowhere_to_be_found, which is not installed here"):
         preloads([problem("from nowhere_to_be_found.a import b\nassert b(f(1))")])
+
+
+def test_an_example_that_the_reference_fails_is_left_out_with_a_warning(sandbox: LocalSandbox, tmp_path: Path) -> None:
+    row = {
+        "task_id": "HumanEval/900",
+        "prompt": 'def inc(x):\n    """Add one.\n    >>> inc(1)\n    2\n    >>> inc(2)\n    4\n    """\n',
+        "entry_point": "inc",
+        "canonical_solution": "    return x + 1\n",
+        "test": "def check(candidate):\n    assert candidate(1) == 2\n",
+    }
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    with pytest.warns(UserWarning, match=r"HumanEval/900: the reference fails 'assert inc\(2\) == 4'"):
+        benchmark = without_false_examples(load_benchmark(f"humaneval:{path}"), sandbox)
+    assert benchmark.problems[0].public_tests == (CodeTest(code="assert inc(1) == 2"),)
 
 
 def test_an_unjudged_program_is_neither_right_nor_judged() -> None:

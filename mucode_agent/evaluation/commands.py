@@ -80,6 +80,7 @@ def run(
 ) -> None:
     """Run a benchmark, or go on with a run; print the tables, write results.json and report.html."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
+    from mucode_agent.evaluation.check import without_false_examples
     from mucode_agent.evaluation.libraries import preloads
     from mucode_agent.evaluation.patience import unfinished
     from mucode_agent.evaluation.progress import watching
@@ -108,7 +109,7 @@ def run(
         watching(len(asked.problems), console) as watch,
     ):
         failures = run_benchmark(
-            asked,
+            without_false_examples(asked, place),
             directory,
             model=generator,
             model_name=model,

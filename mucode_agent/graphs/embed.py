@@ -180,7 +180,7 @@ class SubAgentOutput(TypedDict):
     messages: Annotated[list[AnyMessage], add_messages]
     """The answer for people."""
     structured_response: dict[str, Any] | None
-    """The answer for programs: solved, code, verdict, stop_reason, turns, understood. None where the task could not be read."""
+    """The answer for programs: solved, code, verdict, stop_reason, turns, understood. None where no task was read."""
 
 
 class _SubAgentState(TypedDict, total=False):

@@ -59,6 +59,7 @@ def rollout(
 ) -> None:
     """Draw K trajectories per problem and judge every program; several workers may share a directory."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
+    from mucode_agent.evaluation.check import without_false_examples
     from mucode_agent.evaluation.libraries import preloads
     from mucode_agent.evaluation.patience import unfinished
     from mucode_agent.evaluation.progress import watching
@@ -84,6 +85,7 @@ def rollout(
         "command": shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]]),
     }
     with contextlib.closing(load_sandbox(sandbox, preload=packages)) as place, watching(total, console) as watch:
+        asked = without_false_examples(asked, place)
         if on_ray:
             from mucode_agent.training.cluster import Tools, make_shards_on_ray
 
