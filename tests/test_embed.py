@@ -243,4 +243,5 @@ def test_the_tool_takes_tests_of_a_program() -> None:
     program = fenced("print(int(input()) * 2)")
     tool = create_solver_tool(ScriptedModel(replies=[program]), n=1, max_turns=1)
     answer = tool.invoke({"prompt": "Double the number.", "tests": [{"stdin": "2\n", "stdout": "4\n"}]})
-    assert answer.startswith("The code passes all tests. A program on standard input was asked for, with 1 tests")
+    assert answer.startswith("The code passes all tests.")
+    assert "A program on standard input was asked for, with 1 tests" in answer
