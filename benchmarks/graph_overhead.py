@@ -23,10 +23,11 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langgraph.checkpoint.memory import InMemorySaver
 
+from mucode_agent.extraction import extract_code
 from mucode_agent.graphs.selection import best_over_turns, decide, normal_form, select
 from mucode_agent.graphs.solver import SolverInput, create_solver
 from mucode_agent.models import sample
-from mucode_agent.prompts import extract_code, render
+from mucode_agent.prompts import render
 from mucode_agent.types import (
     Budget,
     Candidate,

@@ -115,6 +115,7 @@ def solve(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the code.")] = False,
 ) -> None:
     """Solve one problem: print the program, or the best attempt and what still fails."""
+    from mucode_agent.evaluation.libraries import preloads
     from mucode_agent.graphs.solver import create_solver
     from mucode_agent.problems import load_problem
     from mucode_agent.tools.sandbox import load_sandbox, run
@@ -131,7 +132,7 @@ def solve(
         )
     _check_paths(problem, output, trace)
     with contextlib.closing(
-        load_sandbox(sandbox, require=_isolation(require_isolation), preload=preload or ())
+        load_sandbox(sandbox, require=_isolation(require_isolation), preload=preloads([task], preload or (), sandbox))
     ) as place:
         solver = create_solver(
             model,

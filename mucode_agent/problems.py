@@ -7,6 +7,7 @@ assert; everything else is private.
 import ast
 import builtins
 import doctest
+import itertools
 import json
 import re
 import sys
@@ -87,16 +88,50 @@ def problem_schema() -> dict[str, Any]:
 def docstring_tests(prompt: str, entry_point: str) -> list[CodeTest]:
     """The examples in the docstring of `entry_point`, as asserts; those whose result is no literal are left out.
 
-    Reads doctest (`>>> f(1)` with its result below) and one-line forms: `f(1) == 2`, `f(1) -> 2`, `f(1) returns 2`.
+    Reads doctest (`>>> f(1)` with its result below, `>>> print(f(1))`, `>>> f(1) == 2` with True below) and forms
+    within a line, one or several: `f(1) == 2`, `f(1) -> 2`, `f(1) returns 2`. What a line denies is no example.
     """
     docstring = _docstring(prompt, entry_point)
-    examples = [(e.source.strip(), e.want.strip()) for e in _doctests(docstring)]
-    examples += _one_line_examples(docstring, entry_point)
-    tests = []
-    for call, result in examples:
+    lines = docstring.splitlines()
+    tests: list[str] = []
+    for example in _doctests(docstring):
+        if not example.want.strip():
+            continue  # it may say its result on its own line
+        end = example.lineno + example.source.count("\n") + example.want.count("\n")
+        lines[example.lineno : end] = [""] * (end - example.lineno)
+        if example.exc_msg is None and (test := _test_of(example, entry_point)):
+            tests.append(test)
+    for call, result in (pair for line in lines for pair in _one_line_examples(line, entry_point)):
         if _is_closed(call, entry_point) and (literal := _leading_literal(result)) is not None:
-            tests.append(CodeTest(code=f"assert {call} == {literal}"))
-    return list(dict.fromkeys(tests))
+            tests.append(f"assert {call} == {literal}")
+    return [CodeTest(code=test) for test in dict.fromkeys(tests)]
+
+
+def _test_of(example: doctest.Example, entry_point: str) -> str | None:
+    """An assert for a doctest example; None where it is no expression of the entry point with a plain result."""
+    try:
+        (statement,) = ast.parse(example.source).body
+    except (SyntaxError, ValueError):
+        return None
+    if not isinstance(statement, ast.Expr):
+        return None
+    value = statement.value
+    source = ast.get_source_segment(example.source, value) or ""  # without a comment behind it
+    if not _is_closed(source, entry_point):
+        return None
+    want = example.want.strip()
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "print":
+        shown = ast.get_source_segment(example.source, value.args[0]) if len(value.args) == 1 else None
+        plain = shown is not None and not value.keywords and not isinstance(value.args[0], ast.Starred)
+        return f"assert str({shown}) == {want!r}" if plain else None
+    if isinstance(value, ast.Compare | ast.BoolOp) or (
+        isinstance(value, ast.UnaryOp) and isinstance(value.op, ast.Not)
+    ):
+        return {"True": f"assert {source}", "False": f"assert not ({source})"}.get(want)
+    if (literal := _leading_literal(want)) is None:
+        return None
+    simple = isinstance(value, ast.Call | ast.Subscript | ast.Attribute | ast.BinOp)
+    return f"assert {source} == {literal}" if simple else f"assert ({source}) == {literal}"
 
 
 _MISTAKEN_EXAMPLES = {
@@ -233,6 +268,17 @@ def _imported_names(tree: ast.AST) -> set[str]:
     return names
 
 
+def top_level_imports(tree: ast.AST) -> set[str]:
+    """Packages outside the standard library that the source imports."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found - sys.stdlib_module_names
+
+
 def parse_source(source: str, name: str) -> ast.Module:
     """The tree of a test or a set-up. Raises ProblemError where it is no Python."""
     try:
@@ -349,16 +395,36 @@ def _doctests(docstring: str) -> list[doctest.Example]:
 _SEPARATOR = re.compile(r"\s*(?:==>|==|=>|➞|→|->|=|returns?|should return|#\s*(?:=>|returns)?)\s*", re.IGNORECASE)
 
 
-def _one_line_examples(docstring: str, entry_point: str) -> list[tuple[str, str]]:
+_DENIAL = re.compile(
+    r"\b(?:not|never|wrong(?:ly)?|incorrect(?:ly)?|instead of|rather than|false that)\b|n't\b", re.IGNORECASE
+)
+"""Says that what stands beside it is no result, or one of several."""
+
+
+def _one_line_examples(line: str, entry_point: str) -> list[tuple[str, str]]:
+    """Calls in a line with what the line says of each, up to the next."""
+    calls: list[tuple[int, int]] = []
+    for found in re.finditer(rf"(?<![\w.]){re.escape(entry_point)}\(", line):
+        at = found.start()
+        if (not calls or at >= calls[-1][1]) and (call := _balanced(line[at:])):
+            calls.append((at, at + len(call)))
     examples = []
-    for line in docstring.splitlines():
-        start = re.search(rf"(?<![\w.]){re.escape(entry_point)}\(", line)
-        if start is None:
+    before = line[: calls[0][0]] if calls else ""
+    for (start, end), (following, _) in itertools.pairwise([*calls, (len(line), len(line))]):
+        rest = line[end:following]
+        separator = _SEPARATOR.match(rest)
+        if separator is None:
+            before = rest
             continue
-        call = _balanced(line[start.start() :])
-        rest = line[start.start() + len(call) :]
-        if call and (separator := _SEPARATOR.match(rest)):
-            examples.append((call, rest[separator.end() :].strip()))
+        said = rest[separator.end() :].strip()
+        if following < len(line):
+            if re.search(r"\bor\s*$", rest):
+                return []  # one of several results
+            said = re.sub(r"[\s,;.]*(?:\band\b)?[\s,;.]*$", "", said)
+        behind = re.sub(r"'[^']*'|\"[^\"]*\"", "", said)
+        if not _DENIAL.search(before) and not _DENIAL.search(behind):
+            examples.append((line[start:end], said))
+        before = ""
     return examples
 
 

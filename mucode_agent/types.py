@@ -61,11 +61,21 @@ class CodeTest(Record):
     code: Annotated[str, Field(min_length=1)]
 
 
+Comparison = Literal["lines", "tokens", "decimals"]
+"""How printed text is compared.
+
+`lines`: equal lines, white space at their ends aside. `tokens`, as CodeContests judges: equal words in either case,
+whatever stands between them, numbers to 1e-5. `decimals`, as LiveCodeBench judges: as many lines, each equal but for
+white space around it, or made of equal decimal numbers.
+"""
+
+
 class StdioTest(Record):
-    """The program is run with `stdin`; its standard output must equal `stdout`, trailing white space of lines aside."""
+    """The program is run with `stdin`; its standard output must equal `stdout` in the sense of `compare`."""
 
     stdin: str
     stdout: str
+    compare: Comparison = "lines"
 
 
 def _bare_source_is_a_code_test(test: Any) -> Any:

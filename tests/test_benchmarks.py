@@ -221,7 +221,7 @@ def test_codecontests_judges_by_private_and_generated_tests(tmp_path):
     problem = only(load_benchmark(f"codecontests:{written(tmp_path, CONTEST)}"))
 
     assert problem.entry_point is None
-    assert problem.public_tests == (StdioTest(stdin="1\n", stdout="2\n"),)
+    assert problem.public_tests == (StdioTest(stdin="1\n", stdout="2\n", compare="tokens"),)
     assert [test.stdin for test in problem.private_tests] == ["2\n", "5\n", "6\n"]
     assert problem.reference == "print(2 * int(input()))"
     assert (problem.limits.time_s, problem.limits.memory_mb) == (2.0, 1024)
@@ -250,7 +250,7 @@ def test_livecodebench_reads_programs(tmp_path):
     problem = only(load_benchmark(f"livecodebench:{written(tmp_path, LIVE)}"))
 
     assert problem.entry_point is None
-    assert problem.private_tests == (StdioTest(stdin="2\n", stdout="4\n"),)
+    assert problem.private_tests == (StdioTest(stdin="2\n", stdout="4\n", compare="decimals"),)
 
 
 def packed(text):

@@ -118,7 +118,7 @@ def test_a_subagent_takes_a_problem_where_the_host_gives_one() -> None:
     ("messages", "words"),
     [
         ([], "no human message"),
-        ([HumanMessage("Please help me.")], "holds no problem"),
+        ([HumanMessage(" \n")], "is empty"),
         ([HumanMessage('{"prompt": ""}')], "field prompt"),
         ([HumanMessage("{broken")], "not JSON"),
         ([HumanMessage("def f(x)\nassert True")], "asserts nothing"),
@@ -195,3 +195,53 @@ def test_a_verdict_tells_the_probability_where_there_is_one() -> None:
     verifier = LengthVerifier(calibrated=True)
     tool = create_solver_tool(ScriptedModel(replies=[fenced(GOOD)]), sandbox=sandbox(), verifier=verifier, n=1)
     assert "P(correct) is 0.26" in tool.invoke(TASK)
+
+
+@pytest.mark.parametrize(
+    ("message", "tests"),
+    [
+        ("Write `def f(x)`.\n\nTests:\n1. `assert f(1) == 2`", ["assert f(1) == 2"]),
+        ("Write f. For example, assert f(1) == 2.", ["assert f(1) == 2"]),
+        ("* assert f(1) == 2  # small\n- assert f(10) == 11\nwrite f", ["assert f(1) == 2", "assert f(10) == 11"]),
+        ("Write f.\n\tassert f(1) == 2, 'one'", ["assert f(1) == 2"]),
+        ("Write f.\n> assert f(1) == 2\n> assert f(2) == 3", ["assert f(1) == 2", "assert f(2) == 3"]),
+        ("Write f.\n> ```python\n> assert f(1) == 2\n> ```", ["assert f(1) == 2"]),
+        ("1. Write f:\n   ```\n   assert f(1) == 2\n   ```", ["assert f(1) == 2"]),
+        ("It must hold that \"assert f('a') == 'b'\" passes.", ["assert f('a') == 'b'"]),
+        ("Both `assert f(1) == 2` and `assert f(2) == 3` hold.", ["assert f(1) == 2", "assert f(2) == 3"]),
+        ("(assert f(1) == 2), please", ["assert f(1) == 2"]),
+        ("Write f so that\n- assert f([\n    1,\n]) == 2", ["assert f([1]) == 2"]),
+        ("Write f. assert f(1.5) == 2.5, then stop.", ["assert f(1.5) == 2.5"]),
+        ("I assert that the function f adds one.", []),
+        ("Write a function f that adds one.", []),
+    ],
+)
+def test_tests_are_found_wherever_they_stand_in_a_message(message: str, tests: list[str]) -> None:
+    problem = problem_in(message)
+    assert [test.code for test in problem.public_tests] == tests
+    assert problem.entry_point == "f"
+
+
+def test_prose_alone_is_solved_without_tests_and_says_so() -> None:
+    said = [HumanMessage("Write a program that prints twice the number it reads.")]
+    reply = fenced("print(int(input()) * 2)")
+    state = subagent([reply], n=1, max_turns=1)["runnable"].invoke({"messages": said})
+    assert state["structured_response"]["code"] == "print(int(input()) * 2)"
+    assert "A program on standard input was asked for, without tests" in state["messages"][-1].text
+    assert problem_in("Write a function called add_one that adds one.").entry_point == "add_one"
+
+
+def test_an_answer_says_what_was_understood() -> None:
+    state = subagent([fenced(GOOD)])["runnable"].invoke({"messages": [HumanMessage("Add one: `assert f(1) == 2`")]})
+    assert state["structured_response"]["understood"] == (
+        "The function `f` was asked for, with 1 tests: assert f(1) == 2."
+    )
+    assert "with 1 tests: assert f(1) == 2." in state["messages"][-1].text
+
+
+def test_the_tool_takes_tests_of_a_program() -> None:
+    program = fenced("print(int(input()) * 2)")
+    tool = create_solver_tool(ScriptedModel(replies=[program]), n=1, max_turns=1)
+    answer = tool.invoke({"prompt": "Double the number.", "tests": [{"stdin": "2\n", "stdout": "4\n"}]})
+    assert answer.startswith("The code passes all tests.")
+    assert "A program on standard input was asked for, with 1 tests" in answer

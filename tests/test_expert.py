@@ -6,7 +6,7 @@ import random
 import pytest
 from attempts import entry, logits, name_of, program
 
-from mucode_agent.prompts import extract_code
+from mucode_agent.extraction import extract_code
 from mucode_agent.training.data import read_attempts, state
 from mucode_agent.training.expert import ExpertSettings, expert, finals
 from mucode_agent.training.feedback import add_feedback

@@ -20,8 +20,9 @@ from processes import children
 from tiny import save_tiny
 from transformers import AutoTokenizer
 
+from mucode_agent.extraction import extract_code
 from mucode_agent.graphs.selection import normal_form
-from mucode_agent.prompts import extract_code, task
+from mucode_agent.prompts import task
 from mucode_agent.training.config import LoopConfig, read_loop_config
 from mucode_agent.training.data import data_sha256, read_attempts
 from mucode_agent.training.examples import held_out

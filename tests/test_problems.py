@@ -232,3 +232,39 @@ def test_text_that_no_file_can_hold_is_refused(field: str) -> None:
     row = {"id": "a", "prompt": "Write f.", "entry_point": "f", "public_tests": ["assert f() == 1"]}
     with pytest.raises(ProblemError, match=field):
         read_problem(row | {field: "\ud83d"})
+
+
+@pytest.mark.parametrize(
+    ("doc", "tests"),
+    [
+        (">>> f(5)  # a plain case\n6", ["assert f(5) == 6"]),
+        (">>> f('#')  # a sign\n'# !'", ["assert f('#') == '# !'"]),
+        (">>> print(f(1))\n2", ["assert str(f(1)) == '2'"]),
+        (">>> print(f(1), f(2))\n2 3", []),
+        (">>> f(1) == 2\nTrue", ["assert f(1) == 2"]),
+        (">>> f(1) == 3\nFalse", ["assert not (f(1) == 3)"]),
+        (">>> f(1) in (2, 3)\nTrue", ["assert f(1) in (2, 3)"]),
+        (">>> not f(1)\nFalse", ["assert not (not f(1))"]),
+        (">>> f(1) == 2", ["assert f(1) == 2"]),
+        (">>> f(\n...   1)\n2", ["assert f(\n  1) == 2"]),
+        (">>> f('a')\nTraceback (most recent call last):\n    ...\nTypeError: no text", []),
+        (">>> x = f(1)\n>>> x\n2", []),
+        (">>> f(1)\n<generator object f at 0x7f>", []),
+        (">>> f(1)\n2\n\nNot: f(2) == 2", ["assert f(1) == 2"]),
+        ("f(1) == 2, f(2) == 3", ["assert f(1) == 2", "assert f(2) == 3"]),
+        ("f(1) = 2, f(2) = 3", ["assert f(1) == 2", "assert f(2) == 3"]),
+        ("f(1) -> 2; f(2) -> 3", ["assert f(1) == 2", "assert f(2) == 3"]),
+        ("f(1) == 2 and f(2) == 3", ["assert f(1) == 2", "assert f(2) == 3"]),
+        ("f((1,)) == (2,), f((2,)) == (3,)", ["assert f((1,)) == (2,)", "assert f((2,)) == (3,)"]),
+        ("f(1) == 2 or f(1) == 3", []),
+        ("f(f(1)) == 3", ["assert f(f(1)) == 3"]),
+        ("It is wrong that f(1) == 3", []),
+        ("f(1) == 3 is not true", []),
+        ("f(1) isn't 3, and doesn't f(1) == 3?", []),
+        ("f('not') == 'never'", ["assert f('not') == 'never'"]),
+    ],
+)
+def test_only_examples_become_tests(doc: str, tests: list[str]) -> None:
+    body = "\n    ".join(doc.split("\n"))
+    prompt = f'def f(x):\n    """Do.\n\n    {body}\n    """\n'
+    assert [test.code for test in docstring_tests(prompt, "f")] == tests

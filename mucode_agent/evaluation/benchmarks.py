@@ -264,7 +264,7 @@ def codecontests(row: Row, split: Split = "fixed") -> Problem | None:
 
 def _stdio_tests(tests: Mapping[str, list[str]]) -> tuple[StdioTest, ...]:
     pairs = zip(tests.get("input", []), tests.get("output", []), strict=True)
-    return tuple(StdioTest(stdin=stdin, stdout=stdout) for stdin, stdout in pairs)
+    return tuple(StdioTest(stdin=stdin, stdout=stdout, compare="tokens") for stdin, stdout in pairs)
 
 
 def _contest_limits(row: Row, *, at_least_s: float) -> Limits:
@@ -278,8 +278,8 @@ def livecodebench(row: Row, split: Split = "fixed") -> Problem:
     """LiveCodeBench (Jain et al. 2024), a row of `code_generation_lite`: its own public and private tests, either form.
 
     `functional` tests call a method of a class `Solution`; here the function itself is asked for, with the same
-    signature less `self`, since only plain values leave the sandbox. Lists and tuples of equal values are equal, as in
-    the official judge; printed numbers must agree in text, where the official judge also accepts equal decimals.
+    signature less `self`, and an answer of either form is judged. Lists and tuples of equal values are equal, and
+    printed text is compared as `decimals`, as in the official judge, whose imports and recursion limit programs get.
     """
     del split
     public = json.loads(row["public_test_cases"])
@@ -296,24 +296,34 @@ def livecodebench(row: Row, split: Split = "fixed") -> Problem:
         id=str(row["question_id"]),
         prompt=prompt,
         entry_point=function,
-        setup=_TYPING if functional else "",
+        setup=_PREPENDED,
         public_tests=tuple(_live_test(case, function) for case in public),
         private_tests=tuple(_live_test(case, function) for case in private),
         limits=Limits(time_s=6.0),
     )
 
 
-_TYPING = "from typing import *"
-"""Signatures on the site name List and Optional without importing them."""
+_MODULES = """
+string re datetime collections heapq bisect copy math random statistics itertools functools operator io sys json
+"""
+_PREPENDED = "\n".join(
+    [
+        *(f"from {module} import *" for module in (*_MODULES.split(), "builtins", "typing")),
+        *(f"import {module}" for module in _MODULES.split()),
+        "sys.setrecursionlimit(50000)",
+    ]
+)
+"""What the official judge puts before every program (LiveCodeBench, lcb_runner/evaluation/testing_util.py)."""
 
 
 def _live_test(case: Mapping[str, str], function: str | None) -> CodeTest | StdioTest:
     if case["testtype"] == "stdin":
-        return StdioTest(stdin=case["input"], stdout=case["output"])
+        return StdioTest(stdin=case["input"], stdout=case["output"], compare="decimals")
     arguments = [json.loads(line) for line in case["input"].split("\n") if line.strip()]
-    call = f"{function}({', '.join(map(repr, arguments))})"
+    call = f"function({', '.join(map(repr, arguments))})"
     return CodeTest(
-        code="def plain(value):\n"
+        code=f"try:\n    function = {function}\nexcept NameError:\n    function = Solution().{function}\n"
+        "def plain(value):\n"
         "    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value\n"
         f"assert plain({call}) == {json.loads(case['output'])!r}"
     )

@@ -1,12 +1,13 @@
 """Does a benchmark judge fairly? Every reference solution on its own public and private tests, in the real sandbox."""
 
+import warnings
 from collections.abc import Callable
 from typing import Literal
 
 from mucode_agent.evaluation.benchmarks import Benchmark
 from mucode_agent.evaluation.tables import Table
 from mucode_agent.tools.sandbox import run
-from mucode_agent.types import ExecutionReport, InfrastructureError, Problem, Record, Sandbox
+from mucode_agent.types import CodeTest, ExecutionReport, InfrastructureError, Problem, Record, Sandbox
 
 BATCH = 64
 """Problems between two words of progress."""
@@ -60,6 +61,35 @@ def check_references(benchmark: Benchmark, sandbox: Sandbox, told: Callable[[int
         without_public_tests=tuple(problem.id for problem in benchmark.problems if not problem.public_tests),
         without_private_tests=tuple(problem.id for problem in benchmark.problems if not problem.private_tests),
     )
+
+
+def without_false_examples(benchmark: Benchmark, sandbox: Sandbox) -> Benchmark:
+    """HumanEval's benchmarks without those examples of a docstring that the problem's own reference fails.
+
+    Warns of each. Other benchmarks' public tests are the publisher's, and stay. Raises InfrastructureError where the
+    sandbox fails.
+    """
+    if not benchmark.name.startswith("humaneval") or benchmark.split != "fixed":
+        return benchmark
+    known = [p for p in benchmark.problems if p.reference is not None and p.public_tests]
+    reports = run(sandbox, [problem.job(problem.reference or "") for problem in known])
+    sound: dict[str, Problem] = {}
+    for problem, report in zip(known, reports, strict=True):
+        if report.status == "infra":
+            raise InfrastructureError(f"the reference of {problem.id} could not be run: {report.error}")
+        failed = {
+            test
+            for test, result in zip(problem.public_tests, report.results, strict=True)
+            if result.status in ("wrong_answer", "exception")
+        }
+        for test in failed:
+            told = test.code if isinstance(test, CodeTest) else test.stdin
+            warnings.warn(f"{problem.id}: the reference fails {told!r} of its docstring; left out", stacklevel=2)
+        if failed:
+            kept = tuple(test for test in problem.public_tests if test not in failed)
+            sound[problem.id] = problem.model_copy(update={"public_tests": kept})
+    problems = tuple(sound.get(problem.id, problem) for problem in benchmark.problems)
+    return benchmark.model_copy(update={"problems": problems})
 
 
 def check_table(check: Check) -> Table:

@@ -80,6 +80,8 @@ def run(
 ) -> None:
     """Run a benchmark, or go on with a run; print the tables, write results.json and report.html."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
+    from mucode_agent.evaluation.check import without_false_examples
+    from mucode_agent.evaluation.libraries import preloads
     from mucode_agent.evaluation.patience import unfinished
     from mucode_agent.evaluation.progress import watching
     from mucode_agent.evaluation.runner import run_benchmark
@@ -97,16 +99,17 @@ def run(
         raise ProblemError(f"{doubt}; calibrate on this one's programs, or give --trust-calibration")
     console = Console(stderr=True, highlight=False)
     asked = load_benchmark(benchmark, split=split, testless=testless, limit=limit)  # type: ignore[arg-type]
+    packages = preloads(asked.problems, preload or (), sandbox)
     directory = output or Path("runs") / _slug(f"{asked.name}-{split}-{model}-seed{seed}")
     console.print(f"{asked.name}: {len(asked.problems)} problems, {directory}", markup=False, soft_wrap=True)
     generator = load_model(model, temperature=temperature, max_tokens=max_tokens, timeout=request_timeout)
     with (
-        contextlib.closing(load_sandbox(sandbox, preload=preload or ())) as place,
+        contextlib.closing(load_sandbox(sandbox, preload=packages)) as place,
         _reported_if_cut_short(directory, console),
         watching(len(asked.problems), console) as watch,
     ):
         failures = run_benchmark(
-            asked,
+            without_false_examples(asked, place),
             directory,
             model=generator,
             model_name=model,
@@ -134,16 +137,24 @@ def run(
 
 
 @app.command()
-def check(benchmark: Bench, split: Split = "fixed", limit: Limit = None, sandbox: Place = "local") -> None:
+def check(
+    benchmark: Bench,
+    split: Split = "fixed",
+    limit: Limit = None,
+    sandbox: Place = "local",
+    preload: Annotated[list[str] | None, typer.Option(help="A module that programs may import, such as numpy.")] = None,
+) -> None:
     """Run every reference solution on its own tests, and name what does not pass. Exits with 1 if any does not."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
     from mucode_agent.evaluation.check import check_references, check_table
+    from mucode_agent.evaluation.libraries import preloads
     from mucode_agent.evaluation.tables import for_terminal
     from mucode_agent.tools.sandbox import load_sandbox
 
     asked = load_benchmark(benchmark, split=split, limit=limit)  # type: ignore[arg-type]
     console = Console(stderr=True, highlight=False)
-    with contextlib.closing(load_sandbox(sandbox)) as place:
+    packages = preloads(asked.problems, preload or (), sandbox)
+    with contextlib.closing(load_sandbox(sandbox, preload=packages)) as place:
         found = check_references(asked, place, lambda done: console.print(f"{done}/{len(asked.problems)}"))
     _out().print(for_terminal(check_table(found)))
     raise typer.Exit(ODDITIES if found.oddities else 0)
@@ -221,6 +232,9 @@ def _print_tables(results: "Results") -> None:
     from mucode_agent.evaluation.tables import for_terminal, tables
 
     out = _out()
+    if results.unjudged:
+        count, first = len(results.unjudged), results.unjudged[0]
+        out.print(f"{count} problems could not be judged and are in no figure, the first {first}")
     for table in tables(results):
         out.print(for_terminal(table))
         out.print()

@@ -94,6 +94,8 @@ class Results(Record):
     finished: int
     """Problems finished in every arm: the figures are of these."""
     unfinished: tuple[str, ...]
+    unjudged: tuple[str, ...] = ()
+    """Problems with a program that their tests could not judge, for want of a package for one: in no figure."""
     arms: tuple[ArmResults, ...]
     best_of_k: BestOfK | None
     verifier: VerifierQuality | None
@@ -113,6 +115,8 @@ def compute(
     timing: Mapping[str, float] | None = None,
 ) -> Results | None:
     """The figures over the problems finished in every arm; None where there is none yet."""
+    unknown = {problem_id for (problem_id, _), row in judgements.items() if not row.judged}
+    solves = [solve for solve in solves if solve.problem_id not in unknown]
     table = {arm.name: _solves_of(arm, solves, judgements) for arm in identity.arms}
     done = [problem for problem in problems if all(problem.id in finished for finished in table.values())]
     if not done:
@@ -137,7 +141,8 @@ def compute(
     return Results(
         identity=identity,
         finished=len(done),
-        unfinished=tuple(problem.id for problem in problems if problem.id not in outcomes),
+        unfinished=tuple(problem.id for problem in problems if problem.id not in {*outcomes, *unknown}),
+        unjudged=tuple(problem.id for problem in problems if problem.id in unknown),
         arms=tuple(arms),
         best_of_k=_best_of_k(curves) if curves else None,
         verifier=_verifier_quality(pools, labels) if identity.verifier != "none" and curves else None,

@@ -106,6 +106,11 @@ class Judgement(Record):
     def correct(self) -> bool:
         return self.status == "passed"
 
+    @property
+    def judged(self) -> bool:
+        """Whether the program's rightness is known: neither the sandbox nor the test failed."""
+        return self.status not in ("infra", "unjudged")
+
 
 class Solve(Record):
     """One finished solve, as its trace tells it."""

@@ -1,8 +1,10 @@
 """The solver inside somebody's agent: as a node of a graph, as a tool, and as a sub-agent of deepagents."""
 
 import ast
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Literal, TypedDict, Unpack
 
@@ -20,7 +22,7 @@ from mucode_agent.graphs.solver import Solver, SolverInput, create_solver
 from mucode_agent.problems import parse_problem, read_problem
 from mucode_agent.prompts import outcome
 from mucode_agent.traces import TraceSink
-from mucode_agent.types import Problem, ProblemError, Sandbox, Solution, Verifier
+from mucode_agent.types import CodeTest, Problem, ProblemError, Sandbox, Solution, StdioTest, Verifier
 from mucode_agent.verifiers import DEFAULT
 
 DESCRIPTION = (
@@ -88,7 +90,11 @@ class CodingTask(BaseModel):
 
     prompt: Annotated[str, Field(min_length=1, description="What to write: words, a signature, or both.")]
     tests: Annotated[
-        list[str], Field(description="Python asserts on the function to write, such as `assert add(1, 2) == 3`.")
+        list[str | StdioTest],
+        Field(
+            description="Python asserts on the function to write, such as `assert add(1, 2) == 3`, or, for a program, "
+            "objects of stdin and the stdout expected for it."
+        ),
     ] = []
     entry_point: Annotated[
         str | None, Field(description="Name of the function to write; may be left out where tests call it.")
@@ -122,22 +128,27 @@ def create_solver_tool(
         **settings,
     )
 
-    def given(prompt: str, tests: Sequence[str] = (), entry_point: str | None = None, setup: str = "") -> SolverInput:
+    def given(
+        prompt: str, tests: Sequence[str | StdioTest] = (), entry_point: str | None = None, setup: str = ""
+    ) -> SolverInput:
         task = {"prompt": prompt, "public_tests": list(tests), "entry_point": entry_point, "setup": setup}
         try:
             return {"problem": read_problem(task).model_dump(mode="json")}
         except ProblemError as error:
             raise ToolException(f"The task cannot be used: {error}.") from None
 
-    def answer(state: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    def answer(task: SolverInput, state: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         solution = Solution.model_validate(state["solution"])
-        return f"{verdict(solution)}\n\n```python\n{solution.code}\n```", dict(state["solution"])
+        told = f"{verdict(solution)} {understood(Problem.model_validate(task['problem']))}"
+        return f"{told}\n\n```python\n{solution.code}\n```", dict(state["solution"])
 
     def solve(*prompt: str, config: RunnableConfig, **task: Any) -> tuple[str, dict[str, Any]]:
-        return answer(solver.invoke(given(*prompt, **task), config))
+        asked = given(*prompt, **task)
+        return answer(asked, solver.invoke(asked, config))
 
     async def asolve(*prompt: str, config: RunnableConfig, **task: Any) -> tuple[str, dict[str, Any]]:
-        return answer(await solver.ainvoke(given(*prompt, **task), config))
+        asked = given(*prompt, **task)
+        return answer(asked, await solver.ainvoke(asked, config))
 
     return StructuredTool.from_function(
         func=solve,
@@ -158,6 +169,19 @@ def verdict(solution: Solution) -> str:
         passes = "The code passes all tests." if report and report.passed else "The code was accepted without tests."
         return passes + chance
     return f"Not solved ({solution.stop_reason}): this is the best attempt. {outcome(report)}{chance}"
+
+
+def understood(problem: Problem) -> str:
+    """What was asked for, as it was read: the function or program, and its tests."""
+    asked = f"The function `{problem.entry_point}`" if problem.entry_point else "A program on standard input"
+    if not problem.public_tests:
+        return f"{asked} was asked for, without tests: nothing has checked the code."
+    texts = [
+        test.code if isinstance(test, CodeTest) else f"{test.stdin!r} -> {test.stdout!r}"
+        for test in problem.public_tests
+    ]
+    more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
+    return f"{asked} was asked for, with {len(texts)} tests: {'; '.join(texts[:3])}{more}."
 
 
 # --- as a sub-agent ------------------------------------------------------------------------------------------------
@@ -185,7 +209,7 @@ class SubAgentOutput(TypedDict):
     messages: Annotated[list[AnyMessage], add_messages]
     """The answer for people."""
     structured_response: dict[str, Any] | None
-    """The answer for programs: solved, code, verdict, stop_reason, turns. None where the task could not be read."""
+    """The answer for programs: solved, code, verdict, stop_reason, turns, understood. None where no task was read."""
 
 
 class _SubAgentState(TypedDict, total=False):
@@ -244,49 +268,140 @@ def _was_read(state: _SubAgentState) -> Literal["solve", "end"]:
 
 def _answer(state: _SubAgentState) -> dict[str, Any]:
     solution = Solution.model_validate(state["solution"])
+    problem = Problem.model_validate(state["problem"])
     response = {
         "solved": solution.solved,
         "code": solution.code,
         "verdict": verdict(solution),
         "stop_reason": solution.stop_reason,
         "turns": solution.turns,
+        "understood": understood(problem),
     }
-    message = AIMessage(f"{response['verdict']}\n\n```python\n{solution.code}\n```")
+    message = AIMessage(f"{response['verdict']} {response['understood']}\n\n```python\n{solution.code}\n```")
     return {"messages": [message], "structured_response": response}
 
 
 # --- a problem in prose --------------------------------------------------------------------------------------------
 
-_FENCED = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_FENCED = re.compile(r"^[ \t>]*```[^\n]*\n(.*?)^[ \t>]*```", re.MULTILINE | re.DOTALL)
 _DEFINED = re.compile(r"\bdef +(\w+) *\(")
+_CALLED = re.compile(
+    r"\b(?:function|method|named|called)\s+(?:(?:named|called)\s+)?`?(\w+)`?|`(\w+)\(|\b([a-z_]\w*)\(", re.IGNORECASE
+)
+_ASSERT = re.compile(r"\bassert\b[ (]")
 
 
 def problem_in(text: str) -> Problem:
     """The problem in a message: a JSON object, bare or fenced, or prose whose asserts are the public tests.
 
-    Without asserts the function to write is the first that the text defines. Raises ProblemError.
+    Asserts are found on lines of their own, in lists, quotes, backticks, fenced blocks and sentences. Without asserts
+    the function to write is the first that the text defines, names or calls, and the problem has no tests. Prose that
+    names no function asks for a program on standard input. Raises ProblemError.
     """
-    blocks = [block.strip() for block in _FENCED.findall(text)]
+    blocks = [textwrap.dedent(_unquoted(block)).strip() for block in _FENCED.findall(text)]
     for whole in [text.strip(), *blocks]:
         if whole.startswith("{"):
             return parse_problem(whole, source="the message")
     tests = _asserts([*blocks, _FENCED.sub("\n", text)])
-    defined = _DEFINED.search(text)
-    if not tests and defined is None:
-        raise ProblemError(
-            "the message holds no problem: give a JSON problem, asserts that call the function to write, or its "
-            "signature `def name(…)`"
-        )
-    named = {} if tests or defined is None else {"entry_point": defined[1]}
+    if not text.strip():
+        raise ProblemError("the message is empty; give the task in it, with asserts that call the function to write")
+    named = {} if tests else {"entry_point": _named(text)}
     return read_problem({"prompt": text, "public_tests": tests, "show_tests": False, **named})
 
 
+def _named(text: str) -> str | None:
+    if defined := _DEFINED.search(text):
+        return defined[1]
+    names = (next(filter(None, match.groups())) for match in _CALLED.finditer(text))
+    return next((name for name in names if name.isidentifier() and name.lower() not in _WORDS), None)
+
+
+_WORDS = frozenset(
+    [
+        "that",
+        "to",
+        "which",
+        "in",
+        "for",
+        "of",
+        "a",
+        "an",
+        "the",
+        "and",
+        "or",
+        "it",
+        "this",
+        "takes",
+        "taking",
+        "given",
+        "returns",
+        "returning",
+        "with",
+        "on",
+        "from",
+        "is",
+        "print",
+        "input",
+        "len",
+        "range",
+        "sorted",
+        "sum",
+        "min",
+        "max",
+        "int",
+        "str",
+        "list",
+        "set",
+        "dict",
+    ]
+)
+"""What may stand where a function's name could."""
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"^[ \t]*> ?", "", text, flags=re.MULTILINE)
+
+
 def _asserts(texts: Sequence[str]) -> list[str]:
-    """The assert statements in code, else those that stand alone on a line of prose; each once."""
+    """The assert statements in code, else those in lines of prose, without their messages; each once."""
     found: list[ast.stmt] = []
     for text in texts:
-        found += _statements(text) or [node for line in text.splitlines() for node in _statements(line.strip())]
-    return list(dict.fromkeys(ast.unparse(node) for node in found if isinstance(node, ast.Assert)))
+        found += _statements(text) or list(_asserts_in_prose(_unquoted(text)))
+    tests = (ast.unparse(ast.Assert(test=node.test, msg=None)) for node in found if isinstance(node, ast.Assert))
+    return list(dict.fromkeys(tests))
+
+
+def _asserts_in_prose(text: str) -> Iterator[ast.stmt]:
+    at = 0
+    while start := _ASSERT.search(text, at):
+        at = start.end()
+        alone = not text[text.rfind("\n", 0, start.start()) + 1 : start.start()].strip()
+        if (length := _length_of_statement(text[start.start() :], alone)) is not None:
+            yield from _statements(text[start.start() :][:length])
+            at = start.start() + length
+
+
+def _length_of_statement(text: str, alone: bool) -> int | None:
+    """Of the longest assert at the start of `text`: a whole line, or up to a quote, a backtick or the sentence's end.
+
+    An open bracket goes on over the next lines. Within a sentence, not `alone`, only an assert with a call is a test.
+    """
+    line_ends = [match.start() for match in itertools.islice(re.finditer(r"\n|\Z", text), 20)]
+    for end in line_ends:
+        line = text[:end]
+        for length in (end, *(match.start() for match in reversed(list(_END_OF_ASSERT.finditer(line))))):
+            part = re.sub(r"(?<=\d)\.$", "", line[:length].rstrip())  # the end of a sentence, not of a number
+            nodes = _statements(part)
+            if len(nodes) == 1 and isinstance(nodes[0], ast.Assert) and (alone or _calls(nodes[0].test)):
+                return len(part)
+    return None
+
+
+_END_OF_ASSERT = re.compile(r"[`\"'.,;:!?)]|\s+(?:and|but|or|so|then|is|should|must|passes|holds|#)\b|\s+[-–—(#]")
+
+
+def _calls(test: ast.expr) -> bool:
+    return any(isinstance(part, ast.Call) for part in ast.walk(test))
 
 
 def _statements(text: str) -> list[ast.stmt]:

@@ -23,6 +23,7 @@ from langgraph.runtime import get_runtime
 from langgraph.types import Checkpointer, interrupt
 from pydantic import ValidationError
 
+from mucode_agent.extraction import extract_code
 from mucode_agent.graphs.drafting import adraft, draft
 from mucode_agent.graphs.failure import blamed
 from mucode_agent.graphs.parts import Generator as Model
@@ -33,7 +34,7 @@ from mucode_agent.graphs.settings import CallSettings, Options, Settings, check_
 from mucode_agent.models import asample, load_model, sample
 from mucode_agent.probes import calls_in, probes
 from mucode_agent.problems import read_problem
-from mucode_agent.prompts import ask_for_inputs, extract_code, outcome, prompt_digest, render
+from mucode_agent.prompts import ask_for_inputs, outcome, prompt_digest, render
 from mucode_agent.tools.langchain import create_run_python
 from mucode_agent.tools.sandbox import arun, run
 from mucode_agent.traces import CandidateRow, DecisionRow, NullTrace, ProblemRow, TraceSink, run_id

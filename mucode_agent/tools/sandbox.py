@@ -27,7 +27,7 @@ def load_sandbox(
     """
     if spec == "local":
         for name in preload:
-            if not _installed(name):
+            if not is_installed(name):
                 raise ProblemError(f"no module {name!r} can be preloaded: install it, or leave it out")
         return LocalSandbox(workers=workers, preload=preload, require=require)
     if preload:
@@ -40,7 +40,8 @@ def load_sandbox(
     raise ProblemError(f"no sandbox is called {spec!r}: use 'local' or 'e2b'")
 
 
-def _installed(name: str) -> bool:
+def is_installed(name: str) -> bool:
+    """Whether programs can get the module by preloading it."""
     try:
         return find_spec(name) is not None
     except (ImportError, ValueError, AttributeError):  # of a dotted name, a parent; of an odd one, the name

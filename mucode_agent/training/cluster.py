@@ -28,6 +28,7 @@ class Tools(Record):
     model: str
     verifier: str
     sandbox: str
+    preload: tuple[str, ...] = ()
     patience: float
 
 
@@ -160,7 +161,7 @@ def _loaded(tools: Tools) -> tuple[ShardDirectory, Any, Sandbox, Verifier]:
     shards = ShardDirectory(tools.directory, read_rollout_config(tools.directory))
     policy = shards.config.identity.policy
     model = load_model(tools.model, temperature=policy.temperature, max_tokens=policy.max_tokens)
-    return shards, model, load_sandbox(tools.sandbox, workers=1), load_verifier(tools.verifier)
+    return shards, model, load_sandbox(tools.sandbox, workers=1, preload=tools.preload), load_verifier(tools.verifier)
 
 
 @contextlib.contextmanager

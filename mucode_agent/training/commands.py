@@ -48,6 +48,7 @@ def rollout(
     concurrency: Annotated[int, typer.Option(help="Trajectories in flight.")] = 64,
     patience: Annotated[float, typer.Option(help="Seconds that a failing server is waited for.")] = 60.0,
     sandbox: Place = "local",
+    preload: Annotated[list[str] | None, typer.Option(help="A module that programs may import, such as numpy.")] = None,
     on_ray: Annotated[
         bool,
         typer.Option("--ray", help="Make the shards as tasks of the cluster that RAY_ADDRESS names, or a local one."),
@@ -58,6 +59,8 @@ def rollout(
 ) -> None:
     """Draw K trajectories per problem and judge every program; several workers may share a directory."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
+    from mucode_agent.evaluation.check import without_false_examples
+    from mucode_agent.evaluation.libraries import preloads
     from mucode_agent.evaluation.patience import unfinished
     from mucode_agent.evaluation.progress import watching
     from mucode_agent.models import load_model
@@ -67,6 +70,7 @@ def rollout(
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     asked = load_benchmark(problems, split=split, testless=testless, limit=limit)  # type: ignore[arg-type]
+    packages = preloads(asked.problems, preload or (), sandbox)
     total = len(asked.problems)
     console.print(f"{asked.name}: {total} problems, {per_problem} trajectories each, {output}", markup=False)
     generator, scorer = load_model(model, temperature=temperature, max_tokens=max_tokens), load_verifier(verifier)
@@ -80,13 +84,19 @@ def rollout(
         "seed": seed,
         "command": shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]]),
     }
-    with contextlib.closing(load_sandbox(sandbox)) as place, watching(total, console) as watch:
+    with contextlib.closing(load_sandbox(sandbox, preload=packages)) as place, watching(total, console) as watch:
+        asked = without_false_examples(asked, place)
         if on_ray:
             from mucode_agent.training.cluster import Tools, make_shards_on_ray
 
             shards = open_rollouts(asked, output, model=generator, sandbox=place, verifier=scorer, **settings)
             tools = Tools(
-                directory=output.resolve(), model=model, verifier=verifier, sandbox=sandbox, patience=patience
+                directory=output.resolve(),
+                model=model,
+                verifier=verifier,
+                sandbox=sandbox,
+                preload=packages,
+                patience=patience,
             )
             failures = make_shards_on_ray(shards, asked.problems, tools, watch, workers=workers_ray)
         else:

@@ -100,6 +100,8 @@ class LoopConfig(Record):
     """Relabel the data of all rounds by the current expert; else rows of earlier rounds stay as they were made, and
     the expert sees the current round alone, as in the authors' code."""
     sandbox: str = "local"
+    preload: tuple[str, ...] = ()
+    """Packages that programs and tests may import in the local sandbox."""
     concurrency: Annotated[int, Field(ge=1)] = 16
     """Trajectories or problems in flight."""
     patience: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0

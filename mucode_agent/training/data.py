@@ -1,8 +1,8 @@
 """Labelled attempts: what generators wrote in which state, and what all tests, or a user, say of it.
 
 Directories that `evaluate run`, `rollout` and `traces add` wrote are read alike. The first two hold states and programs
-in their traces and labels in their judgements; the third what users accepted or rejected. A verdict `infra` is nobody's
-fault and never becomes a label; a program without one has none.
+in their traces and labels in their judgements; the third what users accepted or rejected. `infra` and `unjudged`
+say nothing about a program and never become a label; a program without one has none.
 """
 
 import hashlib
@@ -131,7 +131,7 @@ def attempts_of(
     """The labelled attempts of finished solves. Replies without a program, and programs without a verdict, are passed
     over: there is nothing to learn from them.
     """
-    verdicts = {row.program: row for row in judgements if row.problem_id == problem.id and row.status != "infra"}
+    verdicts = {row.program: row for row in judgements if row.problem_id == problem.id and row.judged}
     for solve in solves:
         bests = _selected(solve)
         for candidate in solve.candidates:

@@ -127,7 +127,7 @@ def loop(
     directory = output or asked.out
     if directory is None:
         raise ProblemError(f"{config} names no run directory: give --out, or the key out")
-    with contextlib.closing(load_sandbox(asked.sandbox)) as place:
+    with contextlib.closing(load_sandbox(asked.sandbox, preload=asked.preload)) as place:
         run_loop(asked, directory, sandbox=place, command=shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]]))
 
 

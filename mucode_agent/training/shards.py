@@ -98,10 +98,12 @@ class Shard(Record):
 
     @property
     def correct(self) -> float:
-        """Share of the trajectories whose answer passes all tests."""
+        """Share of the trajectories with a judged answer whose answer passes all tests; 0 where none was judged."""
         right = {row.program for row in self.judgements if row.correct}
-        answers = [solve.solution.code for solve in self.solves]
-        return sum(bool(code) and normal_form(code) in right for code in answers) / len(answers)
+        unknown = {row.program for row in self.judgements if not row.judged}
+        forms = [normal_form(solve.solution.code) if solve.solution.code else "" for solve in self.solves]
+        judged = [form for form in forms if form not in unknown]
+        return sum(form in right for form in judged) / len(judged) if judged else 0.0
 
 
 _SHARD = TypeAdapter(Shard)

@@ -224,9 +224,9 @@ def _run_to_the_end(code: types.CodeType, space: dict[str, Any]) -> None:
     atexit._run_exitfuncs()  # noqa: SLF001 - as above
     if isinstance(status, str):
         sys.stderr.write(status)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):  # a program may put others in their place
         with contextlib.suppress(ValueError, AttributeError):  # closed by the program, or not a stream any more
-            stream.flush()
+            stream.flush()  # type: ignore[union-attr]
     os._exit(0 if status is None else status & 0xFF if isinstance(status, int) else 1)
 
 

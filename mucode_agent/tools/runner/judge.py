@@ -7,12 +7,14 @@ import builtins
 import contextlib
 import gc
 import itertools
+import math
 import os
 import random
 import resource
 import socket
 import sys
 import time
+from decimal import Decimal
 from typing import Any
 
 from . import behaviour, codec
@@ -82,6 +84,10 @@ class Judge:
         self._tests: list[dict[str, Any]] = suite["tests"]
         self._entry_point: str | None = suite["entry_point"]
         self._setup: str = suite["setup"]
+        self._room_kb = (
+            2 * max((len(test.get("stdout", test.get("code", ""))) for test in self._tests), default=0) >> 10
+        )
+        """A right answer is as long as the expected one: no limit may be shorter."""
         sources = [test["code"] for test in self._tests if "code" in test]
         self._suite: Suite = compile_suite(self._setup, sources, self._entry_point)
         self.contained = self._suite.contained
@@ -91,6 +97,7 @@ class Judge:
         probes: list[str] = job.get("probes") or []
         _allow_cpu(_GRACE_S + 2 * job["limits"]["time_s"] * (len(self._tests) + 1) + bool(probes) * behaviour.TOTAL_S)
         random.seed(0)
+        job["limits"]["output_kb"] = max(job["limits"]["output_kb"], self._room_kb)
         run = _Run(self._server, job, self._setup, self._entry_point)
         results: list[Result | None] = [None] * len(self._tests)
         codes = [index for index, test in enumerate(self._tests) if "code" in test]
@@ -276,7 +283,7 @@ class _Run:
             printed = conversation.output(1 << 30, errors="surrogateescape")
             if end.exit_code != 0:
                 result.update(self._failure(end, None, conversation), test=result["test"])
-            elif _lines(printed) != _lines(test["stdout"]):
+            elif not _same_output(printed, test["stdout"], test.get("compare", "lines")):
                 result["status"] = "wrong_answer"
         except Exception as error:  # noqa: BLE001 - the program's own exception
             printed = conversation.output(1 << 30)
@@ -477,6 +484,33 @@ class _Frames:
         taken = bytes(self._buffer[:size])
         del self._buffer[:size]
         return taken
+
+
+def _same_output(printed: str, expected: str, compare: str) -> bool:
+    if compare == "tokens":
+        left, right = printed.lower().split(), expected.lower().split()
+        return len(left) == len(right) and all(map(_same_token, left, right))
+    if compare == "decimals":
+        lines, wanted = printed.strip().split("\n"), expected.strip().split("\n")
+        return len(lines) == len(wanted) and all(map(_same_line, lines, wanted))
+    return _lines(printed) == _lines(expected)
+
+
+def _same_token(printed: str, expected: str) -> bool:
+    try:
+        return printed == expected or math.isclose(float(printed), float(expected), rel_tol=1e-5, abs_tol=1e-5)
+    except ValueError:
+        return False
+
+
+def _same_line(printed: str, expected: str) -> bool:
+    if printed.strip() == expected.strip():
+        return True
+    left, right = printed.split(), expected.split()
+    try:
+        return len(left) == len(right) and all(Decimal(a) == Decimal(b) for a, b in zip(left, right, strict=True))
+    except ArithmeticError:  # no number
+        return False
 
 
 def _lines(text: str) -> list[str]:

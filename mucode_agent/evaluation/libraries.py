@@ -1,0 +1,47 @@
+"""The packages that a benchmark's tests import: a suite without them judges nothing."""
+
+import ast
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from mucode_agent.problems import top_level_imports
+from mucode_agent.tools.sandbox import is_installed
+from mucode_agent.types import CodeTest, Problem, ProblemError
+
+_USED_WITHOUT_IMPORT = {"np": "numpy", "numpy": "numpy"}
+"""Names that tests take from the library though they do not import it, as the sandbox has it."""
+
+
+def preloads(problems: Iterable[Problem], given: Sequence[str] = (), sandbox: str = "local") -> tuple[str, ...]:
+    """`given` and the installed packages that tests and set-ups import, for the sandbox named `sandbox`.
+
+    Other machines bring their own packages, so that nothing is added for them. Raises ProblemError naming a package
+    that is not installed here, before anything is drawn or judged.
+    """
+    if sandbox != "local":
+        return tuple(given)
+    wanted = Counter(name for problem in problems for name in libraries(problem))
+    if missing := [name for name in wanted if not is_installed(name)]:
+        name = missing[0]
+        raise ProblemError(
+            f"the tests of {wanted[name]} problems import {name}, which is not installed here, so no answer to them "
+            f"could be judged: install {', '.join(missing)} beside mucode_agent"
+        )
+    return tuple(dict.fromkeys([*given, *wanted]))
+
+
+def libraries(problem: Problem) -> set[str]:
+    """Top-level packages outside the standard library that the problem's tests and set-up import."""
+    tests = [test.code for test in (*problem.public_tests, *problem.private_tests) if isinstance(test, CodeTest)]
+    found: set[str] = set()
+    for source in [problem.setup, *tests]:
+        if "import" in source or "np." in source or "numpy." in source:
+            tree = ast.parse(source)
+            bound = {
+                part.id for part in ast.walk(tree) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
+            }
+            used = {part.id for part in ast.walk(tree) if isinstance(part, ast.Name)} - bound
+            found |= top_level_imports(tree) | {
+                _USED_WITHOUT_IMPORT[name] for name in used & _USED_WITHOUT_IMPORT.keys()
+            }
+    return found
