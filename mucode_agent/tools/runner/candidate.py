@@ -47,17 +47,18 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def main() -> None:
-    """Serve on descriptor 3 until the judge goes away; the process then ends."""
+def main(home: str) -> None:
+    """Serve on descriptor 3 until the judge goes away; the process then ends. The program starts in `home`."""
     with contextlib.suppress(EOFError, OSError):
-        Program().serve()
+        Program(home).serve()
     os._exit(0)
 
 
 class Program:
     """The loaded program, the objects it has handed out, and the conversation with the judge."""
 
-    def __init__(self) -> None:
+    def __init__(self, home: str) -> None:
+        self._home = home
         self._space: dict[str, Any] = {}
         self._source = ""
         self._handles: list[Any] = []
@@ -87,6 +88,7 @@ class Program:
 
     def _load(self, message: dict[str, Any]) -> dict[str, Any]:
         limit_resources(message["limits"]["rlimits"])
+        os.chdir(self._home)
         self._limit = message["limits"]["output"]
         code = message["code"]
         try:

@@ -10,20 +10,23 @@ import itertools
 import os
 import random
 import resource
+import signal
 import socket
 import sys
 import time
 from typing import Any
 
 from . import behaviour, codec
-from .proxies import MUTABLE, Conversation, Ended, ForkServer, NotData, Remote
-from .suite import COMPARE, DROPPED, KEPT, TRUTH, CompiledTest, Suite, compile_suite
+from .proxies import MUTABLE, Conversation, Ended, ForkServer, NotData, Remote, peak_memory, too_slow
+from .suite import COMPARE, DROPPED, IDENTITY, KEPT, TRUTH, CompiledTest, Suite, compile_suite
 
 SHOWN = 400
 """Characters of a value in a report."""
 _PRINTED_SHOWN = 4096
 _FATAL = frozenset({"timeout", "memory", "output_limit", "early_exit", "infra", "syntax_error"})
-_GRACE_S = 4
+_GRACE_S = 2
+_GROWN = 64 << 20
+"""Bytes by which a judge may grow before another one takes its place."""
 _HOST, _FORK_SERVER = 3, 4
 """Descriptors."""
 _COLLECT_EVERY = 50
@@ -55,6 +58,8 @@ def main(base: dict[str, int]) -> None:
         host = socket.socket(fileno=_HOST)
         frames = _Frames(host)
         fork_server = ForkServer(socket.socket(fileno=_FORK_SERVER), base)
+        signal.signal(signal.SIGVTALRM, too_slow)
+        small = peak_memory() + _GROWN
         suites: dict[int, Judge] = {}
         for number in itertools.count(1):
             message = frames.receive()
@@ -65,7 +70,7 @@ def main(base: dict[str, int]) -> None:
             judge = suites[message["suite"]]
             refused = not message["alone"] and not judge.contained
             report = {"status": "refused"} if refused else judge.judge(message["job"])
-            host.sendall(codec.pack(report))
+            host.sendall(codec.pack({**report, "grown": peak_memory() > small}))
             # The collector is off, as everywhere below the fork server.
             if number % _COLLECT_EVERY == 0 or gc.get_count()[0] > _COLLECT_ABOVE:
                 gc.collect()
@@ -89,7 +94,7 @@ class Judge:
     def judge(self, job: dict[str, Any]) -> dict[str, Any]:
         """The JSON form of an ExecutionReport."""
         probes: list[str] = job.get("probes") or []
-        _allow_cpu(_GRACE_S + 2 * job["limits"]["time_s"] * (len(self._tests) + 1) + bool(probes) * behaviour.TOTAL_S)
+        _allow_cpu(job)
         random.seed(0)
         run = _Run(self._server, job, self._setup, self._entry_point)
         results: list[Result | None] = [None] * len(self._tests)
@@ -142,6 +147,7 @@ class _Run:
             space = self._space(suite, conversation, kinds)
             for test in suite.tests:
                 conversation.begin()
+                _allow_cpu({"limits": self._limits})
                 result = self._test(test, space, conversation, suite.wanted - set(kinds))
                 result["time_s"] = round(conversation.span_s(), 6)
                 results.append(result)
@@ -182,7 +188,9 @@ class _Run:
             sys.modules["__test__"] = type(sys)("__test__")
             try:
                 exec(suite.setup, space)  # noqa: S102 - trusted by definition
-            except Exception as error:  # noqa: BLE001 - whatever it is, the caller has to mend it
+            except (Ended, NotData):
+                raise
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the caller has to fix it
                 raise Ended("unjudged", f"the set-up code failed: {type(error).__name__}: {error}"[:500]) from None
             for name, value in space.items():
                 if isinstance(value, type) and value.__module__ == "__test__":
@@ -199,8 +207,9 @@ class _Run:
         if test.code is None:
             return {"status": "unjudged", "test": test.source[:SHOWN], "error": test.error[:SHOWN]}
         recorder = _Recorder(test, conversation)
-        conversation.names_stop = "StopIteration" in test.source
-        space.update({COMPARE: recorder.compare, TRUTH: recorder.truth, DROPPED: recorder.dropped, KEPT: recorder.kept})
+        conversation.names_stop = test.names_stop
+        space.update({COMPARE: recorder.compare, TRUTH: recorder.truth, IDENTITY: recorder.identity})
+        space.update({DROPPED: recorder.dropped, KEPT: recorder.kept})
         try:
             exec(test.code, space)  # noqa: S102 - trusted by definition
             if test.check:
@@ -208,7 +217,7 @@ class _Run:
             if conversation.fate is not None:  # the test has swallowed it
                 raise conversation.fate
             self._check_output(conversation)
-        except (Exception, SystemExit, Ended, NotData) as error:  # noqa: BLE001 - everything is a verdict
+        except BaseException as error:  # noqa: BLE001 - everything is a verdict
             cause: BaseException = error
             if conversation.too_much_output():
                 cause = self._output_ended()
@@ -241,10 +250,10 @@ class _Run:
         elif hasattr(error, "mucode_error"):
             frames = [_clean(line) for line in getattr(error, "mucode_frames", [])]
             result.update(status="exception", error=_clean(error.mucode_error), traceback=frames)
-        elif isinstance(error, AssertionError):
+        elif isinstance(error, AssertionError) or _failed_pytest(error):
             result["error"] = _clean(str(error))[:SHOWN]
-        elif isinstance(error, SystemExit):
-            result.update(status="unjudged", error="the test ended the process")
+        elif not isinstance(error, Exception):
+            result.update(status="unjudged", error=f"the test raised {type(error).__name__}, which fails no test")
         elif isinstance(error, MemoryError):
             result.update(status="unjudged", error="comparing the value needs too much memory")
         else:
@@ -377,6 +386,12 @@ def _forget(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
+def _failed_pytest(error: BaseException) -> bool:
+    """What `pytest.fail` raises, and `pytest.raises` where nothing was raised; it is no Exception."""
+    kind = type(error)
+    return kind.__name__ == "Failed" and kind.__module__.startswith("_pytest.")
+
+
 class _Missing(Exception):  # noqa: N818 - a verdict, not an error
     """The program lacks a name."""
 
@@ -392,12 +407,22 @@ class _Recorder:
         self._value: Any = None
         conversation.last_call, conversation.last_value = None, None
 
-    def compare(self, number: int, operator: str, left: Any, right: Any) -> Any:
-        self._number, self._sides = number, (left, right)
-        if operator in ("is", "is not") and isinstance(left, MUTABLE) and isinstance(right, MUTABLE):
+    def compare(self, number: int | None, operator: str, left: Any, right: Any) -> Any:
+        """`number` is None for a comparison that is only a part of an assert, or of none."""
+        if number is not None:
+            self._number, self._sides = number, (left, right)
+        if operator in ("is", "is not"):
+            self._check_identity(left, right)
+        return _COMPARISONS[operator](left, right)
+
+    def identity(self, function: Any, *arguments: Any, **keywords: Any) -> Any:
+        self._check_identity(*arguments[:2])
+        return function(*arguments, **keywords)
+
+    def _check_identity(self, *values: Any) -> None:
+        if values and all(isinstance(value, MUTABLE) for value in values):
             what = "the test asks whether two values are one object, and values are copied on their way"
             raise self._conversation.settled(NotData("unjudged", what))
-        return _COMPARISONS[operator](left, right)
 
     def truth(self, number: int, value: Any) -> Any:
         self._number, self._sides = number, None
@@ -494,9 +519,9 @@ def _clean(text: str) -> str:
 _PATHS = sorted({(sys.base_prefix, "<python>"), (sys.prefix, "<python>"), (os.path.dirname(__file__), "<runner>")})
 
 
-def _allow_cpu(seconds: float) -> None:
-    """The kernel ends a judge that a hostile value keeps busy; its pool then reports a time-out."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+def _allow_cpu(job: dict[str, Any]) -> None:
+    """For the next test. The kernel ends a judge that a hostile value keeps busy; its pool then reports a time-out."""
+    usage, seconds = resource.getrusage(resource.RUSAGE_SELF), _GRACE_S + 2 * job["limits"]["time_s"]
     with contextlib.suppress(ValueError, OSError):
         hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
         resource.setrlimit(resource.RLIMIT_CPU, (int(usage.ru_utime + usage.ru_stime + seconds) + 1, hard))
