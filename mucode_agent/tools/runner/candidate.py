@@ -21,7 +21,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from . import codec
+from . import codec, together
 
 FILENAME = "solution.py"
 _CHANNEL = 3
@@ -76,7 +76,7 @@ class Program:
             if operation == "raise":
                 raise (codec.builtin_error(message["kind"]) or RuntimeError)(message["value"])
             try:
-                answer = self._load(message) if operation == "load" else self._operate(operation, message)
+                answer = self._answer(operation, message)
             except BaseException as error:  # noqa: BLE001 - whatever the program raises is its answer
                 answer = self._failure(error)
             try:
@@ -85,6 +85,17 @@ class Program:
             except BaseException:  # noqa: BLE001, S110 - the program's own streams
                 pass
             self._send(answer)
+
+    def _answer(self, operation: str, message: dict[str, Any]) -> dict[str, Any]:
+        if operation == "load":
+            return self._load(message)
+        if operation == "test":
+            return {"ok": together.run_test(message["source"], self._space, message["entry_point"], self._said)}
+        return self._operate(operation, message)
+
+    def _said(self, error: BaseException) -> tuple[str, list[str]]:
+        name, message, frames = describe(error, self._source)
+        return f"{name}: {message}" if message else name, frames
 
     def _load(self, message: dict[str, Any]) -> dict[str, Any]:
         limit_resources(message["limits"]["rlimits"])
@@ -100,6 +111,8 @@ class Program:
         self._space = module.__dict__
         self._source = code
         linecache.cache[FILENAME] = (lambda: code,)
+        if message["main"] or message["together"]:
+            sys.modules["__main__"] = module
         if message["main"]:
             self._space["__file__"] = FILENAME
             sys.argv[:] = [FILENAME]

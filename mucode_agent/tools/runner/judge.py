@@ -68,7 +68,8 @@ def main(base: dict[str, int]) -> None:
             if "define" in message:
                 suites[message["suite"]] = Judge(message["define"], fork_server)
             judge = suites[message["suite"]]
-            refused = not message["alone"] and not judge.contained
+            elsewhere = message["job"]["judge"] == "together" and not message["job"]["probes"]
+            refused = not (message["alone"] or judge.contained or elsewhere)
             report = {"status": "refused"} if refused else judge.judge(message["job"])
             host.sendall(codec.pack({**report, "grown": peak_memory() > small}))
             # The collector is off, as everywhere below the fork server.
@@ -100,13 +101,16 @@ class Judge:
         results: list[Result | None] = [None] * len(self._tests)
         codes = [index for index, test in enumerate(self._tests) if "code" in test]
         if codes or not self._tests:
-            for index, result in zip(codes, run.code_tests(self._suite), strict=False):
+            together = bool(codes) and job["judge"] == "together"
+            found = run.together(self._suite) if together else run.code_tests(self._suite)
+            for index, result in zip(codes, found, strict=False):
                 results[index] = result
         dead = run.error if not self._tests else ""
         for index, test in enumerate(self._tests):
             if "code" not in test and not any(result and result["status"] in _FATAL for result in results):
                 results[index] = run.stdio_test(test)
         report = run.report([result or {"status": "skipped"} for result in results], dead)
+        _allow_cpu(job)
         report["behaviour"] = run.behaviour(probes, self._suite) if report["status"] != "infra" else []
         return report
 
@@ -124,6 +128,7 @@ class _Run:
         self._cpu_s = 0.0
         self._memory_mb = 0.0
         self._printed = {"stdout": "", "stderr": ""}
+        self._judge = "apart"
         self._state = "unjudged"
         self.error = "there was no test"
 
@@ -163,6 +168,36 @@ class _Run:
         if conversation.calls == 0 and all(result["status"] == "passed" for result in results):
             untouched = {"status": "unjudged", "error": "no test used the program"}
             return [{**result, **untouched} for result in results]
+        return results
+
+    def together(self, suite: Suite) -> list[Result]:
+        """The same, by the program's own process: a verdict that it can forge."""
+        results: list[Result] = []
+        self._judge = "together"
+        try:
+            conversation = Conversation(self._server, self._limits, len(suite.tests) + 1)
+        except Ended as ended:
+            return self._fail(ended, [])
+        try:
+            if suite.error:
+                return self._fail(Ended("unjudged", suite.error), results)
+            conversation.load(self._setup, self._code, [], together=True)
+            for test in suite.tests:
+                conversation.begin()
+                result = conversation.run_test(test.source, self._entry_point)
+                if conversation.too_much_output():
+                    result = self._failure(self._output_ended(), None, None)
+                elif result["status"] == "passed" and not test.uses_program:
+                    result.update(status="unjudged", error="the test does not use the program")
+                results.append({**result, "error": _clean(result["error"]), "time_s": round(conversation.span_s(), 6)})
+                if result["status"] in _FATAL:
+                    break
+        except (Ended, NotData) as fate:
+            return self._fail(fate, results)
+        except Exception as error:  # noqa: BLE001 - the program raised while it was loaded
+            return self._fail(self._output_ended() if conversation.too_much_output() else error, results)
+        finally:
+            self._close(conversation)
         return results
 
     def _fail(self, error: BaseException, results: list[Result]) -> list[Result]:
@@ -370,6 +405,7 @@ class _Run:
             error = failures[0].get("error", "")
         return {
             "status": status,
+            "judge": self._judge,
             "results": results,
             "error": error,
             **self._printed,

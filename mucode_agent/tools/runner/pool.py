@@ -348,9 +348,11 @@ class _Server:
         suite = {"setup": job.get("setup", ""), "entry_point": job.get("entry_point"), "tests": tests}
         key = json.dumps(suite, sort_keys=True)
         work = {"code": job["code"], "limits": limits, "probes": list(job.get("probes") or [])}
+        work["judge"] = job.get("judge", "apart")
         deadline = time.monotonic() + (len(tests) + 1) * 4 * (2 * limits["time_s"] + 1) + 60
         report: Report | None = {"status": "refused"}
-        for name in (key,) if key in self._own else (_SHARED, key):
+        alone = key in self._own and (work["judge"] == "apart" or bool(work["probes"]))
+        for name in (key,) if alone else (_SHARED, key):
             judge = self._judge(name)
             try:
                 report = self._exchange(judge, judge.message(key, suite, work), deadline, wake, cancelled)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from . import codec
+from .together import STATUSES
 
 _LOOK_COUNTS_S = 0.1
 """A longer gap between two looks means that the judge itself was not run: it does not count as waiting. The kernel is
@@ -207,16 +208,27 @@ class Conversation:
 
     # --- messages
 
-    def load(self, setup: str, code: str, names: list[str], *, main: bool = False) -> dict[str, str]:
+    def load(
+        self, setup: str, code: str, names: list[str], *, main: bool = False, together: bool = False
+    ) -> dict[str, str]:
         """Run the program's module. Returns the kinds of those `names` that it defines."""
         limits = {"rlimits": self._rlimits(), "output": self._output}
-        message = {"op": "load", "setup": setup, "code": code, "names": names, "main": main, "limits": limits}
+        message = {"op": "load", "setup": setup, "code": code, "names": names, "limits": limits, "main": main}
+        message["together"] = together
         self._main = main
         answer = self._request(message)
         kinds = answer.get("names")
         if not isinstance(kinds, dict):
             raise self._broken()
         return {name: str(kinds[name]) for name in names if name in kinds}
+
+    def run_test(self, source: str, entry_point: str | None) -> dict[str, Any]:
+        """What the program's own process says of a test that it ran."""
+        verdict = self._request({"op": "test", "source": source, "entry_point": entry_point})["ok"]
+        if not isinstance(verdict, dict) or verdict.get("status") not in STATUSES:
+            raise self._broken()
+        told = {key: str(verdict.get(key, ""))[:500] for key in ("status", "error", "test")}
+        return {**told, "traceback": _texts(verdict.get("traceback"))}
 
     def feed(self, text: str) -> None:
         """Standard input, before the program is loaded."""

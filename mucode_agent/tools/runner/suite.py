@@ -89,6 +89,8 @@ class CompiledTest:
         self.check = False
         """The source defines `check`, which is to be called."""
         self.check_arguments = 1
+        self.uses_program = False
+        """It names something that the program is to define, or the program's module."""
         self.names_stop = False
         """It means to see a StopIteration of the program."""
         self.assertions: list[Assertion] = []
@@ -141,6 +143,11 @@ def _compile(source: str, tree: ast.Module, wanted: frozenset[str], entry_point:
         if isinstance(node, ast.FunctionDef) and node.name == "check":
             test.check = True
             test.check_arguments = len(node.args.args) + len(node.args.posonlyargs)
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    modules = {getattr(node, "module", None) for node in ast.walk(tree)} | {
+        alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    }
+    test.uses_program = bool(names & {*wanted, "candidate"} or modules & {"solution", "__main__"})
     test.names_stop = any(isinstance(node, ast.Name) and node.id in _STOPS for node in ast.walk(tree))
     rewritten = _Rewrite(test, wanted | {"candidate"}, entry_point).visit(tree)
     try:
