@@ -94,6 +94,8 @@ class Results(Record):
     finished: int
     """Problems finished in every arm: the figures are of these."""
     unfinished: tuple[str, ...]
+    judged_together: int = 0
+    """Of the finished problems, those whose verdicts a hostile program could have forged; see `Problem.judge`."""
     arms: tuple[ArmResults, ...]
     best_of_k: BestOfK | None
     verifier: VerifierQuality | None
@@ -138,6 +140,7 @@ def compute(
         identity=identity,
         finished=len(done),
         unfinished=tuple(problem.id for problem in problems if problem.id not in outcomes),
+        judged_together=sum(problem.judge == "together" for problem in done),
         arms=tuple(arms),
         best_of_k=_best_of_k(curves) if curves else None,
         verifier=_verifier_quality(pools, labels) if identity.verifier != "none" and curves else None,
