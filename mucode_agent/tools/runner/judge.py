@@ -19,6 +19,7 @@ from typing import Any
 from . import behaviour, codec
 from .proxies import MUTABLE, Conversation, Ended, ForkServer, NotData, Remote, peak_memory, too_slow
 from .suite import COMPARE, DROPPED, IDENTITY, KEPT, TRUTH, CompiledTest, Suite, compile_suite
+from .together import failed_pytest
 
 SHOWN = 400
 """Characters of a value in a report."""
@@ -285,7 +286,7 @@ class _Run:
         elif hasattr(error, "mucode_error"):
             frames = [_clean(line) for line in getattr(error, "mucode_frames", [])]
             result.update(status="exception", error=_clean(error.mucode_error), traceback=frames)
-        elif isinstance(error, AssertionError) or _failed_pytest(error):
+        elif isinstance(error, AssertionError) or failed_pytest(error):
             result["error"] = _clean(str(error))[:SHOWN]
         elif not isinstance(error, Exception):
             result.update(status="unjudged", error=f"the test raised {type(error).__name__}, which fails no test")
@@ -420,12 +421,6 @@ def _forget(error: BaseException | None) -> None:
     while error is not None:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
-
-
-def _failed_pytest(error: BaseException) -> bool:
-    """What `pytest.fail` raises, and `pytest.raises` where nothing was raised; it is no Exception."""
-    kind = type(error)
-    return kind.__name__ == "Failed" and kind.__module__.startswith("_pytest.")
 
 
 class _Missing(Exception):  # noqa: N818 - a verdict, not an error

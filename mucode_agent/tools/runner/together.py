@@ -45,6 +45,11 @@ def run_test(
         return {"status": status, "error": said, "traceback": frames, "test": _statement(error, tree, source)}
 
 
+def failed_pytest(error: BaseException) -> bool:
+    """What `pytest.fail` raises, and `pytest.raises` where nothing was raised; it is no Exception."""
+    return {"Failed", "OutcomeException"} <= {kind.__name__ for kind in type(error).__mro__}
+
+
 def _run(code: CodeType, tree: ast.Module, space: dict[str, Any], entry_point: str | None) -> Verdict:
     unittest.main = unittest.TestProgram = _nothing  # type: ignore[assignment,misc]  # the classes are run below
     exec(code, space)  # noqa: S102 - trusted by definition
@@ -117,8 +122,7 @@ def _run_cases(kind: type[unittest.TestCase]) -> None:
 
 
 def _status(error: BaseException, text: str, frames: list[str], entry_point: str | None) -> tuple[str, str]:
-    kind = type(error)
-    if isinstance(error, AssertionError) or (kind.__name__ == "Failed" and kind.__module__.startswith("_pytest.")):
+    if isinstance(error, AssertionError) or failed_pytest(error):
         return "wrong_answer", str(error)[:500]
     if isinstance(error, NameError) and error.name and error.name == entry_point:
         return "missing_entry_point", f"the program does not define {entry_point!r}, which the test uses"
