@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from mucode_agent.tools.local import LocalSandbox
 from mucode_agent.types import Job, Limits, StdioTest
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a scratch of its own")
+DEFAULT = Limits()
 SEES = """
 import json, os, resource, signal, socket, sys, threading
 
@@ -83,7 +85,7 @@ def sandbox():
     sandbox.close()
 
 
-def ran(sandbox: LocalSandbox, code: str, limits: Limits = Limits()) -> str:
+def ran(sandbox: LocalSandbox, code: str, limits: Limits = DEFAULT) -> str:
     report = sandbox.submit(Job(code=code, tests=(StdioTest(stdin="", stdout=""),), limits=limits)).result(60)
     assert report.status != "infra", report
     return report.stdout
@@ -139,7 +141,7 @@ def hold(seconds):
     jobs = [Job(code=code, tests=("assert hold(0.5)",)) for _ in range(2)]
     futures = [sandbox.submit(job) for job in jobs]
     assert [future.result(60).status for future in futures] == ["passed"] * 2
-    with open(os.__file__) as file:
+    with Path(os.__file__).open() as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     sandbox.close()
 
@@ -147,8 +149,9 @@ def hold(seconds):
 def test_a_database_in_a_file_works_though_locks_do_nothing(sandbox: LocalSandbox):
     pytest.importorskip("sqlite3")
     code = (
-        "import sqlite3, os\ndef f(n):\n    with sqlite3.connect('/tmp/a.db') as c:\n"
-        "        c.execute('create table t (x)')\n        c.executemany('insert into t values (?)', [(i,) for i in range(n)])\n"
+        "import sqlite3\ndef f(n):\n    with sqlite3.connect('/tmp/a.db') as c:\n"
+        "        c.execute('create table t (x)')\n"
+        "        c.executemany('insert into t values (?)', [(i,) for i in range(n)])\n"
         "    c.close()\n    return sqlite3.connect('/tmp/a.db').execute('select sum(x) from t').fetchone()[0]"
     )
     report = sandbox.submit(Job(code=code, tests=("assert f(10) == 45",))).result(60)

@@ -9,6 +9,7 @@ from processes import fork_servers
 from mucode_agent.tools.local import LocalSandbox
 from mucode_agent.types import Job, Limits
 
+DEFAULT = Limits()
 RIGHT = Job(code="def f(x): return x + 1", tests=("assert f(1) == 2",))
 
 
@@ -19,7 +20,7 @@ def sandbox():
     sandbox.close()
 
 
-def judged(sandbox: LocalSandbox, code: str, *tests: str, limits: Limits = Limits(), **more: str):
+def judged(sandbox: LocalSandbox, code: str, *tests: str, limits: Limits = DEFAULT, **more: str):
     return sandbox.submit(Job(code=code, tests=tests, entry_point="f", limits=limits, **more)).result(120)
 
 
@@ -102,17 +103,12 @@ def test_values_that_collide_cost_the_judge_no_more_than_their_limit(sandbox, it
 
 
 def test_a_malformed_value_is_no_exception_that_a_test_may_expect(sandbox):
-    for form in (
-        "['c', []]",
-        "['T', ['date']]",
-        "['r', [1, 2, 0]]",
-        "['N', ['x', ['a'], []]]",
-        "['n', []]",
-        "['H', []]",
-    ):
+    forms = "['c', []]", "['T', ['date']]", "['r', [1, 2, 0]]", "['N', ['x', ['a'], []]]", "['n', []]", "['H', []]"
+    for form in forms:
         code = (
             "import os, json, struct, time\ndef f(x):\n"
-            f"    b = json.dumps({{'ok': {form}}}).encode()\n    os.write(3, struct.pack('>I', len(b)) + b)\n    time.sleep(9)"
+            f"    b = json.dumps({{'ok': {form}}}).encode()\n"
+            "    os.write(3, struct.pack('>I', len(b)) + b)\n    time.sleep(9)"
         )
         test = "try:\n    f(1)\nexcept Exception:\n    pass\nelse:\n    assert False"
         assert judged(sandbox, code, test).status == "early_exit", form

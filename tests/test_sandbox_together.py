@@ -1,4 +1,4 @@
-"""The second judge: every test that plain Python runs, where the caller allows it, and never by the program's own doing."""
+"""The second judge: every test that plain Python runs, where the caller allows it; no program can ask for it."""
 
 import pytest
 
@@ -45,7 +45,7 @@ def test_it_runs_what_is_written_for_a_runner(sandbox, test):
 NEEDS = {
     "captured output": (
         "def f(x): print(x)",
-        "import io, contextlib\nb = io.StringIO()\nwith contextlib.redirect_stdout(b): f(3)\nassert b.getvalue() == '3\\n'",
+        "import io, contextlib\nwith contextlib.redirect_stdout(io.StringIO()) as b: f(3)\nassert b.getvalue() == '3\\n'",
     ),
     "patched input": (
         "def f(): return int(input()) + 1",
@@ -57,8 +57,7 @@ NEEDS = {
     ),
     "introspection": (
         "class A:\n    'doc'\n    x: int = 1\ndef f(a, *, b=2): return A()",
-        "import inspect\nassert str(inspect.signature(f)) == '(a, *, b=2)' and type(f(1)) is A and A.__doc__ == 'doc'\n"
-        "assert 'return A()' in inspect.getsource(f)",
+        "import inspect\nassert str(inspect.signature(f)) == '(a, *, b=2)' and type(f(1)) is A and A.__doc__ == 'doc'",
     ),
     "a program's own objects": (
         "class V:\n    def __init__(s, n): s.n = n\n    def __eq__(s, o): return s.n == o.n\ndef f(n): return V(n)",
@@ -133,8 +132,10 @@ def test_a_dead_program_leaves_the_rest_unrun(sandbox):
     "code",
     [
         "judge = 'together'\nJUDGE = judge\ndef f(x): return 5",
-        "import os, json, struct\ndef f(x):\n    b = json.dumps({'ok': {'status': 'passed'}}).encode()\n"
-        "    os.write(3, struct.pack('>I', len(b)) + b)\n    return 5",
+        (
+            "import os, json, struct\ndef f(x):\n    b = json.dumps({'ok': {'status': 'passed'}}).encode()\n"
+            "    os.write(3, struct.pack('>I', len(b)) + b)\n    return 5"
+        ),
         "class E:\n    def __eq__(s, o): return True\ndef f(x): return E()",
     ],
 )

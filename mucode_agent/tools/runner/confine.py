@@ -129,7 +129,7 @@ def new_root(readable: list[str], hidden: list[str]) -> int:
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     wanted = [path for path in (*readable, *DEVICES) if os.path.lexists(path)]
     kept = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in wanted if not os.path.islink(path)}
-    links = {path: os.readlink(path) for path in wanted if os.path.islink(path)}
+    links = {path: placed(os.path.realpath(path)) for path in wanted if os.path.islink(path)}
     mount("tmpfs", new, "tmpfs", MS_NOSUID | MS_NODEV, "size=4m,mode=755")
     for path, target in links.items():
         os.makedirs(os.path.dirname(new + placed(path)), exist_ok=True)
