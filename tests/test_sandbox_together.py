@@ -45,7 +45,7 @@ def test_it_runs_what_is_written_for_a_runner(sandbox, test):
 NEEDS = {
     "captured output": (
         "def f(x): print(x)",
-        "import io, contextlib\nwith contextlib.redirect_stdout(io.StringIO()) as b: f(3)\nassert b.getvalue() == '3\\n'",
+        "import io, contextlib as c\nwith c.redirect_stdout(io.StringIO()) as b: f(3)\nassert b.getvalue() == '3\\n'",
     ),
     "patched input": (
         "def f(): return int(input()) + 1",
