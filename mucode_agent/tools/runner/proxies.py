@@ -459,7 +459,7 @@ class Conversation:
         error: Exception | None = None
         known = self._error_type(kinds)
         try:
-            error = known(*codec.decode(answer["args"]))
+            error = known(*self._decode(answer["args"]))
         except Exception:  # noqa: BLE001 - arguments that are not plain or not this type's
             error = None
         if error is None:
