@@ -142,3 +142,42 @@ def test_a_stop_iteration_ends_no_loop_unless_the_tests_code_names_it(sandbox):
     assert judged(sandbox, "def f(x): raise StopIteration", swallowed).status == "exception"
     expected = "try:\n    f(1)\nexcept StopIteration:\n    pass\nelse:\n    assert False"
     assert judged(sandbox, "def f(x): raise StopIteration", expected).passed
+
+
+ABILITIES = [
+    "assert callable(f(1))",
+    "assert hasattr(f(1), '__len__')",
+    "import collections.abc\nassert isinstance(f(1), collections.abc.Sized)",
+    "import typing\nassert isinstance(f(1), (int, typing.Iterable))",
+    "import unittest, collections.abc\nunittest.TestCase().assertIsInstance(f(1), collections.abc.Iterable)",
+]
+
+
+@pytest.mark.parametrize("test", ABILITIES)
+def test_an_object_can_do_no_more_than_it_can(sandbox, test):
+    assert not judged(sandbox, "def f(x): return object()", test).passed
+
+
+def test_what_an_object_says_of_itself_is_judged(sandbox):
+    code = "class A:\n    n = 1\n    def __call__(s): return 2\ndef f(x): return A() if x else (lambda: 3)"
+    test = "assert callable(f(1)) and callable(f(0)) and callable(len) and f(0)() == 3"
+    assert judged(sandbox, code, test, "assert hasattr(f(1), 'n') and not hasattr(f(1), 'm')").passed
+    assert judged(sandbox, "def f(x): return [x]", "assert isinstance(f(1), list) and hasattr(f(1), '__len__')").passed
+
+
+def test_halves_of_a_character_are_not_joined(sandbox):
+    halves = "def f(x): return chr(0xd83d) + chr(0xde00)"
+    assert judged(sandbox, halves, "assert f(1) == '\U0001f600'").status == "wrong_answer"
+    assert judged(sandbox, halves, "assert f(1) == chr(0xd83d) + chr(0xde00)").passed
+    assert judged(
+        sandbox, "def f(x): return x + '\U0001f600é'", "assert f('ü\U0001f600') == 'ü\U0001f600\U0001f600é'"
+    ).passed
+
+
+def test_a_field_does_not_hide_a_constant_of_the_set_up(sandbox):
+    setup = "class P:\n    LIMIT = 3\n    size = 0\n    def fits(self): return self.size <= self.LIMIT"
+    hides = "def f(x):\n    p = P()\n    p.size, p.LIMIT = 9, 10\n    return p"
+    assert judged(sandbox, hides, "assert f(1).fits()", setup=setup).status == "unjudged"
+    assert judged(
+        sandbox, "def f(x):\n    p = P()\n    p.size = 2\n    return p", "assert f(1).fits()", setup=setup
+    ).passed

@@ -33,7 +33,7 @@ END = struct.Struct("=i?dd")
 """How a process ended: wait status, killed by us, CPU seconds, peak MB."""
 FAILED = 71
 """Exit code of a process of ours that failed by its own fault."""
-_ENCODER = json.JSONEncoder(separators=(",", ":"))
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _DECODER = json.JSONDecoder()
 _EXACT = 1 << 53  # beyond it, JSON readers other than Python's lose digits; hexadecimal is also linear in length
 _DTYPE = re.compile(r"[<>|=][?biufcSU]\d+\Z")
@@ -122,7 +122,7 @@ def builtin_error(name: str) -> type[Exception] | None:
 
 def pack(message: Any) -> bytes:
     """One frame: the length as four bytes, then JSON."""
-    body = text(message).encode()
+    body = text(message).encode("utf-8", "surrogatepass")  # as they are: JSON would join two halves to a character
     return HEADER.pack(len(body)) + body
 
 
@@ -134,7 +134,7 @@ def text(message: Any) -> str:
 def unpack(body: bytes | bytearray) -> Any:
     """The message of a frame's body. Raises Malformed."""
     try:
-        found = body.decode()
+        found = body.decode("utf-8", "surrogatepass")
         message, end = _DECODER.raw_decode(found)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"the message is not JSON: {type(error).__name__}") from None
@@ -148,7 +148,7 @@ def _writer() -> Callable[[Any, int], Any]:
     make = getattr(json.encoder, "c_make_encoder", None)
     if make is None:
         return lambda message, _: [_ENCODER.encode(message)]
-    text: Any = json.encoder.encode_basestring_ascii
+    text: Any = json.encoder.encode_basestring
     writer: Callable[[Any, int], Any] = make(None, _ENCODER.default, text, None, ":", ",", False, False, True)
     return writer
 

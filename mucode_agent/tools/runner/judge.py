@@ -3,6 +3,7 @@
 It compares values that it has rebuilt from plain data. It never runs the program, and the program never sees it.
 """
 
+import abc
 import builtins
 import contextlib
 import gc
@@ -17,8 +18,8 @@ import time
 from typing import Any
 
 from . import behaviour, codec
-from .proxies import MUTABLE, Conversation, Ended, ForkServer, NotData, Remote, peak_memory, too_slow
-from .suite import COMPARE, DROPPED, IDENTITY, KEPT, TRUTH, CompiledTest, Suite, compile_suite
+from .proxies import MUTABLE, Conversation, Ended, ForkServer, Handle, NotData, Remote, peak_memory, too_slow
+from .suite import ASKED, COMPARE, DROPPED, KEPT, TRUTH, CompiledTest, Suite, compile_suite
 from .together import failed_pytest
 
 SHOWN = 400
@@ -244,7 +245,7 @@ class _Run:
             return {"status": "unjudged", "test": test.source[:SHOWN], "error": test.error[:SHOWN]}
         recorder = _Recorder(test, conversation)
         conversation.names_stop = test.names_stop
-        space.update({COMPARE: recorder.compare, TRUTH: recorder.truth, IDENTITY: recorder.identity})
+        space.update({COMPARE: recorder.compare, TRUTH: recorder.truth, ASKED: recorder.asked})
         space.update({DROPPED: recorder.dropped, KEPT: recorder.kept})
         try:
             exec(test.code, space)  # noqa: S102 - trusted by definition
@@ -423,6 +424,15 @@ def _forget(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
+def _about_methods(asked: Any) -> bool:
+    """The name of a special method, or an abstract class, which looks for such names."""
+    if isinstance(asked, tuple):
+        return any(map(_about_methods, asked))
+    if isinstance(asked, str):
+        return asked.startswith("__")
+    return isinstance(asked, abc.ABCMeta) or getattr(asked, "__module__", "") == "typing"
+
+
 class _Missing(Exception):  # noqa: N818 - a verdict, not an error
     """The program lacks a name."""
 
@@ -446,8 +456,15 @@ class _Recorder:
             self._check_identity(left, right)
         return _COMPARISONS[operator](left, right)
 
-    def identity(self, function: Any, *arguments: Any, **keywords: Any) -> Any:
-        self._check_identity(*arguments[:2])
+    def asked(self, function: Any, *arguments: Any, **keywords: Any) -> Any:
+        name, subject = getattr(function, "__name__", ""), arguments[0] if arguments else None
+        if name in ("id", "is_", "is_not", "assertIs", "assertIsNot"):
+            self._check_identity(*arguments[:2])
+        elif isinstance(subject, Handle) and name == "callable":
+            return subject.mucode_kind in ("function", "class")
+        elif isinstance(subject, Handle) and any(map(_about_methods, arguments[1:2])):
+            what = f"the test asks what {subject!r} can do, and every stand-in for an object has all methods"
+            raise self._conversation.settled(NotData("unjudged", what))
         return function(*arguments, **keywords)
 
     def _check_identity(self, *values: Any) -> None:

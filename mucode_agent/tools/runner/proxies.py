@@ -419,6 +419,8 @@ class Conversation:
         if tag == "e":
             return codec.member(self.records[body[0]], body[1])
         if tag == "o" and all(not name.startswith("__") for name in body[1]):
+            if any(name.isupper() and hasattr(self.records[body[0]], name) for name in body[1]):
+                raise NotData("unjudged", f"the program gave a {body[0]} with a constant of its own")
             return codec.rebuild(self.records[body[0]], body[1], lambda form: codec.decode(form, self._special))
         raise ValueError(tag)
 

@@ -16,9 +16,14 @@ from .contained import contained
 COMPARE, TRUTH = "__mucode_compare__", "__mucode_truth__"
 DROPPED, KEPT = "__mucode_dropped__", "__mucode_kept__"
 """Calls whose result nobody sees, and calls whose arguments the test may look at afterwards."""
-IDENTITY = "__mucode_identity__"
-"""Calls that ask whether values are one object."""
-_IDENTITY = frozenset({"id", "is_", "is_not", "assertIs", "assertIsNot"})
+ASKED = "__mucode_asked__"
+"""Calls that ask what a copy or a stand-in does not say: whether values are one object, and what an object can do."""
+_ASKED = frozenset(
+    {
+        *("id", "is_", "is_not", "assertIs", "assertIsNot", "callable", "hasattr", "isinstance"),
+        *("assertIsInstance", "assertNotIsInstance"),
+    }
+)
 _STOPS = frozenset({"StopIteration", "StopAsyncIteration"})
 _LIBRARY = {
     **dict.fromkeys(("Counter", "OrderedDict", "defaultdict", "deque", "namedtuple"), "collections"),
@@ -193,7 +198,7 @@ class _Rewrite(ast.NodeTransformer):
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
         call = node.value
         if isinstance(call, ast.Call) and not (isinstance(call.func, ast.Name) and call.func.id == "super"):
-            if isinstance(call.func, ast.Attribute) and call.func.attr in _IDENTITY:
+            if isinstance(call.func, ast.Attribute) and call.func.attr in _ASKED:
                 return self.generic_visit(node)
             self.generic_visit(call)
             node.value = ast.Call(ast.Name(DROPPED, ast.Load()), [call.func, *call.args], call.keywords)
@@ -207,8 +212,8 @@ class _Rewrite(ast.NodeTransformer):
         of_program = node.func.id in self._wanted if isinstance(node.func, ast.Name) else True
         name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
         self.generic_visit(node)
-        if name in _IDENTITY:
-            return ast.Call(ast.Name(IDENTITY, ast.Load()), [node.func, *node.args], node.keywords)
+        if name in _ASKED:
+            return ast.Call(ast.Name(ASKED, ast.Load()), [node.func, *node.args], node.keywords)
         if not (kept and of_program):
             return node
         return ast.Call(ast.Name(KEPT, ast.Load()), [node.func, *node.args], node.keywords)
