@@ -219,12 +219,12 @@ class Program:
             frame = frame[os.write(_CHANNEL, frame[: codec.PART]) :]
 
     def _receive(self) -> Any:
-        data = b""
+        data: bytes | bytearray = b""
         while len(data) < codec.HEADER.size or len(data) < codec.HEADER.size + codec.HEADER.unpack_from(data)[0]:
             part = os.read(_CHANNEL, codec.PART)
             if not part:
                 raise EOFError
-            data = data + part if data else part
+            data = codec.joined(data, part)
         return codec.unpack(data[codec.HEADER.size :])
 
 

@@ -126,6 +126,15 @@ def pack(message: Any) -> bytes:
     return HEADER.pack(len(body)) + body
 
 
+def joined(data: bytes | bytearray, part: bytes) -> bytes | bytearray:
+    """`data` with `part` behind it; of many parts it takes time in proportion to the whole."""
+    if not data:
+        return part
+    whole = data if isinstance(data, bytearray) else bytearray(data)
+    whole += part
+    return whole
+
+
 def text(message: Any) -> str:
     """JSON, as short as it gets."""
     return "".join(_write(message, 0))

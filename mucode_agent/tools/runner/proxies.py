@@ -335,7 +335,7 @@ class Conversation:
                 raise self._died() from None
 
     def _receive(self) -> dict[str, Any]:
-        buffer = b""
+        buffer: bytes | bytearray = b""
         size = -1
         while size < 0 or len(buffer) < size:
             try:
@@ -349,7 +349,7 @@ class Conversation:
                 raise self._died()
             if buffer:  # what comes in drops may never end
                 self._look()
-            buffer = buffer + part if buffer else part
+            buffer = codec.joined(buffer, part)
             if size < 0 and len(buffer) >= codec.HEADER.size:
                 size = codec.HEADER.size + codec.HEADER.unpack_from(buffer)[0]
                 if size > self._output + 2 * codec.SLACK:
