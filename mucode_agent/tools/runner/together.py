@@ -6,9 +6,7 @@ or are written for unittest or pytest. The program could find the test and forge
 
 import ast
 import functools
-import inspect
-import io
-import unittest
+import sys
 from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any
@@ -51,7 +49,10 @@ def failed_pytest(error: BaseException) -> bool:
 
 
 def _run(code: CodeType, tree: ast.Module, space: dict[str, Any], entry_point: str | None) -> Verdict:
-    unittest.main = unittest.TestProgram = _nothing  # type: ignore[assignment,misc]  # the classes are run below
+    if _names_unittest(tree):
+        import unittest  # here, as all that few tests need: each candidate pays for what the fork server holds
+
+        unittest.main = unittest.TestProgram = _nothing  # type: ignore[assignment,misc]  # the classes are run below
     exec(code, space)  # noqa: S102 - trusted by definition
     ran = any(
         isinstance(node, ast.Assert | ast.Call) for statement in _statements(tree) for node in ast.walk(statement)
@@ -62,6 +63,16 @@ def _run(code: CodeType, tree: ast.Module, space: dict[str, Any], entry_point: s
     if not ran:
         return {"status": "unjudged", "error": "the test calls nothing: name its functions test_…, or call them"}
     return {"status": "passed"}
+
+
+class _Skipped(Exception):  # noqa: N818 - no verdict, and no error
+    """The test cannot run here, and says why."""
+
+
+def _names_unittest(tree: ast.Module) -> bool:
+    names = (alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names)
+    modules = (node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+    return any(name.partition(".")[0] == "unittest" for name in (*names, *modules))
 
 
 def _nothing(*_: Any, **__: Any) -> None:
@@ -96,7 +107,8 @@ def _defined(tree: ast.Module, space: dict[str, Any], entry_point: str | None) -
 
 
 def _methods(kind: Any) -> Iterator[Callable[[], Any]]:
-    if isinstance(kind, type) and issubclass(kind, unittest.TestCase):
+    cases = getattr(sys.modules.get("unittest"), "TestCase", None)
+    if cases is not None and isinstance(kind, type) and issubclass(kind, cases):
         yield functools.partial(_run_cases, kind)
     elif kind.__name__.startswith("Test"):
         for name in [name for name in vars(kind) if name.startswith("test")]:
@@ -106,19 +118,24 @@ def _methods(kind: Any) -> Iterator[Callable[[], Any]]:
 
 
 def _without_fixtures(function: Callable[..., Any]) -> Callable[[], Any]:
+    import inspect
+
     needed = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty and p.kind < 2]
     if needed:
-        raise unittest.SkipTest(f"{function.__name__} needs {', '.join(needed)}, which only pytest gives")
+        raise _Skipped(f"{function.__name__} needs {', '.join(needed)}, which only pytest gives")
     return function
 
 
-def _run_cases(kind: type[unittest.TestCase]) -> None:
+def _run_cases(kind: Any) -> None:
+    import io
+    import unittest
+
     result = unittest.TextTestRunner(stream=io.StringIO()).run(unittest.defaultTestLoader.loadTestsFromTestCase(kind))
     for case, text in (*result.failures, *result.errors):
         last = text.strip().splitlines()[-1]
         raise AssertionError(f"{case}: {last}")
     if result.testsRun == len(result.skipped):
-        raise unittest.SkipTest(f"{kind.__name__} ran no test")
+        raise _Skipped(f"{kind.__name__} ran no test")
 
 
 def _status(error: BaseException, text: str, frames: list[str], entry_point: str | None) -> tuple[str, str]:
@@ -130,9 +147,10 @@ def _status(error: BaseException, text: str, frames: list[str], entry_point: str
         return "memory", text
     if isinstance(error, _ENDS) and frames:
         return "early_exit", f"the program raised {text}"
-    if isinstance(error, Exception) and not isinstance(error, unittest.SkipTest) and frames:
+    skipped = type(error).__name__ in ("_Skipped", "SkipTest")
+    if isinstance(error, Exception) and not skipped and frames:
         return "exception", text
-    if isinstance(error, Exception) and not isinstance(error, unittest.SkipTest | ImportError):
+    if isinstance(error, Exception) and not skipped and not isinstance(error, ImportError):
         return "wrong_answer", text
     return "unjudged", text
 

@@ -414,15 +414,16 @@ class Server:
             (*socket.socketpair(socket.AF_UNIX, codec.CHANNEL), [_memory_file(name) for name in _STREAMS])
             for _ in range(count)
         ]
+        given = [[*map(self._reopened, streams, _MODES)] for _, _, streams in made]
         for ours, _, _ in made:
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # one system call where poll would need two
                 ours.setsockopt(socket.SOL_SOCKET, option, LOOK)
         started = 0
         try:
-            for ours, theirs, streams in made:
+            for (ours, theirs, streams), own in zip(made, given, strict=True):
                 pid = self._fork(apart=True)
                 if pid == 0:
-                    self._become("candidate", [*map(self._reopened, streams, _MODES), theirs.fileno()])
+                    self._become("candidate", [*own, theirs.fileno()])
                 self._spares.append((pid, ours, streams))
                 started += 1
         finally:
@@ -432,6 +433,8 @@ class Server:
                     os.close(descriptor)
             for _, theirs, _ in made:
                 theirs.close()
+            for descriptor in [number for own in given for number in own]:
+                os.close(descriptor)
 
     def _fork_judge(self, host: int) -> int:
         ours, theirs = socket.socketpair(socket.AF_UNIX, codec.PACKETS)
@@ -471,9 +474,9 @@ class Server:
             os._exit(codec.FAILED)
 
     def _reopened(self, descriptor: int, mode: int) -> int:
-        """The same file, for this use only. Without /proc the stream is the server's own, and stays as it is."""
+        """The same file, for this use only; where there is no /proc, for any use."""
         if self._processes < 0:
-            return descriptor
+            return os.dup(descriptor)
         return os.open(f"self/fd/{descriptor}", mode, dir_fd=self._processes)
 
     def _confine(self, name: str, descriptors: int) -> None:
