@@ -1,7 +1,11 @@
 """The second judge: every test that plain Python runs, where the caller allows it; no program can ask for it."""
 
+import json
+
 import pytest
 
+from mucode_agent.evaluation.benchmarks import Benchmark
+from mucode_agent.evaluation.check import check_references, check_table
 from mucode_agent.tools.local import LocalSandbox
 from mucode_agent.types import Job, Limits, Problem, StdioTest
 
@@ -172,3 +176,36 @@ def test_the_programs_machine_is_as_safe_as_apart(sandbox):
     report = judged(sandbox, code, "assert f(1) == 2")
     assert report.passed
     assert report.isolation == sandbox.isolation
+
+
+def test_a_check_of_a_benchmark_names_the_problems_that_need_it(sandbox):
+    printing, test = NEEDS["captured output"]
+    problem = Problem(id="prints", prompt="p", entry_point="f", public_tests=(test,), reference=printing)
+    adding = Problem(id="adds", prompt="p", entry_point="f", public_tests=("assert f(1) == 2",), reference=ADD)
+    wrong = adding.model_copy(update={"id": "wrong", "reference": "def f(x): return x"})
+    chosen = problem.model_copy(update={"id": "chosen", "judge": "together"})
+    made = Benchmark(name="own", split="fixed", testless=False, problems=(problem, adding, wrong, chosen))
+    found = check_references(made, sandbox)
+    assert {oddity.problem_id: oddity.finding for oddity in found.oddities} == {
+        "prints": "needs judge: together",
+        "wrong": "public test fails",
+    }
+    assert (found.passed, found.judged_together) == (2, 1)
+    assert "1 judged together" in check_table(found).note
+
+
+def test_rows_of_execute_choose_and_the_command_chooses_for_all(tmp_path, monkeypatch, capsys):
+    from mucode_agent import cli
+
+    code, test = NEEDS["captured output"]
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        "".join(json.dumps({"code": code, "test": test, **more}) + "\n" for more in ({"judge": "together"}, {}))
+    )
+    for options, expected in (((), ["passed", "wrong_answer"]), (("--judge", "together"), ["passed", "passed"])):
+        monkeypatch.setattr("sys.argv", ["mucode-agent", "execute", str(rows), "--workers", "1", *options])
+        with pytest.raises(SystemExit):
+            cli.main()
+        told = capsys.readouterr()
+        assert [json.loads(line)["status"] for line in told.out.splitlines()] == expected
+        assert f"{expected.count('passed')} judged together" in told.err
