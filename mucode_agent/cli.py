@@ -187,11 +187,16 @@ def schema() -> None:
 
 
 @app.command()
-def doctor() -> None:
-    """Say which layers of isolation this host gives the local sandbox; exit code 3 where it gives fewer than all."""
+def doctor(
+    preload: Annotated[list[str] | None, typer.Option(help="A module that programs may import, such as numpy.")] = None,
+) -> None:
+    """Say which layers of isolation hold on this host, each tried from inside; exit code 3 where they are not all.
+
+    Give the `--preload` that you will use: where packages lie can decide what the host gives.
+    """
     from mucode_agent.tools.doctor import examine
 
-    findings = examine()
+    findings = examine(preload or ())
     for finding in findings:
         mark = "yes" if finding.holds else "NO"
         _print(f"{finding.name:<11} {mark:<4} {finding.detail}\n", None)

@@ -88,6 +88,13 @@ Test = Annotated[
 ]
 
 
+Judge = Literal["apart", "together"]
+"""Who decides. `apart`: a process of its own, where no program can forge the verdict. `together`: the program's own
+process, which runs every test that plain Python runs, and where a hostile program can forge the verdict. It is never
+chosen by what a program does.
+"""
+
+
 class Problem(Record):
     """A task with its tests. A bare string among the tests is Python source (see `CodeTest`)."""
 
@@ -107,6 +114,8 @@ class Problem(Record):
     reference: str | None = None
     """A known correct program. Never shown to a model; `evaluate check` runs it."""
     limits: Limits = Limits()
+    judge: Judge = "apart"
+    """Of the code tests. `evaluate check` says which problems need `together`."""
 
     def job(self, code: str, *, probes: Sequence[str] = ()) -> "Job":
         """`code` on the public tests, and on the probes."""
@@ -117,6 +126,7 @@ class Problem(Record):
             setup=self.setup,
             limits=self.limits,
             probes=tuple(probes),
+            judge=self.judge,
         )
 
     def judge_job(self, code: str) -> "Job":
@@ -186,6 +196,8 @@ class ExecutionReport(Record):
     behaviour: tuple[str, ...] = ()
     """What the program did on each of the job's probes: `= <digest of the value>`, `None`, `raise <type>`, or the
     status that ended it; empty where that is unknown. It judges nothing, and no value leaves the sandbox."""
+    judge: Judge = "apart"
+    """Which judge decided: a verdict of `together` can be forged by a hostile program."""
 
     @property
     def passed(self) -> bool:
@@ -217,6 +229,7 @@ class Job(Record):
     probes: tuple[str, ...] = ()
     """Inputs on which the program is also run, after the tests and apart from them: calls of the entry point with
     literal arguments, or texts for standard input where there is none. See `ExecutionReport.behaviour`."""
+    judge: Judge = "apart"
 
 
 @runtime_checkable

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from attacks.programs import ATTACKS, Attack
+from attacks.programs import ATTACKS, UNPRINT, Attack
 from processes import fork_servers
 
 from mucode_agent.tools.local import LocalSandbox
-from mucode_agent.types import Job, Limits
+from mucode_agent.types import Job, Limits, StdioTest
 
 SECRET = "canary-7f3a9c"
 LIMITS = Limits(time_s=0.4, memory_mb=96, output_kb=64, file_mb=4)
@@ -83,6 +83,22 @@ def test_it_neither_passes_nor_harms(attack: Attack, sandbox: LocalSandbox, cana
     canaries.check()
     honest = sandbox.submit(Job(code="def solve(x):\n    return [] if x == 'a' else x * x", tests=TESTS[:2])).result(60)
     assert honest.passed, honest
+
+
+@pytest.mark.parametrize("trick", UNPRINT.values(), ids=UNPRINT.keys())
+def test_what_is_printed_cannot_be_taken_back(trick: str, sandbox: LocalSandbox):
+    before = "import ctypes, fcntl, mmap, os\nprint('wrong', flush=True)\n"
+    code = f"{before}try:\n    {trick}\nexcept (OSError, ValueError): pass"
+    report = sandbox.submit(Job(code=code, tests=(StdioTest(stdin="     ", stdout=""),))).result(60)
+    assert report.status == "wrong_answer", report
+    assert report.stdout.startswith("wrong")
+
+
+def test_printed_text_comes_in_the_order_of_its_writing(sandbox: LocalSandbox):
+    code = "import os, sys\nprint('a')\nsys.stdout.flush()\nos.write(1, b'b\\n')\nprint('c')\nos.write(2, b'e')"
+    report = sandbox.submit(Job(code=code, tests=(StdioTest(stdin="", stdout="a\nb\nc"),))).result(60)
+    assert report.passed, report
+    assert report.stderr == "e"
 
 
 def test_no_process_and_no_file_is_left(tmp_path):

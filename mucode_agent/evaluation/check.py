@@ -12,7 +12,7 @@ from mucode_agent.types import CodeTest, ExecutionReport, InfrastructureError, P
 BATCH = 64
 """Problems between two words of progress."""
 
-Finding = Literal["no reference", "no tests", "public test fails", "private test fails"]
+Finding = Literal["no reference", "no tests", "public test fails", "private test fails", "needs judge: together"]
 
 
 class Oddity(Record):
@@ -33,6 +33,8 @@ class Check(Record):
     """References that pass all their tests, at least one."""
     oddities: tuple[Oddity, ...]
     """One for each of the others."""
+    judged_together: int
+    """Problems whose reference was judged in its own process, because their `judge` says so."""
     without_public_tests: tuple[str, ...]
     """Their candidates can only be accepted by a verifier's probability, and a turn's feedback says little."""
     without_private_tests: tuple[str, ...]
@@ -47,6 +49,7 @@ def check_references(benchmark: Benchmark, sandbox: Sandbox, told: Callable[[int
         runnable = [p for p in batch if p.reference is not None and (p.public_tests or p.private_tests)]
         reports = run(sandbox, [problem.judge_job(problem.reference or "") for problem in runnable])
         found = {p.id: _oddity(p, report) for p, report in zip(runnable, reports, strict=True)}
+        found |= _needing_together(sandbox, [(p, odd) for p in runnable if (odd := found[p.id]) is not None])
         for problem in batch:
             oddity = found[problem.id] if problem.id in found else _unrunnable(problem)
             if oddity is not None:
@@ -58,6 +61,7 @@ def check_references(benchmark: Benchmark, sandbox: Sandbox, told: Callable[[int
         problems=len(benchmark.problems),
         passed=len(benchmark.problems) - len(oddities),
         oddities=tuple(oddities),
+        judged_together=sum(problem.judge == "together" for problem in benchmark.problems),
         without_public_tests=tuple(problem.id for problem in benchmark.problems if not problem.public_tests),
         without_private_tests=tuple(problem.id for problem in benchmark.problems if not problem.private_tests),
     )
@@ -92,6 +96,17 @@ def without_false_examples(benchmark: Benchmark, sandbox: Sandbox) -> Benchmark:
     return benchmark.model_copy(update={"problems": problems})
 
 
+def _needing_together(sandbox: Sandbox, odd: list[tuple[Problem, Oddity]]) -> dict[str, Oddity]:
+    """Those that pass in the program's own process, with the cause that they met in the judge's."""
+    apart = [(problem, oddity) for problem, oddity in odd if problem.judge == "apart"]
+    jobs = [p.judge_job(p.reference or "").model_copy(update={"judge": "together"}) for p, _ in apart]
+    return {
+        problem.id: oddity.model_copy(update={"finding": "needs judge: together"})
+        for (problem, oddity), report in zip(apart, run(sandbox, jobs), strict=True)
+        if report.passed and report.judge == "together"
+    }
+
+
 def check_table(check: Check) -> Table:
     """Every oddity with its cause, under the sums."""
     lacking = [
@@ -99,9 +114,10 @@ def check_table(check: Check) -> Table:
         + (f" ({', '.join(ids[:30])}{', …' if len(ids) > 30 else ''})" if ids else "")
         for kind, ids in (("public", check.without_public_tests), ("private", check.without_private_tests))
     ]
+    together = [f"{check.judged_together} judged together with their programs"] if check.judged_together else []
     return Table(
         title=f"{check.benchmark}, split {check.split}: {check.passed} of {check.problems} references pass all tests",
-        note=f"{'; '.join(lacking)}.",
+        note=f"{'; '.join([*lacking, *together])}.",
         columns=("problem", "finding", "cause"),
         rows=tuple((oddity.problem_id, oddity.finding, oddity.cause) for oddity in check.oddities),
     )

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from mucode_agent.evaluation.programs import JUDGE_HELP
 from mucode_agent.graphs.selection import SELECTORS, Selector
-from mucode_agent.types import InfrastructureError, ProblemError
+from mucode_agent.types import InfrastructureError, Judge, ProblemError
 from mucode_agent.verifiers import DEFAULT
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ Threshold = Annotated[float | None, typer.Option(help="P(correct) that an answer
 Trust = Annotated[
     bool, typer.Option("--trust-calibration", help="Though the verifier was calibrated on another generator.")
 ]
+JudgedBy = Annotated[Judge | None, typer.Option("--judge", help=JUDGE_HELP)]
 Place = Annotated[str, typer.Option(help="Where programs run: local · e2b")]
 
 
@@ -77,6 +79,7 @@ def run(
     ] = None,
     sandbox: Place = "local",
     preload: Annotated[list[str] | None, typer.Option(help="A module that programs may import, such as numpy.")] = None,
+    judge: JudgedBy = None,
 ) -> None:
     """Run a benchmark, or go on with a run; print the tables, write results.json and report.html."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
@@ -98,7 +101,7 @@ def run(
     if accept_threshold is not None and not trust_calibration and doubt is not None:
         raise ProblemError(f"{doubt}; calibrate on this one's programs, or give --trust-calibration")
     console = Console(stderr=True, highlight=False)
-    asked = load_benchmark(benchmark, split=split, testless=testless, limit=limit)  # type: ignore[arg-type]
+    asked = load_benchmark(benchmark, split=split, testless=testless, limit=limit, judge=judge)  # type: ignore[arg-type]
     packages = preloads(asked.problems, preload or (), sandbox)
     directory = output or Path("runs") / _slug(f"{asked.name}-{split}-{model}-seed{seed}")
     console.print(f"{asked.name}: {len(asked.problems)} problems, {directory}", markup=False, soft_wrap=True)
@@ -143,15 +146,19 @@ def check(
     limit: Limit = None,
     sandbox: Place = "local",
     preload: Annotated[list[str] | None, typer.Option(help="A module that programs may import, such as numpy.")] = None,
+    judge: JudgedBy = None,
 ) -> None:
-    """Run every reference solution on its own tests, and name what does not pass. Exits with 1 if any does not."""
+    """Run every reference solution on its own tests, and name what does not pass. Exits with 1 if any does not.
+
+    A reference that passes only when it is judged together is named as such: its problem needs `judge: "together"`.
+    """
     from mucode_agent.evaluation.benchmarks import load_benchmark
     from mucode_agent.evaluation.check import check_references, check_table
     from mucode_agent.evaluation.libraries import preloads
     from mucode_agent.evaluation.tables import for_terminal
     from mucode_agent.tools.sandbox import load_sandbox
 
-    asked = load_benchmark(benchmark, split=split, limit=limit)  # type: ignore[arg-type]
+    asked = load_benchmark(benchmark, split=split, limit=limit, judge=judge)  # type: ignore[arg-type]
     console = Console(stderr=True, highlight=False)
     packages = preloads(asked.problems, preload or (), sandbox)
     with contextlib.closing(load_sandbox(sandbox, preload=packages)) as place:

@@ -27,8 +27,8 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mucode_agent.evaluation.programs import Problems, Program, ProgramFile
-from mucode_agent.types import ExecutionReport, InfrastructureError, Limits, ProblemError, Sandbox
+from mucode_agent.evaluation.programs import JUDGE_HELP, Problems, Program, ProgramFile
+from mucode_agent.types import ExecutionReport, InfrastructureError, Judge, Limits, ProblemError, Sandbox
 
 WINDOW = 512
 """Programs that may be under way, or done and waiting for one before them."""
@@ -56,6 +56,7 @@ def execute(
     timeout: Annotated[
         float | None, typer.Option(help="CPU seconds to load a program and for each test; default: the row's, else 5.")
     ] = None,
+    judge_by: Annotated[Judge | None, typer.Option("--judge", help=JUDGE_HELP)] = None,
 ) -> None:
     """Run the programs of a file on their tests: one verdict per row, in order."""
     from mucode_agent.tools.sandbox import load_sandbox
@@ -66,7 +67,9 @@ def execute(
         raise ProblemError(f"--output {output} is the input itself; give another path")
     with contextlib.ExitStack() as stack:
         programs = stack.enter_context(
-            contextlib.closing(ProgramFile(file, Problems(problems), time_s=time_s, preload=tuple(preload or ())))
+            contextlib.closing(
+                ProgramFile(file, Problems(problems), time_s=time_s, preload=tuple(preload or ()), judge=judge_by)
+            )
         )
         verdicts = stack.enter_context(VerdictFile.open(output)) if output else None
         known = verdicts.lines() if verdicts else iter(())
@@ -111,10 +114,13 @@ class Tally:
     """Statuses by problem, of completions."""
     judged: int = 0
     """Rows judged by this run."""
+    together: int = 0
+    """Verdicts that the program's own process gave, which it could have forged."""
     started: float = field(default_factory=time.monotonic)
 
     def add(self, program: Program, status: str, error: str = "") -> None:
         self.statuses[status] += 1
+        self.together += program.job.judge == "together"
         if status == "infra":
             self.missing += 1
             self.cause = self.cause or error
@@ -124,6 +130,7 @@ class Tally:
     def forget(self, program: Program) -> None:
         """A row without a verdict is about to be tried again."""
         self.statuses -= Counter({"infra": 1})
+        self.together -= program.job.judge == "together"
         self.missing -= 1
         if program.task_id is not None:
             self.tasks[str(program.task_id)]["infra"] -= 1
@@ -142,6 +149,8 @@ class Tally:
             parts.append(f"{self.rate:.0f} verdicts/s")
         if self.known:
             parts.append(f"{self.known} from an earlier run")
+        if self.together:
+            parts.append(f"{self.together} judged together")
         return "\n".join([" · ".join(parts), *self._pass_at_k()])
 
     def complaint(self) -> str:

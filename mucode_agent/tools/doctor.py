@@ -1,5 +1,9 @@
 """Says which layers of isolation this host gives, and what each of them holds."""
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 from mucode_agent.tools.local import LocalSandbox
 from mucode_agent.tools.runner.confine import STRONG
 from mucode_agent.tools.runner.pool import Broken, Pool
@@ -20,6 +24,32 @@ _REMEDY = {
 }
 
 
+_PROBE = """
+import os, resource, socket, threading
+
+def refused(call, *arguments):
+    try:
+        call(*arguments)
+    except OSError as error:
+        return error.errno not in (None, 0)
+    return False
+
+def namespaces():
+    return os.getpid() == 1 and not os.path.exists(HOST_FILE) and not os.path.exists("/proc/self")
+
+def landlock():
+    return refused(os.listdir, "/") and refused(os.open, "/dev", os.O_RDONLY)
+
+def seccomp():
+    return refused(os.fork) and refused(socket.socket) and refused(os.chmod, "/dev/null", 0o666)
+
+def rlimits():
+    names = ("RLIMIT_DATA", "RLIMIT_CPU", "RLIMIT_NOFILE", "RLIMIT_FSIZE", "RLIMIT_NPROC")
+    return all(resource.getrlimit(getattr(resource, name))[1] != resource.RLIM_INFINITY for name in names)
+"""
+"""Each function tries what its layer refuses, from inside: a layer that was taken on and does not hold is found."""
+
+
 class Finding(Record):
     """One layer of isolation, or the sandbox as a whole."""
 
@@ -29,25 +59,47 @@ class Finding(Record):
     """What it holds; where it is missing, why, and how to get it."""
 
 
-def examine() -> list[Finding]:
-    """One finding per layer, then `verdicts`: a right and a wrong program were judged; then `isolation`, the sum."""
-    pool: Pool[dict[str, object]] = Pool(1)
+def examine(preload: Sequence[str] = ()) -> list[Finding]:
+    """One finding per layer, then `verdicts`: a right and a wrong program were judged; then `isolation`, the sum.
+
+    A layer holds when the host gives it and a program that tries what it refuses fails. `preload` is what the sandbox
+    will be used with: where packages lie can decide what the host gives.
+    """
+    pool: Pool[dict[str, Any]] = Pool(1, preload=preload)
     try:
         names, missing = pool.layers()
+        failing = _failing(pool, names)
     except (Broken, OSError) as error:
         return [Finding(name="isolation", holds=False, detail=f"the local sandbox does not start: {error}")]
     finally:
         pool.close()
-    findings = [
-        Finding(name=layer, holds=True, detail=_MEANING[layer])
-        if layer in names
-        else Finding(name=layer, holds=False, detail=f"{missing.get(layer, 'not available')}. Remedy: {_REMEDY[layer]}")
-        for layer in STRONG
-    ]
+    findings = [_finding(layer, names, missing, failing) for layer in STRONG]
     findings.append(_verdicts([finding.name for finding in findings if finding.holds]))
     strong = all(finding.holds for finding in findings)
     detail = "strong: every layer holds" if strong else "weaker: runs, and warns; `--require-isolation strong` refuses"
     return [*findings, Finding(name="isolation", holds=strong, detail=detail)]
+
+
+def _failing(pool: Pool[dict[str, Any]], layers: Sequence[str]) -> dict[str, str]:
+    """Of the layers that were taken on, those that let a program through, with what the program met."""
+    code = f"HOST_FILE = {str(Path(__file__).resolve())!r}\n{_PROBE}"
+    jobs = [{"code": code, "tests": [f"assert {layer}() is True"]} for layer in layers]
+    reports = [pool.submit(job).result() for job in jobs]
+    return {
+        layer: f"{report['status']} {report['error'] or report['results'][0].get('error', '')}".rstrip()
+        for layer, report in zip(layers, reports, strict=True)
+        if report["status"] != "passed"
+    }
+
+
+def _finding(layer: str, names: Sequence[str], missing: dict[str, str], failing: dict[str, str]) -> Finding:
+    if layer in failing:
+        detail = f"taken on, but a program that tries what it refuses was not stopped ({failing[layer]}); report this"
+    elif layer in names:
+        detail = _MEANING[layer]
+    else:
+        detail = f"{missing.get(layer, 'not available')}. Remedy: {_REMEDY[layer]}"
+    return Finding(name=layer, holds=layer in names and layer not in failing, detail=detail)
 
 
 def _verdicts(layers: list[str]) -> Finding:

@@ -592,3 +592,109 @@ _add(
 _add("resource", "parser_nesting", "x = " + "(" * 5000 + ")" * 5000, "syntax_error", "memory")
 _add("resource", "power_of_powers", _solve("return 9 ** 9 ** 9"), "timeout", "memory")
 _add("resource", "stack_overflow", _solve("import ctypes; ctypes.memmove(0, 1, 10)"), "early_exit")
+
+# --- infra, which stops a run, is not a program's to choose
+
+_WAIT_AS_A_DISK = """
+import ctypes, mmap
+libc = ctypes.CDLL(None, use_errno=True)
+code = mmap.mmap(-1, 4096, prot=7)
+code.write(bytes([0xB8, 34, 0, 0, 0, 0x0F, 0x05, 0xEB, 0xF7]))  # pause, for ever
+stack = mmap.mmap(-1, 65536)
+top = ctypes.addressof(ctypes.c_char.from_buffer(stack)) + 65000
+ctypes.c_uint64.from_address(top).value = ctypes.addressof(ctypes.c_char.from_buffer(code))
+"""
+_add(
+    "process",
+    "thread_that_holds_its_maker",
+    _solve("libc.syscall(56, 0x10900 | 0x4000 | 0x200 | 0x400, top, 0, 0, 0)\nreturn 5", _WAIT_AS_A_DISK),
+)
+_add(
+    "resource",
+    "spin_when_looked_at",
+    _solve(
+        "import time\nstart = time.monotonic()\nwhile True:\n    time.sleep(0.09)\n    until = time.monotonic() + 0.01\n"
+        "    while time.monotonic() < until: pass"
+    ),
+    "timeout",
+)
+_add(
+    "resource",
+    "sleep_until_the_limit_and_spin",
+    _solve(
+        "import time\nfor _ in range(9):\n    time.sleep(1.7)\n    until = time.monotonic() + 0.08\n"
+        "    while time.monotonic() < until: pass"
+    ),
+    "timeout",
+)
+_add(
+    "resource",
+    "wait_for_a_grace_period",
+    _solve("import ctypes\nwhile True: ctypes.CDLL(None).syscall(324, 1, 0)"),
+    "timeout",
+)
+_add("resource", "flush_the_disk", _solve("import os\nwhile True: os.sync()"), "timeout")
+_add(
+    "resource",
+    "flush_a_library",
+    _solve("import os\nf = os.open(os.__file__, os.O_RDONLY)\nwhile True: os.fsync(f); os.posix_fadvise(f, 0, 0, 4)"),
+    "timeout",
+)
+_add(
+    "resource",
+    "answer_in_drops",
+    _solve("import os, time\nos.write(3, b'\\0\\0\\x80\\0')\nwhile True:\n    time.sleep(0.01); os.write(3, b' ')"),
+    "timeout",
+)
+
+# --- what the host's processes share
+
+_CALL = "import ctypes\ncall = ctypes.CDLL(None, use_errno=True).syscall\ncall.restype = ctypes.c_long\n"
+
+
+def _refused(name: str, calls: str) -> None:
+    """A program that would be right if any of the calls worked."""
+    _add("process", name, _solve(f"return 4 if any(r >= 0 for r in [{calls}]) else 5", _CALL), "wrong_answer")
+
+
+_refused("io_contexts", "call(206, 1000, ctypes.byref(ctypes.c_ulong(0)))")
+_refused("mincore", "call(27, 0, 4096, ctypes.create_string_buffer(9))")
+_refused("statx_says_how_often_one_mounted", "call(332, -100, b'/tmp', 0, 0x5FFF, ctypes.create_string_buffer(256))")
+_refused("cached_read", "call(327, 0, ctypes.create_string_buffer(16), 1, 0, 0, 8), call(451, 0, 0, 0, 0)")
+_refused("membarrier", "call(324, 1, 0)")
+_refused("a_rule_set_of_landlock", "call(444, ctypes.create_string_buffer(8), 8, 0)")
+_refused("merging_of_pages", "call(28, 0, 4096, 12), call(157, 67, 1, 0, 0, 0)")
+_refused("outliving_the_parent", "call(157, 1, 0, 0, 0, 0)")
+_refused("openat2", "call(437, -100, b'/tmp', ctypes.create_string_buffer(24), 24)")
+_refused("nameless_files", "call(257, -100, b'/tmp', 0o20200002, 0o600), call(2, b'/tmp', 0o20200002, 0o600)")
+_refused("vfork_thread", "call(56, 0x10000 | 0x4000, 0, 0, 0, 0)")
+_add(
+    "process",
+    "lease_hint_and_flags_of_a_library_file",
+    _solve(
+        "import ctypes, fcntl, os\nf = os.open(os.__file__, os.O_RDONLY)\n"
+        "for command, argument in ((1024, 0), (1026, 2), (1036, bytes(8)), (1031, 1 << 20)):\n"
+        "    try: fcntl.fcntl(f, command, argument)\n    except OSError: continue\n    return 4\n"
+        "for request in (0x40086602, 0x401C5820, 0x40806685):\n"
+        "    try: fcntl.ioctl(f, request, bytes(128))\n    except OSError: continue\n    return 4\n"
+        "return 5"
+    ),
+    "wrong_answer",
+)
+
+# --- printed output that is to be taken back: each prints `wrong` where nothing is expected
+
+UNPRINT = {
+    "seek": "os.lseek(1, 0, 0)",
+    "write_over": "os.lseek(1, 0, 0); os.write(1, b' ' * 5)",
+    "write_at": "os.pwrite(1, b'     ', 0)",
+    "truncate": "os.ftruncate(1, 0)",
+    "hole": "ctypes.CDLL(None).fallocate(1, 3, ctypes.c_long(0), ctypes.c_long(4096))",
+    "no_append": "fcntl.fcntl(1, fcntl.F_SETFL, 0); os.lseek(1, 0, 0); os.write(1, b' ' * 5)",
+    "map": "mmap.mmap(1, 5)[:] = b'     '",
+    "duplicate": "os.lseek(os.dup(1), 0, 0); os.pwrite(os.dup(1), b'     ', 0)",
+    "as_a_stream": "f = os.fdopen(os.dup(1), 'wb'); f.seek(0); f.write(b'     '); f.flush()",
+    "open_again": "f = open('/dev/stdout', 'w'); f.truncate(0)",
+    "seal": "fcntl.fcntl(1, 1033, 8)",
+    "splice": "os.sendfile(1, 0, 0, 5); os.splice(0, 1, 5, offset_dst=0)",
+}

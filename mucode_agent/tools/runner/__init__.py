@@ -18,5 +18,6 @@ The processes:
                                                │  touch each other (contained.py), else one per suite
                                                └─ candidate (candidate.py): one per program, forked ahead
 The judge holds the tests and compares. The candidate holds the program and answers calls with plain data (codec.py).
+Where a job says `"judge": "together"`, the candidate runs the code tests (together.py): it can forge the verdict.
 Both are confined (confine.py); the fork server sees neither programs nor tests.
 """

@@ -21,7 +21,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from . import codec
+from . import codec, together
 
 FILENAME = "solution.py"
 _CHANNEL = 3
@@ -47,17 +47,18 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def main() -> None:
-    """Serve on descriptor 3 until the judge goes away; the process then ends."""
+def main(home: str) -> None:
+    """Serve on descriptor 3 until the judge goes away; the process then ends. The program starts in `home`."""
     with contextlib.suppress(EOFError, OSError):
-        Program().serve()
+        Program(home).serve()
     os._exit(0)
 
 
 class Program:
     """The loaded program, the objects it has handed out, and the conversation with the judge."""
 
-    def __init__(self) -> None:
+    def __init__(self, home: str) -> None:
+        self._home = home
         self._space: dict[str, Any] = {}
         self._source = ""
         self._handles: list[Any] = []
@@ -75,7 +76,7 @@ class Program:
             if operation == "raise":
                 raise (codec.builtin_error(message["kind"]) or RuntimeError)(message["value"])
             try:
-                answer = self._load(message) if operation == "load" else self._operate(operation, message)
+                answer = self._answer(operation, message)
             except BaseException as error:  # noqa: BLE001 - whatever the program raises is its answer
                 answer = self._failure(error)
             try:
@@ -85,8 +86,20 @@ class Program:
                 pass
             self._send(answer)
 
+    def _answer(self, operation: str, message: dict[str, Any]) -> dict[str, Any]:
+        if operation == "load":
+            return self._load(message)
+        if operation == "test":
+            return {"ok": together.run_test(message["source"], self._space, message["entry_point"], self._said)}
+        return self._operate(operation, message)
+
+    def _said(self, error: BaseException) -> tuple[str, list[str]]:
+        name, message, frames = describe(error, self._source)
+        return f"{name}: {message}" if message else name, frames
+
     def _load(self, message: dict[str, Any]) -> dict[str, Any]:
         limit_resources(message["limits"]["rlimits"])
+        os.chdir(self._home)
         self._limit = message["limits"]["output"]
         code = message["code"]
         try:
@@ -98,6 +111,8 @@ class Program:
         self._space = module.__dict__
         self._source = code
         linecache.cache[FILENAME] = (lambda: code,)
+        if message["main"] or message["together"]:
+            sys.modules["__main__"] = module
         if message["main"]:
             self._space["__file__"] = FILENAME
             sys.argv[:] = [FILENAME]
@@ -204,12 +219,12 @@ class Program:
             frame = frame[os.write(_CHANNEL, frame[: codec.PART]) :]
 
     def _receive(self) -> Any:
-        data = b""
+        data: bytes | bytearray = b""
         while len(data) < codec.HEADER.size or len(data) < codec.HEADER.size + codec.HEADER.unpack_from(data)[0]:
             part = os.read(_CHANNEL, codec.PART)
             if not part:
                 raise EOFError
-            data = data + part if data else part
+            data = codec.joined(data, part)
         return codec.unpack(data[codec.HEADER.size :])
 
 

@@ -31,7 +31,9 @@ REQUEST = struct.Struct("=ci")
 PID = struct.Struct("=i")
 END = struct.Struct("=i?dd")
 """How a process ended: wait status, killed by us, CPU seconds, peak MB."""
-_ENCODER = json.JSONEncoder(separators=(",", ":"))
+FAILED = 71
+"""Exit code of a process of ours that failed by its own fault."""
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _DECODER = json.JSONDecoder()
 _EXACT = 1 << 53  # beyond it, JSON readers other than Python's lose digits; hexadecimal is also linear in length
 _DTYPE = re.compile(r"[<>|=][?biufcSU]\d+\Z")
@@ -89,7 +91,9 @@ def decode(form: Any, special: Special = None) -> Any:
     """The value of `encode`'s JSON form. `special(tag, body)` decodes handles and records. Raises Malformed."""
     try:
         return _decode(form, special)
-    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError, AttributeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - none of them is the test's to expect
         raise Malformed(f"the value cannot be decoded: {type(error).__name__}") from None
 
 
@@ -118,8 +122,17 @@ def builtin_error(name: str) -> type[Exception] | None:
 
 def pack(message: Any) -> bytes:
     """One frame: the length as four bytes, then JSON."""
-    body = text(message).encode()
+    body = text(message).encode("utf-8", "surrogatepass")  # as they are: JSON would join two halves to a character
     return HEADER.pack(len(body)) + body
+
+
+def joined(data: bytes | bytearray, part: bytes) -> bytes | bytearray:
+    """`data` with `part` behind it; of many parts it takes time in proportion to the whole."""
+    if not data:
+        return part
+    whole = data if isinstance(data, bytearray) else bytearray(data)
+    whole += part
+    return whole
 
 
 def text(message: Any) -> str:
@@ -130,7 +143,7 @@ def text(message: Any) -> str:
 def unpack(body: bytes | bytearray) -> Any:
     """The message of a frame's body. Raises Malformed."""
     try:
-        found = body.decode()
+        found = body.decode("utf-8", "surrogatepass")
         message, end = _DECODER.raw_decode(found)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"the message is not JSON: {type(error).__name__}") from None
@@ -144,7 +157,7 @@ def _writer() -> Callable[[Any, int], Any]:
     make = getattr(json.encoder, "c_make_encoder", None)
     if make is None:
         return lambda message, _: [_ENCODER.encode(message)]
-    text: Any = json.encoder.encode_basestring_ascii
+    text: Any = json.encoder.encode_basestring
     writer: Callable[[Any, int], Any] = make(None, _ENCODER.default, text, None, ":", ",", False, False, True)
     return writer
 

@@ -43,9 +43,9 @@ def prctl(option: int, argument: int = 0) -> None:
     _check(_libc.prctl(option, argument, 0, 0, 0), "prctl", option)
 
 
-def syscall(number: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
+def syscall(number: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0, e: int = 0) -> int:
     """Any system call; pointers are given as addresses."""
-    return _check(_libc.syscall(number, a, b, c, d, 0, 0), "system call", number)
+    return _check(_libc.syscall(number, a, b, c, d, e, 0), "system call", number)
 
 
 def die_with_parent() -> None:
@@ -85,17 +85,27 @@ def close_from(low: int, high: int = 0x7FFFFFFF) -> None:
 
 # --- file system ---------------------------------------------------------------------------------------------------
 
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = (
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_NOATIME, MS_BIND, MS_REC, MS_PRIVATE = (
     1,
     2,
     4,
     8,
     32,
+    1024,
     4096,
     16384,
     1 << 18,
 )
+_ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
+_AT_RECURSIVE = 0x8000
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+TMP = "/tmp"  # noqa: S108 - of the new root
+WRITABLE = "/run/sandbox"
+"""The directory that holds the scratch; Landlock's rule stands here, because each job mounts another scratch."""
+SCRATCH = f"{WRITABLE}/tmp"  # noqa: S108
+"""Where `/tmp` of the new root leads."""
+_KEPT = "/run/kept"
+"""What the host has below its own /tmp stands below this in the new root."""
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
@@ -111,32 +121,35 @@ def unmount(target: str, *, detach: bool = True) -> None:
 
 
 def new_root(readable: list[str], hidden: list[str]) -> int:
-    """Replace the root by a tmpfs that shows only `readable`, the plain devices and an empty writable /tmp.
+    """Replace the root by a tmpfs that shows only `readable` and the plain devices; `/tmp` leads to `SCRATCH`.
 
     Returns a descriptor of this namespace's /proc, which no path leads to any more, or -1 where none can be had.
     """
-    new = "/tmp"  # noqa: S108 - the mount point of the new root: it exists everywhere
+    new = TMP  # the mount point of the new root: it exists everywhere
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     wanted = [path for path in (*readable, *DEVICES) if os.path.lexists(path)]
     kept = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in wanted if not os.path.islink(path)}
-    links = {path: os.readlink(path) for path in wanted if os.path.islink(path)}
+    links = {path: placed(os.path.realpath(path)) for path in wanted if os.path.islink(path)}
     mount("tmpfs", new, "tmpfs", MS_NOSUID | MS_NODEV, "size=4m,mode=755")
     for path, target in links.items():
-        os.makedirs(os.path.dirname(new + path), exist_ok=True)
-        os.symlink(target, new + path)
+        os.makedirs(os.path.dirname(new + placed(path)), exist_ok=True)
+        os.symlink(target, new + placed(path))
     for path, descriptor in kept.items():  # by descriptor: what stands below /tmp is covered by now
-        _bind(f"/proc/self/fd/{descriptor}", new + path, os.fstat(descriptor).st_mode, device=path in DEVICES)
+        mode, device = os.fstat(descriptor).st_mode, path in DEVICES
+        _bind(f"/proc/self/fd/{descriptor}", new + placed(path), mode, device=device)
         os.close(descriptor)
     for path in hidden:
-        if os.path.isdir(new + path):
-            mount("tmpfs", new + path, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY, "size=4k,mode=555")
+        if os.path.isdir(new + placed(path)):
+            flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY
+            mount("tmpfs", new + placed(path), "tmpfs", flags, "size=4k,mode=555")
     os.makedirs(new + "/proc")
     processes = -1
     with contextlib.suppress(OSError):
         mount("proc", new + "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
         processes = os.open(new + "/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         unmount(new + "/proc")
-    os.makedirs(new + "/tmp")  # noqa: S108 - of the new root
+    os.makedirs(new + SCRATCH)
+    os.symlink(SCRATCH, new + TMP)
     os.makedirs(new + "/old")
     os.chdir(new)
     here, old = ctypes.create_string_buffer(b"."), ctypes.create_string_buffer(b"old")
@@ -144,9 +157,19 @@ def new_root(readable: list[str], hidden: list[str]) -> int:
     unmount("/old")
     os.chdir("/")
     os.rmdir("/old")
-    mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=16m,nr_inodes=4096,mode=777")  # noqa: S108
     mount("none", "/", None, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
     return processes
+
+
+def placed(path: str) -> str:
+    """Where a path of the host stands in the new root. Its /tmp is the programs' own."""
+    return _KEPT + path if path.startswith(TMP + "/") else path
+
+
+def mount_scratch(megabytes: int) -> None:
+    """An empty scratch of that size, in the new root."""
+    size = f"size={max(megabytes << 20, 4096)},nr_inodes={4096 if megabytes else 1},mode=777"
+    mount("tmpfs", SCRATCH, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOATIME, size)
 
 
 def _bind(source: str, target: str, mode: int, *, device: bool) -> None:
@@ -156,9 +179,15 @@ def _bind(source: str, target: str, mode: int, *, device: bool) -> None:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o600))
     mount(source, target, None, MS_BIND | MS_REC)
-    flags = MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | (0 if device else MS_NODEV)
-    with contextlib.suppress(OSError):  # flags that the outer mount locks; Landlock and the identity still hold
-        mount("none", target, None, flags)
+    attributes = _ATTR_RDONLY | _ATTR_NOSUID | (0 if device else _ATTR_NODEV)
+    path, change = ctypes.create_string_buffer(os.fsencode(target)), struct.pack("QQQQ", attributes, 0, 0, 0)
+    buffer = ctypes.create_string_buffer(change, len(change))
+    try:
+        syscall(_COMMON["mount_setattr"], -100, ctypes.addressof(path), _AT_RECURSIVE, ctypes.addressof(buffer), 32)
+    except OSError:  # before Linux 5.12, or a container's filter: the top of the tree, with the flags that it has
+        held = os.statvfs(target).f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        flags = MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | (0 if device else MS_NODEV)
+        mount("none", target, None, flags | held)
 
 
 # --- Landlock ------------------------------------------------------------------------------------------------------
@@ -227,6 +256,10 @@ def landlock_restrict(ruleset: int) -> None:
 # --- seccomp -------------------------------------------------------------------------------------------------------
 
 
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 def _table(text: str) -> dict[str, int]:
     pairs = (pair.split("=") for pair in text.split())
     return {name: int(number) for name, number in pairs}
@@ -247,7 +280,9 @@ vmsplice=278 move_pages=279 inotify_init1=294 perf_event_open=298 fanotify_init=
 name_to_handle_at=303 open_by_handle_at=304 clock_adjtime=305 setns=308 process_vm_readv=310 process_vm_writev=311
 kcmp=312 finit_module=313 sched_setattr=314 seccomp=317 memfd_create=319 kexec_file_load=320 bpf=321 execveat=322
 userfaultfd=323 uselib=134 nfsservctl=180 setpriority=141 setsockopt=54 sendto=44 sendmsg=46 sendmmsg=307 fcntl=72
-ioctl=16
+ioctl=16 open=2 openat=257 statx=332 mincore=27 preadv2=327 pwritev2=328 membarrier=324 io_setup=206 io_destroy=207
+io_getevents=208 io_submit=209 io_cancel=210 io_pgetevents=333 fallocate=285 fadvise64=221 readahead=187 sync=162
+syncfs=306 fsync=74 fdatasync=75 sync_file_range=277 msync=26 flock=73 madvise=28 prctl=157
 """)
 _AARCH64 = _table("""
 setxattr=5 lsetxattr=6 fsetxattr=7 removexattr=14 lremovexattr=15 fremovexattr=16 lookup_dcookie=18 inotify_init1=26
@@ -262,7 +297,9 @@ mbind=235 set_mempolicy=237 migrate_pages=238 move_pages=239 rt_tgsigqueueinfo=2
 prlimit64=261 fanotify_init=262 name_to_handle_at=264 open_by_handle_at=265 clock_adjtime=266 setns=268
 process_vm_readv=270 process_vm_writev=271 kcmp=272 finit_module=273 sched_setattr=274 seccomp=277 memfd_create=279
 bpf=280 execveat=281 userfaultfd=282 mlock2=284 kexec_file_load=294 setsockopt=208 sendto=206 sendmsg=211 sendmmsg=269
-fcntl=25 ioctl=29
+fcntl=25 ioctl=29 openat=56 statx=291 mincore=232 preadv2=286 pwritev2=287 membarrier=283 io_setup=0 io_destroy=1
+io_submit=2 io_cancel=3 io_getevents=4 io_pgetevents=292 fallocate=47 fadvise64=223 readahead=213 sync=81 syncfs=267
+fsync=82 fdatasync=83 sync_file_range=84 msync=227 flock=32 madvise=233 prctl=167
 """)
 _COMMON = {  # numbers from 424 on are the same on every architecture
     "pidfd_send_signal": 424,
@@ -277,24 +314,52 @@ _COMMON = {  # numbers from 424 on are the same on every architecture
     "fspick": 433,
     "pidfd_open": 434,
     "clone3": 435,
+    "openat2": 437,
     "pidfd_getfd": 438,
     "process_madvise": 440,
     "mount_setattr": 442,
     "quotactl_fd": 443,
     "memfd_secret": 447,
     "process_mrelease": 448,
+    "landlock_create_ruleset": 444,
+    "landlock_add_rule": 445,
+    "landlock_restrict_self": 446,
     "set_mempolicy_home_node": 450,
+    "cachestat": 451,
     "fchmodat2": 452,
 }
 _TABLES = {"x86_64": (0xC000003E, _X86_64), "aarch64": (0xC00000B7, _AARCH64)}
 _NEWEST = 456  # futex_requeue; every call numbered above it is unknown here and answers ENOSYS
-_ABSENT = {"clone3", "memfd_create"}  # callers fall back on ENOSYS
+_ABSENT = _words("""
+clone3 memfd_create openat2 statx preadv2 pwritev2 membarrier cachestat io_setup io_destroy io_getevents io_submit
+io_cancel io_pgetevents
+""")
+"""Callers fall back on ENOSYS. Most say what the page cache holds, how often anything was mounted, or take from what
+all processes of the host share.
+"""
+_NOTHING_TO_DO = _words("flock fsync fdatasync sync syncfs sync_file_range msync fadvise64 readahead")
+"""They answer 0 and do nothing: files of a program vanish with it, and nobody else locks them. On a library's file they
+would reach other programs, or the host's disk.
+"""
+_LOCKS = (6, 7, 37, 38)
+"""F_SETLK, F_SETLKW, F_OFD_SETLK, F_OFD_SETLKW: as `_NOTHING_TO_DO`."""
+_FCNTLS = (0, 1, 2, 3, 5, 1030, 1032, 1034)
+"""F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_GETLK, F_DUPFD_CLOEXEC, F_GETPIPE_SZ, F_GET_SEALS."""
+_F_SETFL = 4
+_IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+"""TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX."""
+_MADVISE = (12, 20, 21)
+"""MADV_MERGEABLE, MADV_COLD, MADV_PAGEOUT: what is refused. The page cache and merged pages are seen by others."""
+_PRCTL = (1, 4, 62, 67, 0x59616D61)
+"""PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SCHED_CORE, PR_SET_MEMORY_MERGE, PR_SET_PTRACER: what is refused."""
+_TMPFILE = 0x400000
+"""A file that is never in a directory would leave no mark on the scratch but its number."""
+_THREAD, _VFORK = 0x00010000, 0x00004000
+"""Flags of clone. A thread of the second kind holds its maker as the kernel's disk waits do."""
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _JUMP, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x05, 0x06
 _ARGUMENTS = 16
 """Where the arguments of a call begin, eight bytes each."""
-_SIGNALS_OTHERS = {"fcntl": (8, 10, 15), "ioctl": (0x8901, 0x8902)}
-"""F_SETOWN, F_SETSIG, F_SETOWN_EX; FIOSETOWN, SIOCSPGRP: input and output would signal any process."""
 _SOME_PID = 0x7FFFFFF1
 
 
@@ -322,9 +387,22 @@ def seccomp_filter(pid: int) -> bytes:
     def argument(number: int, half: int = 0) -> bytes:
         return _instruction(_LOAD, _ARGUMENTS + 8 * number + 4 * half)
 
+    def among(values: tuple[int, ...], yes: bytes, no: list[bytes]) -> list[bytes]:
+        tests = [_instruction(_EQUAL, value, len(values) - place, 0) for place, value in enumerate(values)]
+        return [*tests, _instruction(_JUMP, 1), yes, *no]
+
+    def without(bits: int, place: int, error: int) -> list[bytes]:
+        return [argument(place), _instruction(_ANY_BIT, bits, 0, 1), answer(error), allow]
+
     refuse, last = answer(errno.EPERM), [answer(errno.EPERM), allow]
+    append = [argument(2), _instruction(_ANY_BIT, os.O_APPEND, 1, 0), *last]  # or output could be taken back
     special = {
-        "clone": [argument(0), _instruction(_ANY_BIT, 0x00010000, 1, 0), *last],  # CLONE_THREAD, never processes
+        "clone": [  # threads, never processes
+            argument(0),
+            _instruction(_ANY_BIT, _THREAD, 0, 1),
+            _instruction(_ANY_BIT, _VFORK, 0, 1),
+            *last,
+        ],
         "kill": [argument(0), _instruction(_EQUAL, pid, 1, 0), *last],
         "tgkill": [argument(0), _instruction(_EQUAL, pid, 1, 0), *last],
         "prlimit64": [argument(0), _instruction(_EQUAL, 0, 1, 0), *last],
@@ -332,16 +410,24 @@ def seccomp_filter(pid: int) -> bytes:
             *(argument(4), _instruction(_EQUAL, 0, 1, 0), refuse),
             *(argument(4, 1), _instruction(_EQUAL, 0, 1, 0), *last),
         ],
+        "fcntl": [
+            *(argument(1), _instruction(_EQUAL, _F_SETFL, 0, len(append)), *append),
+            *among(_LOCKS, answer(0), among(_FCNTLS, allow, [refuse])),
+        ],
+        "ioctl": [argument(1), *among(_IOCTLS, allow, [answer(errno.ENOTTY)])],
+        "madvise": [argument(2), *among(_MADVISE, answer(errno.EINVAL), [allow])],
+        "prctl": [argument(0), *among(_PRCTL, refuse, [allow])],
+        "open": without(_TMPFILE, 1, errno.EOPNOTSUPP),
+        "openat": without(_TMPFILE, 2, errno.EOPNOTSUPP),
+        "fallocate": without(0xFFFFFFFF, 1, errno.EOPNOTSUPP),  # holes would take back what was printed
     }
-    for name, commands in _SIGNALS_OTHERS.items():
-        among = [_instruction(_EQUAL, command, len(commands) - place, 0) for place, command in enumerate(commands)]
-        special[name] = [argument(1), *among, allow, refuse]
     answers: dict[int, list[bytes]] = {}
     for name, number in numbers.items():
         if name in special:
             answers[number] = special[name]
         else:
-            answers[number] = [answer(errno.ENOSYS if name in _ABSENT else errno.EPERM)]
+            error = 0 if name in _NOTHING_TO_DO else errno.ENOSYS if name in _ABSENT else errno.EPERM
+            answers[number] = [answer(error)]
     return b"".join(
         [
             _instruction(_LOAD, 4),

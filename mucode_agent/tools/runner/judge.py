@@ -3,6 +3,7 @@
 It compares values that it has rebuilt from plain data. It never runs the program, and the program never sees it.
 """
 
+import abc
 import builtins
 import contextlib
 import gc
@@ -11,6 +12,7 @@ import math
 import os
 import random
 import resource
+import signal
 import socket
 import sys
 import time
@@ -18,14 +20,17 @@ from decimal import Decimal
 from typing import Any
 
 from . import behaviour, codec
-from .proxies import MUTABLE, Conversation, Ended, ForkServer, NotData, Remote
-from .suite import COMPARE, DROPPED, KEPT, TRUTH, CompiledTest, Suite, compile_suite
+from .proxies import MUTABLE, Conversation, Ended, ForkServer, Handle, NotData, Remote, peak_memory, too_slow
+from .suite import ASKED, COMPARE, DROPPED, KEPT, TRUTH, CompiledTest, Suite, compile_suite
+from .together import failed_pytest
 
 SHOWN = 400
 """Characters of a value in a report."""
 _PRINTED_SHOWN = 4096
 _FATAL = frozenset({"timeout", "memory", "output_limit", "early_exit", "infra", "syntax_error"})
-_GRACE_S = 4
+_GRACE_S = 2
+_GROWN = 64 << 20
+"""Bytes by which a judge may grow before another one takes its place."""
 _HOST, _FORK_SERVER = 3, 4
 """Descriptors."""
 _COLLECT_EVERY = 50
@@ -57,6 +62,8 @@ def main(base: dict[str, int]) -> None:
         host = socket.socket(fileno=_HOST)
         frames = _Frames(host)
         fork_server = ForkServer(socket.socket(fileno=_FORK_SERVER), base)
+        signal.signal(signal.SIGVTALRM, too_slow)
+        small = peak_memory() + _GROWN
         suites: dict[int, Judge] = {}
         for number in itertools.count(1):
             message = frames.receive()
@@ -65,9 +72,10 @@ def main(base: dict[str, int]) -> None:
             if "define" in message:
                 suites[message["suite"]] = Judge(message["define"], fork_server)
             judge = suites[message["suite"]]
-            refused = not message["alone"] and not judge.contained
+            elsewhere = message["job"]["judge"] == "together" and not message["job"]["probes"]
+            refused = not (message["alone"] or judge.contained or elsewhere)
             report = {"status": "refused"} if refused else judge.judge(message["job"])
-            host.sendall(codec.pack(report))
+            host.sendall(codec.pack({**report, "grown": peak_memory() > small}))
             # The collector is off, as everywhere below the fork server.
             if number % _COLLECT_EVERY == 0 or gc.get_count()[0] > _COLLECT_ABOVE:
                 gc.collect()
@@ -95,20 +103,23 @@ class Judge:
     def judge(self, job: dict[str, Any]) -> dict[str, Any]:
         """The JSON form of an ExecutionReport."""
         probes: list[str] = job.get("probes") or []
-        _allow_cpu(_GRACE_S + 2 * job["limits"]["time_s"] * (len(self._tests) + 1) + bool(probes) * behaviour.TOTAL_S)
+        _allow_cpu(job)
         random.seed(0)
         job["limits"]["output_kb"] = max(job["limits"]["output_kb"], self._room_kb)
         run = _Run(self._server, job, self._setup, self._entry_point)
         results: list[Result | None] = [None] * len(self._tests)
         codes = [index for index, test in enumerate(self._tests) if "code" in test]
         if codes or not self._tests:
-            for index, result in zip(codes, run.code_tests(self._suite), strict=False):
+            together = bool(codes) and job["judge"] == "together"
+            found = run.together(self._suite) if together else run.code_tests(self._suite)
+            for index, result in zip(codes, found, strict=False):
                 results[index] = result
         dead = run.error if not self._tests else ""
         for index, test in enumerate(self._tests):
             if "code" not in test and not any(result and result["status"] in _FATAL for result in results):
                 results[index] = run.stdio_test(test)
         report = run.report([result or {"status": "skipped"} for result in results], dead)
+        _allow_cpu(job)
         report["behaviour"] = run.behaviour(probes, self._suite) if report["status"] != "infra" else []
         return report
 
@@ -126,6 +137,7 @@ class _Run:
         self._cpu_s = 0.0
         self._memory_mb = 0.0
         self._printed = {"stdout": "", "stderr": ""}
+        self._judge = "apart"
         self._state = "unjudged"
         self.error = "there was no test"
 
@@ -149,6 +161,7 @@ class _Run:
             space = self._space(suite, conversation, kinds)
             for test in suite.tests:
                 conversation.begin()
+                _allow_cpu({"limits": self._limits})
                 result = self._test(test, space, conversation, suite.wanted - set(kinds))
                 result["time_s"] = round(conversation.span_s(), 6)
                 results.append(result)
@@ -164,6 +177,36 @@ class _Run:
         if conversation.calls == 0 and all(result["status"] == "passed" for result in results):
             untouched = {"status": "unjudged", "error": "no test used the program"}
             return [{**result, **untouched} for result in results]
+        return results
+
+    def together(self, suite: Suite) -> list[Result]:
+        """The same, by the program's own process: a verdict that it can forge."""
+        results: list[Result] = []
+        self._judge = "together"
+        try:
+            conversation = Conversation(self._server, self._limits, len(suite.tests) + 1)
+        except Ended as ended:
+            return self._fail(ended, [])
+        try:
+            if suite.error:
+                return self._fail(Ended("unjudged", suite.error), results)
+            conversation.load(self._setup, self._code, [], together=True)
+            for test in suite.tests:
+                conversation.begin()
+                result = conversation.run_test(test.source, self._entry_point)
+                if conversation.too_much_output():
+                    result = self._failure(self._output_ended(), None, None)
+                elif result["status"] == "passed" and not test.uses_program:
+                    result.update(status="unjudged", error="the test does not use the program")
+                results.append({**result, "error": _clean(result["error"]), "time_s": round(conversation.span_s(), 6)})
+                if result["status"] in _FATAL:
+                    break
+        except (Ended, NotData) as fate:
+            return self._fail(fate, results)
+        except Exception as error:  # noqa: BLE001 - the program raised while it was loaded
+            return self._fail(self._output_ended() if conversation.too_much_output() else error, results)
+        finally:
+            self._close(conversation)
         return results
 
     def _fail(self, error: BaseException, results: list[Result]) -> list[Result]:
@@ -189,7 +232,9 @@ class _Run:
             sys.modules["__test__"] = type(sys)("__test__")
             try:
                 exec(suite.setup, space)  # noqa: S102 - trusted by definition
-            except Exception as error:  # noqa: BLE001 - whatever it is, the caller has to mend it
+            except (Ended, NotData):
+                raise
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the caller has to fix it
                 raise Ended("unjudged", f"the set-up code failed: {type(error).__name__}: {error}"[:500]) from None
             for name, value in space.items():
                 if isinstance(value, type) and value.__module__ == "__test__":
@@ -206,8 +251,9 @@ class _Run:
         if test.code is None:
             return {"status": "unjudged", "test": test.source[:SHOWN], "error": test.error[:SHOWN]}
         recorder = _Recorder(test, conversation)
-        conversation.names_stop = "StopIteration" in test.source
-        space.update({COMPARE: recorder.compare, TRUTH: recorder.truth, DROPPED: recorder.dropped, KEPT: recorder.kept})
+        conversation.names_stop = test.names_stop
+        space.update({COMPARE: recorder.compare, TRUTH: recorder.truth, ASKED: recorder.asked})
+        space.update({DROPPED: recorder.dropped, KEPT: recorder.kept})
         try:
             exec(test.code, space)  # noqa: S102 - trusted by definition
             if test.check:
@@ -215,7 +261,7 @@ class _Run:
             if conversation.fate is not None:  # the test has swallowed it
                 raise conversation.fate
             self._check_output(conversation)
-        except (Exception, SystemExit, Ended, NotData) as error:  # noqa: BLE001 - everything is a verdict
+        except BaseException as error:  # noqa: BLE001 - everything is a verdict
             cause: BaseException = error
             if conversation.too_much_output():
                 cause = self._output_ended()
@@ -248,10 +294,10 @@ class _Run:
         elif hasattr(error, "mucode_error"):
             frames = [_clean(line) for line in getattr(error, "mucode_frames", [])]
             result.update(status="exception", error=_clean(error.mucode_error), traceback=frames)
-        elif isinstance(error, AssertionError):
+        elif isinstance(error, AssertionError) or failed_pytest(error):
             result["error"] = _clean(str(error))[:SHOWN]
-        elif isinstance(error, SystemExit):
-            result.update(status="unjudged", error="the test ended the process")
+        elif not isinstance(error, Exception):
+            result.update(status="unjudged", error=f"the test raised {type(error).__name__}, which fails no test")
         elif isinstance(error, MemoryError):
             result.update(status="unjudged", error="comparing the value needs too much memory")
         else:
@@ -368,6 +414,7 @@ class _Run:
             error = failures[0].get("error", "")
         return {
             "status": status,
+            "judge": self._judge,
             "results": results,
             "error": error,
             **self._printed,
@@ -382,6 +429,15 @@ def _forget(error: BaseException | None) -> None:
     while error is not None:
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
+
+
+def _about_methods(asked: Any) -> bool:
+    """The name of a special method, or an abstract class, which looks for such names."""
+    if isinstance(asked, tuple):
+        return any(map(_about_methods, asked))
+    if isinstance(asked, str):
+        return asked.startswith("__")
+    return isinstance(asked, abc.ABCMeta) or getattr(asked, "__module__", "") == "typing"
 
 
 class _Missing(Exception):  # noqa: N818 - a verdict, not an error
@@ -399,12 +455,29 @@ class _Recorder:
         self._value: Any = None
         conversation.last_call, conversation.last_value = None, None
 
-    def compare(self, number: int, operator: str, left: Any, right: Any) -> Any:
-        self._number, self._sides = number, (left, right)
-        if operator in ("is", "is not") and isinstance(left, MUTABLE) and isinstance(right, MUTABLE):
+    def compare(self, number: int | None, operator: str, left: Any, right: Any) -> Any:
+        """`number` is None for a comparison that is only a part of an assert, or of none."""
+        if number is not None:
+            self._number, self._sides = number, (left, right)
+        if operator in ("is", "is not"):
+            self._check_identity(left, right)
+        return _COMPARISONS[operator](left, right)
+
+    def asked(self, function: Any, *arguments: Any, **keywords: Any) -> Any:
+        name, subject = getattr(function, "__name__", ""), arguments[0] if arguments else None
+        if name in ("id", "is_", "is_not", "assertIs", "assertIsNot"):
+            self._check_identity(*arguments[:2])
+        elif isinstance(subject, Handle) and name == "callable":
+            return subject.mucode_kind in ("function", "class")
+        elif isinstance(subject, Handle) and any(map(_about_methods, arguments[1:2])):
+            what = f"the test asks what {subject!r} can do, and every stand-in for an object has all methods"
+            raise self._conversation.settled(NotData("unjudged", what))
+        return function(*arguments, **keywords)
+
+    def _check_identity(self, *values: Any) -> None:
+        if values and all(isinstance(value, MUTABLE) for value in values):
             what = "the test asks whether two values are one object, and values are copied on their way"
             raise self._conversation.settled(NotData("unjudged", what))
-        return _COMPARISONS[operator](left, right)
 
     def truth(self, number: int, value: Any) -> Any:
         self._number, self._sides = number, None
@@ -528,9 +601,9 @@ def _clean(text: str) -> str:
 _PATHS = sorted({(sys.base_prefix, "<python>"), (sys.prefix, "<python>"), (os.path.dirname(__file__), "<runner>")})
 
 
-def _allow_cpu(seconds: float) -> None:
-    """The kernel ends a judge that a hostile value keeps busy; its pool then reports a time-out."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+def _allow_cpu(job: dict[str, Any]) -> None:
+    """For the next test. The kernel ends a judge that a hostile value keeps busy; its pool then reports a time-out."""
+    usage, seconds = resource.getrusage(resource.RUSAGE_SELF), _GRACE_S + 2 * job["limits"]["time_s"]
     with contextlib.suppress(ValueError, OSError):
         hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
         resource.setrlimit(resource.RLIMIT_CPU, (int(usage.ru_utime + usage.ru_stime + seconds) + 1, hard))

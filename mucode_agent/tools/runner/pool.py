@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -28,6 +29,7 @@ _SUITES = 512
 _REMEMBERED = 4096
 _SHARED = ""
 """The name of the shared judge; the others go by their suites."""
+_CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP})
 _RETRIES = 2
 _START_S = 60
 _JOBS_PER_SERVER = 5000
@@ -319,7 +321,8 @@ class _Server:
         environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
         environment |= {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "LD_BIND_NOW": "1"}
         if settings.preload:
-            environment["MUCODE_PATHS"] = json.dumps([path for path in sys.path if path.endswith("-packages")])
+            places = [os.path.realpath(path) for path in sys.path if os.path.isdir(path or ".")]
+            environment["MUCODE_PATHS"] = json.dumps(places)
         self._process = subprocess.Popen(
             [*command, str(theirs.fileno()), json.dumps(config)],
             pass_fds=[theirs.fileno()],
@@ -345,19 +348,19 @@ class _Server:
         suite = {"setup": job.get("setup", ""), "entry_point": job.get("entry_point"), "tests": tests}
         key = json.dumps(suite, sort_keys=True)
         work = {"code": job["code"], "limits": limits, "probes": list(job.get("probes") or [])}
+        work["judge"] = job.get("judge", "apart")
         deadline = time.monotonic() + (len(tests) + 1) * 4 * (2 * limits["time_s"] + 1) + 60
         report: Report | None = {"status": "refused"}
-        for name in (key,) if key in self._own else (_SHARED, key):
+        alone = key in self._own and (work["judge"] == "apart" or bool(work["probes"]))
+        for name in (key,) if alone else (_SHARED, key):
             judge = self._judge(name)
             try:
                 report = self._exchange(judge, judge.message(key, suite, work), deadline, wake, cancelled)
             except (Broken, OSError):
-                end = self._end_judge(name, grace=True)
-                if os.WIFSIGNALED(end["status"]) and os.WTERMSIG(end["status"]) == 24 and not end["killed"]:
-                    return self._judge_overrun(tests)
-                raise Broken(f"the judge ended with wait status {end['status']}") from None
-            if report is None:
+                return self._without_judge(self._end_judge(name, grace=True), len(tests))
+            if report is None or report.pop("grown"):
                 self._end_judge(name)
+            if report is None:
                 return None
             if report["status"] != "refused":
                 report["isolation"] = self.isolation
@@ -398,11 +401,27 @@ class _Server:
         report: Report = codec.unpack(buffer[codec.HEADER.size :])
         return report
 
-    def _judge_overrun(self, tests: list[Any]) -> Report:
-        """Comparing what the program returned took the judge's whole allowance: a value made to be slow."""
-        first = {"status": "timeout", "error": "comparing the program's values took too long"}
-        results = [first, *({"status": "skipped"} for _ in tests[1:])]
-        return {"status": "timeout", "results": results, "isolation": self.isolation}
+    def _without_judge(self, end: dict[str, Any], tests: int) -> Report:
+        """The report where the judge ended in the middle. Raises Broken where neither test nor value can have done it.
+
+        An exit code, 0 included, is the test's doing, and a crash that of the test or of a value.
+        """
+        status = end["status"]
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        if (
+            end["killed"]
+            or (number and number != signal.SIGXCPU and number not in _CRASHES)
+            or status >> 8 == codec.FAILED
+        ):
+            raise Broken(f"the judge ended with wait status {status}")
+        if number == signal.SIGXCPU:
+            verdict, error = "timeout", "the test took too long to compare the program's values"
+        elif number:
+            verdict, error = "unjudged", f"the test and the program's values ended the judge by signal {number}"
+        else:
+            verdict, error = "unjudged", f"the test ended its process with exit code {status >> 8}"
+        results = [{"status": verdict, "error": error}, *[{"status": "skipped"}] * (tests - 1)]
+        return {"status": verdict, "results": results, "isolation": self.isolation}
 
     def _judge(self, name: str) -> _Judge:
         judge = self._judges.get(name)

@@ -1,23 +1,25 @@
 """The judge's side of the conversation with a candidate: supervised requests, and stand-ins for its objects."""
 
 import enum
-import fcntl
 import json
 import os
 import resource
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
 from . import codec
+from .together import STATUSES
 
 _LOOK_COUNTS_S = 0.1
-"""A longer gap between two looks means that the judge itself was not run: it does not count as waiting."""
-_EXTENSIONS = 3
-_HELD = ("R", "D", "T", "t")
-"""States of a process that does not wait of its own will: ready to run, waiting for a disk or swap, stopped."""
+"""A longer gap between two looks means that the judge itself was not run: it does not count as waiting. The kernel is
+asked about a silent program this often.
+"""
+_SPANS = 4
+"""Of wall time that a program may get where the machine keeps it from running."""
 MUTABLE = (list, dict, set, bytearray)
 """Beside those of `collections`: a program may change them where it got them."""
 Back = Literal["never", "none", "always"]
@@ -26,6 +28,22 @@ _MOST_OBJECTS = 20_000
 """Handles of one conversation."""
 _MOST_RECEIVED = 32 << 20
 """Bytes of one conversation: a few hundred MB when decoded."""
+
+
+_LIGHT = 4096
+"""Bytes of a message whose values cost next to nothing."""
+_MOST_GROWTH = 256 << 20
+"""Bytes by which one conversation may make the judge grow, and on top of it 32 for each that a value may have."""
+
+
+def peak_memory() -> int:
+    """Bytes that this process has had at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << (10 if sys.platform.startswith("linux") else 0)
+
+
+def too_slow(*_: Any) -> None:
+    """Of a value that is being rebuilt: the handler of SIGVTALRM."""
+    raise Ended("timeout", "rebuilding its values takes too long")
 
 
 class Ended(BaseException):
@@ -117,9 +135,8 @@ class Conversation:
         self._objects: dict[int, Handle] = {}
         self._callbacks: list[Any] = []
         self._exceptions: dict[str, type[Exception]] = {}
-        self._received = 0
-        for stream in self._streams[1:]:
-            _size_output(stream, self._output)
+        self._received = self._size = 0
+        self._peak = peak_memory() + _MOST_GROWTH + 32 * self._output
         self.begin()
 
     # --- clock
@@ -129,10 +146,9 @@ class Conversation:
         if isinstance(self.fate, NotData):
             self.fate = None
         self._cpu_start = self.cpu_s()
-        self._waited = 0.0
+        self._waited = self._held = self._disk = self._asked = 0.0
         self._schedule: dict[str, Any] | None = None
         self._seen = time.monotonic()
-        self._extended = 0
         self._wall_limit = 2 * self._time_s + 1
 
     def cpu_s(self) -> float:
@@ -155,35 +171,64 @@ class Conversation:
         now = time.monotonic()
         self._waited += min(now - self._seen, _LOOK_COUNTS_S)
         self._seen = now
-        if self._schedule is None and self._waited > _LOOK_COUNTS_S:
-            self._schedule, self._cpu_scheduled = self._server.schedule(self.pid), self.cpu_s()
-        if self._waited > self._wall_limit:
-            self._extend()
-
-    def _extend(self) -> None:
-        schedule, before = self._server.schedule(self.pid), self._schedule or {}
-        delayed, ran = (float(schedule.get(key, 0.0)) - float(before.get(key, 0.0)) for key in ("delay", "run"))
-        by_itself = max(self.cpu_s() - self._cpu_scheduled - ran, 0.0)  # its other threads ran meanwhile
-        if delayed - by_itself < self._waited / 4 and schedule.get("state") not in _HELD:
+        if self._waited < self._asked + _LOOK_COUNTS_S:
+            return
+        self._ask()
+        self._asked = self._waited
+        if self.too_much_output():
+            raise self._stop("output_limit", f"printed more than {self._output // 1024} kB")
+        if self._waited - self._held - self._disk > self._wall_limit:
             raise self._stop("timeout", f"no answer within {self._waited:.1f} s of wall time")
-        if self._extended == _EXTENSIONS:
+        if self._waited > _SPANS * self._wall_limit:
             given = f"{self.span_s():.2f} s of CPU in {self._waited:.0f} s"
+            if self._disk > self._held:  # which a program can arrange
+                raise self._stop("timeout", f"waited for the disk: {given}")
             raise self._stop("infra", f"the machine gave the program {given}")
-        self._extended += 1
-        self._wall_limit += 2 * self._time_s + 1
+
+    def _ask(self) -> None:
+        """Count the time since the last question for which the machine kept the program from running.
+
+        It is what the kernel has counted, or all of it where the program was ready, stopped or waiting for a disk at
+        both ends and did not run in between: a program that sleeps runs when it wakes and before it sleeps again.
+        """
+        now, before = {**self._server.schedule(self.pid), "cpu": self.cpu_s()}, self._schedule
+        self._schedule = now
+        if before is None:
+            return
+        took = self._waited - self._asked
+        ran, delayed = (float(now[key]) - float(before[key]) for key in ("run", "delay"))
+        by_itself = max(float(now["cpu"]) - float(before["cpu"]) - ran, 0.0)  # its other threads ran meanwhile
+        states = {str(now["state"]), str(before["state"])}
+        if ran == 0 and states <= {"R", "T", "t"}:
+            self._held += max(took - by_itself, 0.0)
+        elif ran == 0 and states == {"D"}:
+            self._disk += took
+        else:
+            self._held += min(max(delayed - by_itself, 0.0), took)
 
     # --- messages
 
-    def load(self, setup: str, code: str, names: list[str], *, main: bool = False) -> dict[str, str]:
+    def load(
+        self, setup: str, code: str, names: list[str], *, main: bool = False, together: bool = False
+    ) -> dict[str, str]:
         """Run the program's module. Returns the kinds of those `names` that it defines."""
         limits = {"rlimits": self._rlimits(), "output": self._output}
-        message = {"op": "load", "setup": setup, "code": code, "names": names, "main": main, "limits": limits}
+        message = {"op": "load", "setup": setup, "code": code, "names": names, "limits": limits, "main": main}
+        message["together"] = together
         self._main = main
         answer = self._request(message)
         kinds = answer.get("names")
         if not isinstance(kinds, dict):
             raise self._broken()
         return {name: str(kinds[name]) for name in names if name in kinds}
+
+    def run_test(self, source: str, entry_point: str | None) -> dict[str, Any]:
+        """What the program's own process says of a test that it ran."""
+        verdict = self._request({"op": "test", "source": source, "entry_point": entry_point})["ok"]
+        if not isinstance(verdict, dict) or verdict.get("status") not in STATUSES:
+            raise self._broken()
+        told = {key: str(verdict.get(key, ""))[:500] for key in ("status", "error", "test")}
+        return {**told, "traceback": _texts(verdict.get("traceback"))}
 
     def feed(self, text: str) -> None:
         """Standard input, before the program is loaded."""
@@ -290,7 +335,7 @@ class Conversation:
                 raise self._died() from None
 
     def _receive(self) -> dict[str, Any]:
-        buffer = b""
+        buffer: bytes | bytearray = b""
         size = -1
         while size < 0 or len(buffer) < size:
             try:
@@ -304,12 +349,13 @@ class Conversation:
                 raise self._died()
             if buffer:  # what comes in drops may never end
                 self._look()
-            buffer = buffer + part if buffer else part
+            buffer = codec.joined(buffer, part)
             if size < 0 and len(buffer) >= codec.HEADER.size:
                 size = codec.HEADER.size + codec.HEADER.unpack_from(buffer)[0]
                 if size > self._output + 2 * codec.SLACK:
                     raise self._stop("output_limit", f"a returned value is larger than {self._output // 1024} kB")
         self._look()
+        self._size = size
         self._received += size
         if self._received > _MOST_RECEIVED:
             raise self._stop("output_limit", f"returned more than {_MOST_RECEIVED >> 20} MB in all")
@@ -342,10 +388,23 @@ class Conversation:
         raise NotData("unjudged", f"the test passes a {type(value).__name__}, which is not plain data")
 
     def _decode(self, form: Any) -> Any:
+        heavy = self._size > _LIGHT
+        if heavy:
+            signal.setitimer(signal.ITIMER_VIRTUAL, self._time_s)
         try:
             return codec.decode(form, self._special)
         except codec.Malformed:
             raise self._broken() from None
+        except MemoryError:
+            raise self._too_heavy() from None
+        finally:
+            if heavy:
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+                if peak_memory() > self._peak:
+                    raise self._too_heavy()
+
+    def _too_heavy(self) -> Ended:
+        return self._stop("output_limit", "its values need too much memory")
 
     def _special(self, tag: str, body: Any) -> Any:
         if tag == "H":
@@ -360,6 +419,8 @@ class Conversation:
         if tag == "e":
             return codec.member(self.records[body[0]], body[1])
         if tag == "o" and all(not name.startswith("__") for name in body[1]):
+            if any(name.isupper() and hasattr(self.records[body[0]], name) for name in body[1]):
+                raise NotData("unjudged", f"the program gave a {body[0]} with a constant of its own")
             return codec.rebuild(self.records[body[0]], body[1], lambda form: codec.decode(form, self._special))
         raise ValueError(tag)
 
@@ -400,7 +461,7 @@ class Conversation:
         error: Exception | None = None
         known = self._error_type(kinds)
         try:
-            error = known(*codec.decode(answer["args"]))
+            error = known(*self._decode(answer["args"]))
         except Exception:  # noqa: BLE001 - arguments that are not plain or not this type's
             error = None
         if error is None:
@@ -437,10 +498,10 @@ class Conversation:
         return os.pread(self._streams[1 + error], min(limit, self._written(1 + error)), 0).decode("utf-8", errors)
 
     def _written(self, stream: int) -> int:
-        return os.lseek(self._streams[stream], 0, os.SEEK_CUR)
+        return os.fstat(self._streams[stream]).st_size
 
     def too_much_output(self) -> bool:
-        """Standard output and error together; the file behind each holds a little more than the limit."""
+        """Standard output and error together."""
         return self._written(1) + self._written(2) > self._output
 
     def close(self) -> dict[str, Any]:
@@ -635,13 +696,3 @@ class Handle(Remote):
 
 def _texts(lines: Any) -> list[str]:
     return [str(line)[:200] for line in lines[:8]] if isinstance(lines, list) else []
-
-
-def _size_output(descriptor: int, limit: int) -> None:
-    """Fix the size of the file behind the program's output, so that the kernel holds it to its limit."""
-    page = resource.getpagesize()
-    os.ftruncate(descriptor, (limit // page + 2) * page)
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
-    except (AttributeError, OSError):  # not Linux: a plain file, bounded by RLIMIT_FSIZE
-        return

@@ -16,6 +16,15 @@ from .contained import contained
 COMPARE, TRUTH = "__mucode_compare__", "__mucode_truth__"
 DROPPED, KEPT = "__mucode_dropped__", "__mucode_kept__"
 """Calls whose result nobody sees, and calls whose arguments the test may look at afterwards."""
+ASKED = "__mucode_asked__"
+"""Calls that ask what a copy or a stand-in does not say: whether values are one object, and what an object can do."""
+_ASKED = frozenset(
+    {
+        *("id", "is_", "is_not", "assertIs", "assertIsNot", "callable", "hasattr", "isinstance"),
+        *("assertIsInstance", "assertNotIsInstance"),
+    }
+)
+_STOPS = frozenset({"StopIteration", "StopAsyncIteration"})
 _LIBRARY = {
     **dict.fromkeys(("Counter", "OrderedDict", "defaultdict", "deque", "namedtuple"), "collections"),
     "Decimal": "decimal",
@@ -85,6 +94,10 @@ class CompiledTest:
         self.check = False
         """The source defines `check`, which is to be called."""
         self.check_arguments = 1
+        self.uses_program = False
+        """It names something that the program is to define, or the program's module."""
+        self.names_stop = False
+        """It means to see a StopIteration of the program."""
         self.assertions: list[Assertion] = []
 
 
@@ -135,6 +148,12 @@ def _compile(source: str, tree: ast.Module, wanted: frozenset[str], entry_point:
         if isinstance(node, ast.FunctionDef) and node.name == "check":
             test.check = True
             test.check_arguments = len(node.args.args) + len(node.args.posonlyargs)
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    modules = {getattr(node, "module", None) for node in ast.walk(tree)} | {
+        alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    }
+    test.uses_program = bool(names & {*wanted, "candidate"} or modules & {"solution", "__main__"})
+    test.names_stop = any(isinstance(node, ast.Name) and node.id in _STOPS for node in ast.walk(tree))
     rewritten = _Rewrite(test, wanted | {"candidate"}, entry_point).visit(tree)
     try:
         test.code = compile(ast.fix_missing_locations(rewritten), "<test>", "exec", dont_inherit=True)
@@ -156,19 +175,31 @@ class _Rewrite(ast.NodeTransformer):
         key = ast.Constant(len(self._assertions))
         assertion = Assertion(self._segment(node), self._wanted, self._entry_point)
         self._assertions.append(assertion)
-        self.generic_visit(node)
+        if node.msg is not None:
+            node.msg = self.visit(node.msg)
         test = node.test
         if isinstance(test, ast.Compare) and len(test.ops) == 1:
             assertion.operator = _OPERATORS[type(test.ops[0]).__name__]
-            arguments = [key, ast.Constant(assertion.operator), test.left, test.comparators[0]]
-            node.test = ast.Call(ast.Name(COMPARE, ast.Load()), arguments, [])
+            sides = [self.visit(test.left), self.visit(test.comparators[0])]
+            node.test = ast.Call(ast.Name(COMPARE, ast.Load()), [key, ast.Constant(assertion.operator), *sides], [])
         else:
-            node.test = ast.Call(ast.Name(TRUTH, ast.Load()), [key, test], [])
+            node.test = ast.Call(ast.Name(TRUTH, ast.Load()), [key, self.visit(test)], [])
         return node
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        self.generic_visit(node)
+        sides = [node.left, *node.comparators]
+        asks = len(sides) == 2 and isinstance(node.ops[0], ast.Is | ast.IsNot)
+        if not asks or any(isinstance(side, ast.Constant) for side in sides):
+            return node
+        operator = ast.Constant(_OPERATORS[type(node.ops[0]).__name__])
+        return ast.Call(ast.Name(COMPARE, ast.Load()), [ast.Constant(None), operator, *sides], [])
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
         call = node.value
         if isinstance(call, ast.Call) and not (isinstance(call.func, ast.Name) and call.func.id == "super"):
+            if isinstance(call.func, ast.Attribute) and call.func.attr in _ASKED:
+                return self.generic_visit(node)
             self.generic_visit(call)
             node.value = ast.Call(ast.Name(DROPPED, ast.Load()), [call.func, *call.args], call.keywords)
             return node
@@ -179,7 +210,10 @@ class _Rewrite(ast.NodeTransformer):
             isinstance(argument, ast.Name | ast.Attribute | ast.Subscript | ast.Starred) for argument in node.args
         )
         of_program = node.func.id in self._wanted if isinstance(node.func, ast.Name) else True
+        name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
         self.generic_visit(node)
+        if name in _ASKED:
+            return ast.Call(ast.Name(ASKED, ast.Load()), [node.func, *node.args], node.keywords)
         if not (kept and of_program):
             return node
         return ast.Call(ast.Name(KEPT, ast.Load()), [node.func, *node.args], node.keywords)

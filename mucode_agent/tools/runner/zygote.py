@@ -64,9 +64,13 @@ _JUDGE_MEMORY = 2 << 30
 _OWN_MEMORY = 512 << 20
 """On top of what is loaded, so that a fault here ends this server and not the machine."""
 _STREAMS = ("stdin", "stdout", "stderr")
+_MODES = (os.O_RDONLY, *(os.O_WRONLY | os.O_APPEND,) * 2)
+"""Of a candidate's streams: what is printed can be neither read nor taken back."""
 _RESERVED = 5
 """Descriptors of a judge; a candidate has one less."""
-_TMP = "/tmp"  # noqa: S108 - of the new root
+_BUSY_TRIES = 50
+_LONG_AGO = 0
+"""When a scratch was changed, as long as its program has not changed it."""
 
 
 def main() -> None:
@@ -155,8 +159,8 @@ class Server:
         self._config = config
         self._layers = confine.Layers()
         self._namespaces: bool = bool(config["namespaces"]) and confine.LINUX
-        self._scratch = _TMP
-        self._file_mb = 16
+        self._scratch = confine.TMP
+        self._file_mb = -1
         self._processes = -1
         self._own_pid_namespace = -1
         self._rules: dict[str, int] = {}
@@ -166,6 +170,8 @@ class Server:
         self._judges: dict[int, _Judge] = {}
         self._dead: dict[int, dict[str, Any]] = {}
         self._spares: list[tuple[int, socket.socket, list[int]]] = []
+        self._home = "/"
+        self._handed_out = 0
         self._poll = select.poll()
         self._place = _Place(config["place"])
 
@@ -182,9 +188,11 @@ class Server:
         self._layers.add("rlimits")
         self._root = os.getuid() == 0
         self._identity = 0
-        readable, hidden = _python_paths(self._config["preload"])
+        readable, hidden = _python_paths()
         if self._namespaces:
             self._enter_namespaces(readable, hidden)
+            readable, hidden = [[confine.placed(path) for path in paths] for paths in (readable, hidden)]
+            _place_modules()
             self._layers.add("namespaces")
         if not self._namespaces:
             self._layers.lack("namespaces", self._config.get("why", "not asked for"))
@@ -207,8 +215,11 @@ class Server:
         self._measure()
         self._place.take()
         _environment(self._scratch)
-        os.chdir(self._scratch if self._writable() else "/")
-        self._top = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        os.chdir("/")
+        if self._writable():
+            self._home = self._scratch
+        if not self._namespaces and self._writable():
+            self._top = os.open(self._scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         self._inherited()
 
     def _inherited(self) -> None:
@@ -248,6 +259,7 @@ class Server:
         with contextlib.suppress(OSError):
             socket.sethostname("sandbox")
         self._processes = confine.new_root(readable, hidden)
+        self._mount_scratch(16)
         link = os.open("self/ns/pid", os.O_RDONLY, dir_fd=self._processes) if self._processes >= 0 else -1
         if link < 0:
             raise OSError("no /proc can be mounted in the new namespaces")
@@ -263,7 +275,7 @@ class Server:
             rules += _rules_around(path, inside)
         self._rules["judge"] = confine.landlock_ruleset(rules)
         if self._namespaces:
-            rules.append((self._scratch, confine.READ_WRITE))
+            rules.append((confine.WRITABLE, confine.READ_WRITE))
         self._rules["candidate"] = confine.landlock_ruleset(rules)
         self._layers.add("landlock")
 
@@ -371,14 +383,14 @@ class Server:
                 end = self._reap(judge.candidate, _REAP_GRACE_S if operation == b"w" else 0.0)
                 judge.channel.send(codec.END.pack(end["status"], end["killed"], end["cpu"], end["rss_mb"]))
                 judge.candidate = 0
-                self._clean()
+                self._take_back()
                 self._place.look(self._own_s, self._idle, self._pids)
         except OSError:  # the judge went away meanwhile: the loop buries it
             pass
 
     def _hand_over(self, judge: _Judge, file_mb: int) -> None:
         try:
-            self._resize(file_mb)
+            self._hand_out(file_mb)
             if not self._spares:
                 self._fork_spares(1)
             spare = self._spares.pop(0)
@@ -402,15 +414,16 @@ class Server:
             (*socket.socketpair(socket.AF_UNIX, codec.CHANNEL), [_memory_file(name) for name in _STREAMS])
             for _ in range(count)
         ]
+        given = [[*map(self._reopened, streams, _MODES)] for _, _, streams in made]
         for ours, _, _ in made:
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # one system call where poll would need two
                 ours.setsockopt(socket.SOL_SOCKET, option, LOOK)
         started = 0
         try:
-            for ours, theirs, streams in made:
+            for (ours, theirs, streams), own in zip(made, given, strict=True):
                 pid = self._fork(apart=True)
                 if pid == 0:
-                    self._become("candidate", [*streams, theirs.fileno()])
+                    self._become("candidate", [*own, theirs.fileno()])
                 self._spares.append((pid, ours, streams))
                 started += 1
         finally:
@@ -420,6 +433,8 @@ class Server:
                     os.close(descriptor)
             for _, theirs, _ in made:
                 theirs.close()
+            for descriptor in [number for own in given for number in own]:
+                os.close(descriptor)
 
     def _fork_judge(self, host: int) -> int:
         ours, theirs = socket.socketpair(socket.AF_UNIX, codec.PACKETS)
@@ -452,11 +467,17 @@ class Server:
                 os.dup2(source, target)
             self._confine(name, len(descriptors))
             if name == "candidate":
-                candidate.main()
+                candidate.main(self._home)
             else:
                 judge.main(self._base)
         finally:
-            os._exit(71)
+            os._exit(codec.FAILED)
+
+    def _reopened(self, descriptor: int, mode: int) -> int:
+        """The same file, for this use only; where there is no /proc, for any use."""
+        if self._processes < 0:
+            return os.dup(descriptor)
+        return os.open(f"self/fd/{descriptor}", mode, dir_fd=self._processes)
 
     def _confine(self, name: str, descriptors: int) -> None:
         resource.setrlimit(resource.RLIMIT_NPROC, self._threads)
@@ -502,7 +523,7 @@ class Server:
         judge.channel.close()
         if judge.candidate:
             self._reap(judge.candidate, 0.0)
-            self._clean()
+            self._take_back()
         self._dead[judge.pid] = self._reap(judge.pid, grace)
 
     def _schedule(self, pid: int) -> dict[str, Any]:
@@ -524,7 +545,7 @@ class Server:
             _kill(held.pid)
         for pid, *_ in self._spares:
             _kill(pid)
-        if self._scratch != _TMP:
+        if self._scratch != confine.TMP:
             for pid in [held.candidate for held in self._judges.values()]:
                 self._reap(pid, 0.0)  # nothing may write there any more
             self._clean()
@@ -534,22 +555,47 @@ class Server:
 
     # --- scratch
 
-    def _resize(self, file_mb: int) -> None:
-        if self._namespaces and file_mb != self._file_mb:
-            size = f"size={max(file_mb << 20, 4096)},nr_inodes={4096 if file_mb else 1},mode=777"
-            confine.mount("none", self._scratch, None, confine.MS_REMOUNT | confine.MS_NOSUID | confine.MS_NODEV, size)
-            self._file_mb = file_mb
+    def _mount_scratch(self, file_mb: int) -> None:
+        confine.mount_scratch(file_mb)
+        self._file_mb = file_mb
+
+    def _hand_out(self, file_mb: int) -> None:
+        """The scratch for the next program, of that size and with times that no earlier one has set."""
+        if self._namespaces:
+            if file_mb != self._file_mb:
+                self._unmount_scratch()
+                self._mount_scratch(file_mb)
+            os.utime(confine.SCRATCH, ns=(_LONG_AGO, _LONG_AGO))
+            self._handed_out = os.stat(confine.SCRATCH).st_ctime_ns
+
+    def _take_back(self) -> None:
+        """A new scratch where the program has used it: its numbers and times would say so to the next."""
+        if not self._namespaces:
+            return self._clean()
+        found = os.stat(confine.SCRATCH)
+        used = (found.st_mtime_ns, found.st_ctime_ns) != (_LONG_AGO, self._handed_out)
+        if used or self._filter is None:  # which keeps programs from setting times, and from files without a name
+            self._unmount_scratch()
+            self._mount_scratch(self._file_mb)
+        return None
+
+    def _unmount_scratch(self) -> None:
+        """Not by detaching it: as long as it exists, the next one gets another device number, which programs see."""
+        for _ in range(_BUSY_TRIES):
+            try:
+                return confine.unmount(confine.SCRATCH, detach=False)
+            except OSError:  # the kernel still frees what a program has sent to itself
+                time.sleep(0.001)
+        self._end()
+        return None
 
     def _clean(self) -> None:
-        """Empty the scratch without following links and without long paths: directories are first made shallow.
-
-        What cannot be removed ends this server, and with it the scratch: no program may find another's files.
-        """
+        """Empty a scratch of the host without following links and without long paths: directories are made shallow."""
         if not self._writable():
             return
         top, fresh = self._top, os.urandom(16).hex()  # names that no program can have taken
         number = 0
-        try:
+        with contextlib.suppress(OSError):
             while names := os.listdir(top):
                 for name in names:
                     if not stat.S_ISDIR(os.lstat(name, dir_fd=top).st_mode):
@@ -562,9 +608,6 @@ class Server:
                         os.rename(below, f"{fresh}{number}", src_dir_fd=inner, dst_dir_fd=top)
                     os.close(inner)
                     os.rmdir(name, dir_fd=top)
-        except OSError:
-            if self._namespaces:
-                self._end()
 
 
 def _unshare_as_root(flags: int) -> int:
@@ -606,31 +649,55 @@ def _preload(modules: list[str]) -> None:
         __import__(name)
 
 
-def _python_paths(preload: list[str]) -> tuple[list[str], list[str]]:
+def _python_paths() -> tuple[list[str], list[str]]:
     """What a program may read: the standard library, the shared libraries, the preloaded packages; and what not."""
     import sysconfig
 
     paths = sysconfig.get_paths()
     library = {os.path.realpath(paths["stdlib"]), os.path.realpath(paths["platstdlib"])}
-    loaded = _mapped_files()
-    readable = {*library, *loaded, "/usr/share/zoneinfo"}
     packages = {os.path.join(place, name) for place in library for name in ("site-packages", "dist-packages")}
-    for name in preload:
-        file = getattr(sys.modules[name.partition(".")[0]], "__file__", None)
-        if file:
-            home = os.path.dirname(os.path.realpath(file))
-            readable.update(
-                {home, home + ".libs"} if os.path.basename(file) == "__init__.py" else {os.path.realpath(file)}
-            )
-    existing = {path for path in readable if os.path.exists(path)}
+    readable = {*library, *_shared_libraries(), *_packages(library, packages), "/usr/share/zoneinfo"}
+    existing = {path for path in readable if os.path.lexists(path)}
     outer = {path for path in existing if not any(path != other and path.startswith(other + "/") for other in existing)}
     inner = {path for path in existing - outer if any(path.startswith(place + "/") for place in packages)}
     return sorted(outer | inner, key=len), sorted(packages)
 
 
-def _mapped_files() -> set[str]:
+def _packages(library: set[str], packages: set[str]) -> set[str]:
+    """Files and directories of what was preloaded, and of what that has imported, both before and behind links."""
+    found = set[str]()
+    for name, module in list(sys.modules.items()):
+        places = [*getattr(module, "__path__", [])] or [getattr(module, "__file__", None)]
+        file = getattr(module, "__file__", None)
+        if "." in name or name in (__package__, "__main__") or not all(places):
+            continue
+        places += [os.path.join(os.path.dirname(place), name + ".libs") for place in places]
+        if file and os.path.basename(file).startswith("__init__."):
+            places.append(os.path.dirname(os.path.realpath(file)))
+        for place in {*places, *map(os.path.realpath, places)}:
+            ours = any(place.startswith(path + "/") for path in library)
+            if not ours or any(place.startswith(path + "/") for path in packages):
+                found.add(place)
+    return found
+
+
+def _place_modules() -> None:
+    """Modules that are imported later are looked for where they stand in the new root."""
+    sys.path[:] = map(confine.placed, sys.path)
+    sys.path_importer_cache.clear()
+    for module in list(sys.modules.values()):
+        path = getattr(module, "__path__", None)
+        if isinstance(path, list):
+            path[:] = map(confine.placed, path)
+        if getattr(module, "__file__", None):
+            module.__file__ = confine.placed(str(module.__file__))
+
+
+def _shared_libraries() -> set[str]:
     """The directories of the shared libraries, for extension modules that are loaded later."""
     places = {"/lib", "/lib64", "/usr/lib", "/usr/lib64"} if confine.LINUX else set[str]()
+    if os.path.isdir(os.path.join(sys.base_prefix, "conda-meta")):
+        places.add(os.path.join(sys.base_prefix, "lib"))
     return {place for place in places if os.path.isdir(place)}
 
 
@@ -668,7 +735,9 @@ def _warm_up() -> None:
 
 def _memory_file(name: str) -> int:
     if hasattr(os, "memfd_create"):
-        return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        made = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fcntl.fcntl(made, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+        return made
     import tempfile
 
     with tempfile.TemporaryFile(buffering=0) as file:

@@ -1,0 +1,168 @@
+"""Nothing that one program does can be seen by a later one, nor by one of another worker."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from mucode_agent.tools.local import LocalSandbox
+from mucode_agent.types import Job, Limits, StdioTest
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a scratch of its own")
+DEFAULT = Limits()
+SEES = """
+import json, os, resource, signal, socket, sys, threading
+
+def stat(path):
+    try:
+        s = os.stat(path, follow_symlinks=False)
+    except OSError as error:
+        return str(error)
+    return [s.st_ino, s.st_dev, s.st_mode, s.st_nlink, s.st_uid, s.st_size, s.st_blocks, s.st_atime_ns, s.st_mtime_ns]
+
+def stat_of(number):
+    try:
+        s = os.fstat(number)
+    except OSError as error:
+        return str(error)
+    return [s.st_mode, s.st_nlink, s.st_uid, s.st_size, s.st_blocks]
+
+tree = {}
+for top, directories, files in os.walk('/'):
+    if top.count('/') > 3:
+        directories.clear()
+    tree |= {name: stat(name) for name in (top, *(os.path.join(top, file) for file in files))}
+place = os.statvfs('/tmp')
+open('/tmp/new', 'w').close()
+seen = {
+    'tree': hash(json.dumps(tree)), 'new file': stat('/tmp/new')[:7], 'left': os.listdir('/tmp'), 'room': list(place),
+    'process': [os.getpid(), os.getppid(), os.getsid(0), os.getuid(), os.getpgrp(), threading.get_native_id()],
+    'environment': dict(os.environ), 'where': [os.getcwd(), sys.argv, sys.path], 'modules': len(sys.modules),
+    'usage': list(resource.getrusage(resource.RUSAGE_CHILDREN)), 'descriptors': [stat_of(n) for n in range(9)],
+    'limits': {n: resource.getrlimit(getattr(resource, n)) for n in dir(resource) if n.startswith('RLIMIT_')},
+    'signals': str(signal.pthread_sigmask(0, [])), 'niceness': os.getpriority(0, 0), 'umask': os.umask(0),
+}
+print(json.dumps(seen))
+"""
+MARKS = {
+    "files": "import os\nos.makedirs('/tmp/a/b'); open('/tmp/a/b/c', 'w').write('x' * 9999); os.symlink('/', '/tmp/l')",
+    "a file that came and went": "import os\nopen('/tmp/a', 'w').close(); os.unlink('/tmp/a')",
+    "many that came and went": "import os\nfor n in range(3000): open('/tmp/a', 'w').close(); os.unlink('/tmp/a')",
+    "files without a name": "import tempfile\nfor _ in range(99): tempfile.TemporaryFile().close()",
+    "names that no listing shows": (
+        "import os\nfor n in range(99):\n"
+        "    try: os.close(os.open('/tmp', os.O_TMPFILE | os.O_RDWR))\n    except OSError: pass"
+    ),
+    "an open directory": "import os, time\nos.open('/tmp', os.O_RDONLY); os.chdir('/tmp'); os._exit(3)",
+    "a file in flight": (
+        "import array, os, socket\na, b = socket.socketpair()\nf = os.open('/tmp/x', os.O_CREAT | os.O_RDWR)\n"
+        "a.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [f]))])\nos._exit(0)"
+    ),
+    "flags and times": (
+        "import fcntl, os\nf = os.open('/tmp', os.O_RDONLY)\n"
+        "for call in (lambda: fcntl.ioctl(f, 0x40086602, b'\\x40' + b'\\0' * 7), lambda: os.utime('/tmp', (1, 1)),\n"
+        "             lambda: os.chmod('/tmp', 0o1777), lambda: os.setxattr('/tmp', 'user.a', b'1')):\n"
+        "    try: call()\n    except OSError: pass"
+    ),
+    "a full disk": (
+        "try:\n    with open('/tmp/big', 'wb') as f:\n        while True: f.write(b'x' * 65536)\nexcept OSError: pass"
+    ),
+    "memory, threads and a crash": (
+        "import ctypes, threading\nx = bytearray(50_000_000)\n"
+        "[threading.Thread(target=print, daemon=True).start() for _ in range(20)]\nctypes.string_at(1)"
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    sandbox = LocalSandbox(workers=1)
+    if "namespaces" not in sandbox.isolation:
+        pytest.skip("programs share what the host has")
+    yield sandbox
+    sandbox.close()
+
+
+def ran(sandbox: LocalSandbox, code: str, limits: Limits = DEFAULT) -> str:
+    report = sandbox.submit(Job(code=code, tests=(StdioTest(stdin="", stdout=""),), limits=limits)).result(60)
+    assert report.status != "infra", report
+    return report.stdout
+
+
+@pytest.mark.parametrize("mark", MARKS.values(), ids=MARKS.keys())
+def test_a_program_leaves_no_trace_that_the_next_could_read(sandbox: LocalSandbox, mark: str):
+    before = json.loads(ran(sandbox, SEES))
+    ran(sandbox, mark)
+    assert json.loads(ran(sandbox, SEES)) == before
+    assert before["left"] == ["new"]
+    assert isinstance(before["new file"], list)
+
+
+def test_a_scratch_of_another_size_leaves_no_trace_either(sandbox: LocalSandbox):
+    before = json.loads(ran(sandbox, SEES))
+    ran(sandbox, MARKS["files"], Limits(file_mb=3))
+    ran(sandbox, "pass", Limits(file_mb=0))
+    assert json.loads(ran(sandbox, SEES)) == before
+
+
+def test_a_program_does_not_learn_over_jobs(sandbox: LocalSandbox):
+    """It counts in the numbers of files: each failure is worth one more, and a later copy answers accordingly."""
+    code = """
+import os
+def number():
+    os.close(os.open('/tmp/q', os.O_CREAT | os.O_WRONLY))
+    found = os.stat('/tmp/q').st_ino
+    os.unlink('/tmp/q')
+    return found
+guess = number() // 100 % 4
+def f(x):
+    while number() // 100 % 4 != (guess + 1) % 4: pass
+    return guess
+"""
+    jobs = [Job(code=code, tests=("assert f(1) == 2",)) for _ in range(8)]
+    assert {sandbox.submit(job).result(60).status for job in jobs} == {"wrong_answer"}
+
+
+def test_a_lock_on_a_file_of_the_library_holds_nobody():
+    import fcntl
+
+    code = """
+import fcntl, os, time
+file = os.open(os.__file__, os.O_RDONLY)
+def hold(seconds):
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    time.sleep(seconds)
+    return True
+"""
+    sandbox = LocalSandbox(workers=2)
+    jobs = [Job(code=code, tests=("assert hold(0.5)",)) for _ in range(2)]
+    futures = [sandbox.submit(job) for job in jobs]
+    assert [future.result(60).status for future in futures] == ["passed"] * 2
+    with Path(os.__file__).open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    sandbox.close()
+
+
+def test_a_database_in_a_file_works_though_locks_do_nothing(sandbox: LocalSandbox):
+    pytest.importorskip("sqlite3")
+    code = (
+        "import sqlite3\ndef f(n):\n    with sqlite3.connect('/tmp/a.db') as c:\n"
+        "        c.execute('create table t (x)')\n"
+        "        c.executemany('insert into t values (?)', [(i,) for i in range(n)])\n"
+        "    c.close()\n    return sqlite3.connect('/tmp/a.db').execute('select sum(x) from t').fetchone()[0]"
+    )
+    report = sandbox.submit(Job(code=code, tests=("assert f(10) == 45",))).result(60)
+    assert report.passed or "sqlite3" in report.error, report
+
+
+def test_files_may_be_moved_between_directories(sandbox: LocalSandbox):
+    code = (
+        "import os, shutil, tempfile\ndef f(text):\n    with tempfile.TemporaryDirectory() as place:\n"
+        "        open('a.txt', 'w').write(text)\n        os.makedirs(place + '/b')\n"
+        "        shutil.move('a.txt', place + '/b/c')\n        os.fsync(os.open(place + '/b/c', os.O_RDWR))\n"
+        "        return open(place + '/b/c').read(), os.path.exists('/tmp/a.txt')"
+    )
+    assert sandbox.submit(Job(code=code, tests=("assert f('hi') == ('hi', False)",))).result(60).passed
