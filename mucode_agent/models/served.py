@@ -68,7 +68,9 @@ class ServedChatModel(BaseChatOpenAI):
         # The parent gives every choice the same dict, and the usage of all choices together.
         for i, generation in enumerate(result.generations):
             facts = dict(generation.generation_info or {})
-            tokens = (facts.pop("logprobs", None) or {}).get("content")
+            tokens = (facts.get("logprobs") or {}).get("content")
+            if not (tokens and tokens[0].get("top_logprobs")):  # the sums below say all that is in the others
+                facts.pop("logprobs", None)
             message = generation.message
             if tokens is not None and isinstance(message, AIMessage) and message.usage_metadata is not None:
                 prompt = message.usage_metadata["input_tokens"] if i == 0 else 0
