@@ -29,7 +29,8 @@ class TransformersChatModel(BaseChatModel):
     """A causal language model with its own chat template. Weights load at the first call and are shared in the process.
 
     `generate([messages], n=5, seed=7)` draws five completions in one batch, with the seeds 7 to 11; the same seed gives
-    the same completion. Of the checkpoint's generation config only the end tokens are used. Text only, no tools.
+    the same completion. With `top_logprobs=k` a message's `response_metadata["logprobs"]` has OpenAI's form. Of the
+    checkpoint's generation config only the end tokens are used. Text only, no tools.
     """
 
     native_n: ClassVar[bool] = True
@@ -165,16 +166,26 @@ class TransformersChatModel(BaseChatModel):
             top_p=asked["top_p"],
             max_tokens=asked["max_tokens"],
             stop=tuple(stop if stop is not None else self.stop or ()),
+            top_logprobs=asked.get("top_logprobs", 0),
         )
         return how, [first + i for i in range(n)]
 
     def _facts(self, row: "Completion") -> dict[str, Any]:
-        return {
+        pieces = self.engine.pieces(row)
+        facts = {
             "finish_reason": row.finish_reason,
-            "mucode_logprobs": summed(self.engine.pieces(row), row.logprobs),
+            "mucode_logprobs": summed(pieces, row.logprobs),
             "seed": row.seed,
             "model_name": self.model,
         }
+        if row.likeliest:  # in OpenAI's form
+            tops = [[{"token": t, "logprob": p} for t, p in place] for place in self.engine.likeliest(row)]
+            content = [
+                {"token": token, "logprob": logprob, "top_logprobs": top}
+                for token, logprob, top in zip(pieces, row.logprobs, tops, strict=True)
+            ]
+            facts["logprobs"] = {"content": content}
+        return facts
 
 
 def prepare_torch() -> None:

@@ -33,6 +33,8 @@ class Decoding:
     top_p: float
     max_tokens: int
     stop: Sequence[str] = ()
+    top_logprobs: int = 0
+    """How many of the likeliest tokens are kept with each token, as `Completion.likeliest`."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:
@@ -41,6 +43,8 @@ class Decoding:
             raise ProblemError(f"top_p must be above 0 and at most 1, got {self.top_p}")
         if self.max_tokens < 1:
             raise ProblemError(f"max_tokens must be at least 1, got {self.max_tokens}")
+        if not 0 <= self.top_logprobs <= LIKELIEST:
+            raise ProblemError(f"top_logprobs must be from 0 to {LIKELIEST}, got {self.top_logprobs}")
 
 
 @dataclass
@@ -52,6 +56,8 @@ class Completion:
     """Every token drawn, the one that ended the text included."""
     logprobs: list[float] = field(default_factory=list)
     """The tokens' log-probabilities under the model itself: temperature 1, no top-p."""
+    likeliest: list[list[tuple[int, float]]] = field(default_factory=list)
+    """Where asked for: for each token the likeliest ids in its place, with log-probabilities, likeliest first."""
     text: str = ""
     finish_reason: str = ""
     """`stop` or `length`; empty while the row is being drawn."""
@@ -115,6 +121,10 @@ class Engine:
             tokens, logprobs = choose(logits, [row.random for row in rows], how.temperature, how.top_p)
             for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
                 self._append(row, token, logprob, room, how.stop, incremental)
+            if how.top_logprobs:
+                top = logits.log_softmax(-1).topk(min(how.top_logprobs, logits.shape[1]))
+                for row, found, ids in zip(rows, top.values.tolist(), top.indices.tolist(), strict=True):
+                    row.likeliest.append(list(zip(ids, found, strict=True)))
             yield
             live = [i for i, row in enumerate(rows) if not row.finish_reason]
             if not live or (cancelled is not None and cancelled.is_set()):
@@ -167,6 +177,10 @@ class Engine:
     def pieces(self, row: Completion) -> list[str]:
         """The text of each token."""
         return [self._decode([token]) for token in row.ids]
+
+    def likeliest(self, row: Completion) -> list[list[tuple[str, float]]]:
+        """`row.likeliest` with the tokens' texts for their ids."""
+        return [[(self._decode([token]), logprob) for token, logprob in place] for place in row.likeliest]
 
     def _decode(self, ids: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

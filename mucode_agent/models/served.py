@@ -77,7 +77,9 @@ class ServedChatModel(BaseChatOpenAI):
         parts = usage_parts([generation.text for generation in result.generations], total)
         for i, generation in enumerate(result.generations):
             facts = dict(generation.generation_info or {})
-            tokens = (facts.pop("logprobs", None) or {}).get("content")
+            tokens = (facts.get("logprobs") or {}).get("content")
+            if not (tokens and tokens[0].get("top_logprobs")):  # the sums below say all that is in the others
+                facts.pop("logprobs", None)
             if tokens is not None:
                 parts[i] = (parts[i][0], len(tokens))
                 facts["mucode_logprobs"] = summed([t["token"] for t in tokens], [t["logprob"] for t in tokens])

@@ -10,7 +10,8 @@ from mucode_agent.verifiers.simple import AgreementVerifier, LogProbVerifier, No
 DEFAULT = "evidence"
 SPECS = (
     "evidence (the one in this package), a CARD.json or a directory that `train verifier` wrote, the hub id of a "
-    "single-logit reward model, vllm:DIRECTORY_OR_NAME@http://host:port, agreement, logprob, or none"
+    "single-logit reward model, vllm:DIRECTORY_OR_NAME@http://host:port, judge:MODEL or judge-tournament:MODEL "
+    "(any model string), agreement, logprob, or none"
 )
 _SIMPLE = {verifier.name: verifier for verifier in (NoVerifier, AgreementVerifier, LogProbVerifier)}
 
@@ -24,6 +25,8 @@ def load_verifier(spec: str) -> Verifier:
     spec = spec.strip()
     if spec in _SIMPLE:
         return _SIMPLE[spec]()
+    if spec.startswith(("judge:", "judge-tournament:")):
+        return _judge(spec)
     if spec == DEFAULT or spec.endswith(".json"):
         return _evidence(spec)
     if spec.startswith("vllm:"):
@@ -38,6 +41,14 @@ def load_verifier(spec: str) -> Verifier:
     from mucode_agent.verifiers.local import LocalVerifier
 
     return LocalVerifier(spec)
+
+
+def _judge(spec: str) -> Verifier:
+    from mucode_agent.models.load import load_model
+    from mucode_agent.verifiers.judge import LLMJudge, LLMJudgeTournament
+
+    kind, _, model = spec.partition(":")
+    return (LLMJudge if kind == "judge" else LLMJudgeTournament)(load_model(model))
 
 
 def _evidence(spec: str) -> Verifier:
