@@ -28,7 +28,7 @@ HEAVY = (
 )
 LAYERS = [
     {"types"},
-    {"problems", "prompts", "traces", "tools", "models", "verifiers"},
+    {"problems", "prompts", "extraction", "probes", "traces", "tools", "models", "verifiers"},
     {"graphs"},
     {"training", "evaluation"},
     {"cli"},

@@ -242,6 +242,17 @@ def test_a_wave_that_adds_too_little_is_the_last_of_its_turn() -> None:
     assert (len(model.seen), solution.stop_reason) == (2, "max_turns")
 
 
+def test_without_a_least_gain_waves_go_on_though_the_probability_falls() -> None:
+    class Falling(LengthVerifier):
+        def score(self, problem: Problem, candidates: Sequence[Candidate]) -> list[Score]:
+            scores = super().score(problem, candidates)
+            return [score.model_copy(update={"probability": 1 / (1 + len(candidates))}) for score in scores]
+
+    graph, model, _ = solver([BAD], n=4, wave=1, max_turns=1, verifier=Falling(calibrated=True))
+    solve(graph)
+    assert len(model.seen) == 4
+
+
 def test_a_budget_of_candidates_is_never_exceeded() -> None:
     graph, model, _ = solver([BAD], n=4, max_turns=5, budget=Budget(candidates=6))
     assert (solve(graph).stop_reason, len(model.seen)) == ("max_candidates", 6)

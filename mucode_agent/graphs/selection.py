@@ -69,7 +69,8 @@ def decide(
 
     `turn` and `drawn` (candidates of this turn so far) count what is done; `n` is the turn's full number. Public tests
     accept a candidate; with `accept_threshold` its P(correct) must reach it too. Without tests only P(correct) can.
-    Another wave is drawn unless the last one raised P(best), which was `before`, by less than `least_gain`.
+    Another wave is drawn unless the last one raised P(best), which was `before`, by less than `least_gain`; 0 asks
+    nothing.
     With `approval` pending an acceptance becomes a question to a person, who may refuse: the next turn then follows.
     Raises ProblemError when a threshold is set and the verifier gives no probability.
     """
@@ -100,7 +101,7 @@ def decide(
         end, why = exhausted, f"{exhausted} is reached"
     elif not steps_left:
         end, why = "recursion_limit", "LangGraph's recursion limit is near"
-    elif drawn < n and not refused and (gain is None or gain >= least_gain):
+    elif drawn < n and not refused and (not least_gain or gain is None or gain >= least_gain):
         return decided("draw", f"{verdict}; {drawn} of {n} candidates are drawn")
     elif turn < max_turns:
         return decided("next_turn", f"{verdict}; turn {turn} of {max_turns} is done")
