@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Annotated, Any, Literal, Protocol, Self, runtime_checkable
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 
 class MucodeError(Exception):
@@ -38,6 +46,15 @@ class Record(BaseModel):
     """A frozen value with no unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _without_defaults(record: BaseModel, dumped: dict[str, Any], *fields: str) -> dict[str, Any]:
+    """`dumped` less those of `fields` that have their default.
+
+    They came after runs were made whose identity is the digest of a problem: one that does not use them keeps it.
+    """
+    plain = {name for name in fields if getattr(record, name) == type(record).model_fields[name].default}
+    return {name: value for name, value in dumped.items() if name not in plain}
 
 
 # --- the problem ---------------------------------------------------------------------------------------------------
@@ -76,6 +93,10 @@ class StdioTest(Record):
     stdin: str
     stdout: str
     compare: Comparison = "lines"
+
+    @model_serializer(mode="wrap")
+    def _json(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_defaults(self, handler(self), "compare")
 
 
 def _bare_source_is_a_code_test(test: Any) -> Any:
@@ -116,6 +137,10 @@ class Problem(Record):
     limits: Limits = Limits()
     judge: Judge = "apart"
     """Of the code tests. `evaluate check` says which problems need `together`."""
+
+    @model_serializer(mode="wrap")
+    def _json(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_defaults(self, handler(self), "judge")
 
     def job(self, code: str, *, probes: Sequence[str] = ()) -> "Job":
         """`code` on the public tests, and on the probes."""

@@ -160,7 +160,7 @@ class Journal(Generic[Row]):
             if not line.endswith(b"\n"):
                 break
             end += len(line)
-            yield parsed(form, line, f"{self.path}, line {number}")
+            yield parsed(form, line, f"{self.path}, line {number}", extra="ignore")
         self._file.truncate(end)
 
     def append(self, rows: Sequence[Row]) -> None:
@@ -337,10 +337,13 @@ def finished_solves(rows: Sequence[TraceRow]) -> list[Solve]:
     ]
 
 
-def parsed(form: TypeAdapter[Row], data: bytes, where: str) -> Row:
-    """Raises ProblemError naming the place and the cause."""
+def parsed(form: TypeAdapter[Row], data: bytes, where: str, *, extra: Literal["ignore"] | None = None) -> Row:
+    """Raises ProblemError naming the place and the cause.
+
+    `extra="ignore"` passes over fields that another version of this package may have, as in rows of a run.
+    """
     try:
-        return form.validate_json(data)
+        return form.validate_json(data, extra=extra)
     except ValidationError as error:
         cause = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in cause["loc"]) or "the row"
@@ -450,4 +453,4 @@ def _read_rows(path: Path, form: TypeAdapter[Row]) -> Iterator[Row]:
     # What stands after the last line end is half a row that a running process is writing.
     lines = _bytes(path, f"{path.parent} is no whole run").split(b"\n")[:-1]
     for number, line in enumerate(lines, start=1):
-        yield parsed(form, line, f"{path}, line {number}")
+        yield parsed(form, line, f"{path}, line {number}", extra="ignore")

@@ -244,7 +244,7 @@ def read_shard(path: Path) -> Shard:
     except OSError as error:
         raise ProblemError(f"cannot read the shard {path}: {error.strerror}; make it readable") from None
     try:
-        shard = _SHARD.validate_json(data)
+        shard = _SHARD.validate_json(data, extra="ignore")  # another version of this package may have more fields
     except ValidationError as error:
         check_version(path, data, "rollout_version", ROLLOUT_VERSION)
         cause = error.errors(include_url=False)[0]["msg"].lower()
