@@ -116,6 +116,14 @@ def test_output_goes_whole_to_a_file(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.py", "problem.json"]
 
 
+def test_a_problem_without_tests_needs_a_verifier_that_gives_probabilities(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "p.json").write_text(json.dumps({**PROBLEM, "public_tests": []}))
+    assert mucode(monkeypatch, "solve", tmp_path / "p.json", "--verifier", "none") == BAD_INPUT
+    assert "has no tests and the verifier 'none' gives no probability" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [
@@ -123,7 +131,6 @@ def test_output_goes_whole_to_a_file(
         ("{", "is not JSON"),
         ({**PROBLEM, "prompt": 3}, "field prompt"),
         ({**PROBLEM, "prompt": ""}, "field prompt"),
-        ({**PROBLEM, "public_tests": []}, "has no tests, so nothing could judge an answer"),
         ({**PROBLEM, "public_tests": ["assert ("]}, "public_tests[0] does not parse"),
     ],
 )

@@ -88,6 +88,8 @@ def test_a_run_prints_its_tables_and_writes_its_report(tmp_path, server):
         "independent": 0.0,
         "best-of-3 random": 0.0,
         "best-of-3 tests": 0.0,
+        "best-of-3 verifier": 0.0,
+        "best-of-3 tests+verifier": 0.0,
         "best-of-3 oracle": 0.0,
     }
     assert results["arms"][1]["accepted"]["value"] >= 0.5  # `square` is accepted for its public test, and wrong

@@ -85,7 +85,8 @@ def _canonical(value: Any) -> str:
     if isinstance(value, bool | int):
         return hex(value)
     if isinstance(value, float):
-        return hex(int(value)) if value.is_integer() else format(value, ".9g")
+        rounded = value if value.is_integer() else float(format(value, ".9g"))
+        return hex(int(rounded)) if rounded.is_integer() else repr(rounded)
     if isinstance(value, str | bytes):
         return repr(value)
     if isinstance(value, list):
