@@ -853,7 +853,7 @@ def test_a_cache_does_not_repeat_candidates(serve: Serve) -> None:
             assert len(sample(model, PROMPT, n=2, seed=0)) == 2
     finally:
         set_llm_cache(None)
-    assert len(server.requests) == 2
+    assert [request.get("n") for request in server.requests] == [1, 2, 1, 2]  # the prompt alone, then the choices
 
 
 # --- any other model -----------------------------------------------------------------------------------------------

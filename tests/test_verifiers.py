@@ -309,7 +309,7 @@ def test_an_answer_that_is_no_score_per_program_is_an_infrastructure_error(serve
 def test_a_server_that_ignores_use_activation_is_refused_and_not_read_as_logits(server: Server) -> None:
     server.reply = lambda texts: [[0.3], [0.9], [0.6]][: len(texts)]
     with pytest.raises(InfrastructureError, match="ignores use_activation"):
-        load_verifier(f"vllm:m@{server.url}").score(PROBLEM, CODES[:3])
+        load_verifier(f"vllm:m@{server.url}").score(PROBLEM, candidates_of(CODES[:3]))
     assert [request["use_activation"] for request in server.requests] == [False, True]
 
 

@@ -1,5 +1,6 @@
 """A generator that remembers: every completion is on disk before the solver sees it, and none is drawn twice."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from pydantic import PrivateAttr
 from mucode_agent.evaluation.store import DrawnRow, Journal, digest
 from mucode_agent.models import asample, sample
 from mucode_agent.models.logprobs import LogProbs
-from mucode_agent.types import Sample
+from mucode_agent.types import InfrastructureError, Sample
 
 
 class RecordedModel(BaseChatModel):
@@ -27,6 +28,8 @@ class RecordedModel(BaseChatModel):
     """The inner model's name: what a trace of a solve says."""
     native_n: bool
     """Whether the inner model draws n in one request, which is then recorded as a whole; else each draw is its own."""
+    remembers: bool = True
+    """A draw that failed in part is asked for again whole, and what it had paid for comes from the journal."""
     _inner: Any = PrivateAttr()
     _journal: Journal[DrawnRow] = PrivateAttr()
     _drawn: dict[tuple[str, int], Sample] = PrivateAttr()
@@ -61,7 +64,8 @@ class RecordedModel(BaseChatModel):
         draw = _Draw(messages, kwargs)
         for first, n in draw.missing(self._drawn):
             started = time.monotonic()
-            self._record(draw, sample(self._inner, messages, n=n, seed=first, **draw.settings), started)
+            with self._kept(draw, started):
+                self._record(draw, sample(self._inner, messages, n=n, seed=first, **draw.settings), started)
         return draw.result(self._drawn)
 
     async def _agenerate(
@@ -75,8 +79,21 @@ class RecordedModel(BaseChatModel):
         draw = _Draw(messages, kwargs)
         for first, n in draw.missing(self._drawn):
             started = time.monotonic()
-            self._record(draw, await asample(self._inner, messages, n=n, seed=first, **draw.settings), started)
+            with self._kept(draw, started):
+                drawn = await asample(self._inner, messages, n=n, seed=first, **draw.settings)
+                self._record(draw, drawn, started)
         return draw.result(self._drawn)
+
+    @contextlib.contextmanager
+    def _kept(self, draw: "_Draw", started: float) -> Iterator[None]:
+        """Journals what a failing draw had paid for. The turn still fails, and is whole when it is tried again."""
+        try:
+            yield
+        except InfrastructureError as error:
+            if error.samples:
+                self._record(draw, error.samples, started)
+                error.samples = ()
+            raise
 
     def _record(self, draw: "_Draw", samples: Sequence[Sample], started: float) -> None:
         row = DrawnRow(state=draw.state, samples=tuple(samples), seconds=time.monotonic() - started)

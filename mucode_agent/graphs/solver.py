@@ -637,6 +637,7 @@ _TESTS_FAULTS = (
     "the test failed before it called the program",
     "the set-up code failed",
     "the test ended the process",
+    "the test raised SystemExit",
 )
 """How the runner says that a test judges nothing, whatever the program."""
 

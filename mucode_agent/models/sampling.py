@@ -304,10 +304,12 @@ class _Draw:
     def give_way(self, error: Exception) -> float:
         """Seconds to wait before what is missing is asked for again, without what the error refuses.
 
-        Raises what the error means where it refuses nothing; that carries the samples which were drawn before.
+        Raises what the error means where it refuses nothing; that carries the samples which were drawn before, unless
+        the model remembers them itself.
         """
         if isinstance(error, MucodeError):
-            error.samples = error.samples or tuple(self._drawn())
+            if not getattr(self.model, "remembers", False):
+                error.samples = error.samples or tuple(self._drawn())
             raise error
         refusal = read_refusal(error)
         if overflows(error, refusal):
