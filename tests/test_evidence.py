@@ -26,7 +26,6 @@ from mucode_agent.verifiers.evidence import (
     EvidenceVerifier,
     read_evidence_card,
     shipped_card,
-    write_evidence_card,
 )
 from mucode_agent.verifiers.features import agreement, evidence_of, feature_names, features, normal_form
 
@@ -193,7 +192,7 @@ def test_the_fit_learns_that_agreement_is_right() -> None:
 def test_the_same_data_give_the_same_card(tmp_path: Path) -> None:
     one, two = card_of(data(), ORIGIN), card_of(data(), ORIGIN)
     assert one == two
-    write_evidence_card(tmp_path / "card.json", one)
+    (tmp_path / "card.json").write_text(one.model_dump_json(indent=1))
     assert read_evidence_card(tmp_path / "card.json") == one
     assert json.loads((tmp_path / "card.json").read_text())["models"][0]["weights"]
 

@@ -253,9 +253,7 @@ def _judged_groups(pools: Iterable[Pool]) -> Iterator[Pool]:
     """Each pool with its tests and without them, in groups of JUDGED_SIZE."""
     for pool in pools:
         for part in groups(pool, (JUDGED_SIZE,), DRAWS, seed=1):
-            yield part
-            if "tests" in evidence_of(part.candidates):
-                yield part.without_tests()
+            yield from _with_and_without_tests(part)
 
 
 class _Design(NamedTuple):
@@ -279,10 +277,11 @@ class _Table(NamedTuple):
 
 def _designs(pools: Sequence[Pool]) -> list[_Design]:
     """One for each pool, and one for each that has tests as if it had none."""
-    both = [variant for pool in pools for variant in (pool, pool.without_tests())]
-    return [
-        _design(pool) for i, pool in enumerate(both) if i % 2 == 0 or "tests" in evidence_of(both[i - 1].candidates)
-    ]
+    return [_design(variant) for pool in pools for variant in _with_and_without_tests(pool)]
+
+
+def _with_and_without_tests(pool: Pool) -> tuple[Pool, ...]:
+    return (pool, pool.without_tests()) if "tests" in evidence_of(pool.candidates) else (pool,)
 
 
 def _design(pool: Pool) -> _Design:

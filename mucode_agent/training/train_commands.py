@@ -187,11 +187,12 @@ def _evidence(
 ) -> None:
     """Fits, or calibrates an earlier card."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
+    from mucode_agent.evaluation.store import write_whole
     from mucode_agent.tools.sandbox import load_sandbox
     from mucode_agent.training.data import generators_of, read_attempts
     from mucode_agent.training.examples import without_overlap
     from mucode_agent.verifiers import load_verifier
-    from mucode_agent.verifiers.evidence import EvidenceVerifier, write_evidence_card
+    from mucode_agent.verifiers.evidence import EvidenceVerifier
 
     with installed("fitting a verifier", "train"):
         from mucode_agent.training.evidence import Origin, card_of, recalibrated, with_behaviour
@@ -221,5 +222,5 @@ def _evidence(
         card = card_of(data, origin, precision=precision, language_model=named, scorer=scorer)
     else:
         card = recalibrated(earlier.card, data, origin, precision=precision, scorer=earlier.language_model)
-    write_evidence_card(out, card)
+    write_whole(out, card.model_dump_json(indent=1) + "\n")
     console.print(str(card), markup=False)

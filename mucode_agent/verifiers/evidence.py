@@ -9,7 +9,6 @@ value can.
 
 import functools
 import hashlib
-import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from mucode_agent.types import Candidate, InfrastructureError, Problem, ProblemError, Record, Score, Verifier
+from mucode_agent.types import Candidate, Problem, ProblemError, Record, Score, Verifier
 from mucode_agent.verifiers.calibration import sigmoid
 from mucode_agent.verifiers.features import Evidence, evidence_of, feature_names, features
 
@@ -166,17 +165,6 @@ def read_evidence_card(path: Path) -> EvidenceCard:
             f"cannot read the verifier {path}: {error.strerror}; give a card of `train verifier`"
         ) from None
     return _parsed(text, str(path))
-
-
-def write_evidence_card(path: Path, card: EvidenceCard) -> None:
-    """Replaces the file whole or not at all. Raises InfrastructureError where it cannot be written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InfrastructureError(f"cannot write {path}: {error.strerror}; give a writable path with room") from error
 
 
 @functools.cache
