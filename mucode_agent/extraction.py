@@ -15,6 +15,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from mucode_agent.syntax import parse
+
 
 def extract_code(reply: str, entry_point: str | None = None) -> str:
     """The program in a reply; empty where it holds none.
@@ -251,11 +253,9 @@ def _parsing_start(code: str) -> str:
 def _broken_line(code: str) -> int | None:
     """The line, from 1, where `code` stops being Python; None where all of it is."""
     try:
-        ast.parse(code)
+        parse(code)
     except SyntaxError as error:
         return max(1, error.lineno or 1)
-    except (ValueError, RecursionError, MemoryError):
-        return 1
     return None
 
 
@@ -594,6 +594,6 @@ def _lines_of(node: ast.stmt) -> range:
 @functools.lru_cache(maxsize=64)
 def _parsed(code: str) -> ast.Module | None:
     try:
-        return ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return parse(code)
+    except SyntaxError:
         return None

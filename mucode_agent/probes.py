@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from mucode_agent.syntax import parse, parse_expression
 from mucode_agent.types import CodeTest, Problem, StdioTest
 
 MOST = 24
@@ -68,8 +69,8 @@ def _leading_call(text: str, entry_point: str) -> str:
     found = ""
     for closing in re.finditer(r"\)", text):
         try:
-            tree = ast.parse(text[: closing.end()], mode="eval").body
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            tree = parse_expression(text[: closing.end()])
+        except SyntaxError:
             continue
         if not isinstance(tree, ast.Call) or not _is_literal_call(tree, {entry_point}):
             break
@@ -82,8 +83,8 @@ def _leading_call(text: str, entry_point: str) -> str:
 def _calls_of_test(code: str, entry_point: str) -> list[str]:
     """Outermost calls first met: `Solution().f(1)` and not the `Solution()` in it."""
     try:
-        tree = ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = parse(code)
+    except SyntaxError:
         return []
     names = {entry_point, "candidate"}
     found: list[ast.Call] = []
@@ -137,7 +138,7 @@ def _filled(first: Sequence[str], another: Callable[[], str], count: int) -> tup
 
 def _mutated_call(call: str, chance: random.Random) -> str:
     """`call` with one or more of its arguments changed."""
-    tree = ast.parse(call, mode="eval").body
+    tree = parse_expression(call)
     assert isinstance(tree, ast.Call)
     places: list[tuple[Any, Any]] = [(tree.args, i) for i in range(len(tree.args))]
     places += [(keyword, "value") for keyword in tree.keywords]
@@ -145,7 +146,7 @@ def _mutated_call(call: str, chance: random.Random) -> str:
         return call
     for holder, key in chance.sample(places, chance.randint(1, len(places))):
         value = ast.literal_eval(holder[key] if isinstance(holder, list) else holder.value)
-        literal = ast.parse(repr(mutated(value, chance)), mode="eval").body
+        literal = parse_expression(repr(mutated(value, chance)))
         if isinstance(holder, list):
             holder[key] = literal
         else:
@@ -320,8 +321,8 @@ def _declared(problem: Problem, codes: Iterable[str]) -> tuple[str, list[Sequenc
 def _signatures(code: str, entry_point: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     """(What to call, annotations of its required parameters) for each definition of the entry point."""
     try:
-        tree = ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = parse(code)
+    except SyntaxError:
         return
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == entry_point:

@@ -11,13 +11,13 @@ import itertools
 import json
 import re
 import sys
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from mucode_agent.syntax import parse, parse_expression
 from mucode_agent.types import CodeTest, Limits, Problem, ProblemError
 
 
@@ -110,7 +110,7 @@ def docstring_tests(prompt: str, entry_point: str) -> list[CodeTest]:
 def _test_of(example: doctest.Example, entry_point: str) -> str | None:
     """An assert for a doctest example; None where it is no expression of the entry point with a plain result."""
     try:
-        (statement,) = ast.parse(example.source).body
+        (statement,) = parse(example.source).body
     except (SyntaxError, ValueError):
         return None
     if not isinstance(statement, ast.Expr):
@@ -284,12 +284,10 @@ def top_level_imports(tree: ast.AST) -> set[str]:
 def parse_source(source: str, name: str) -> ast.Module:
     """The tree of a test or a set-up. Raises ProblemError where it is no Python."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        where = f" in line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        raise ProblemError(f"{name} does not parse as Python{where}: {_short(source)}; mend it") from None
+        return parse(source)
+    except SyntaxError as error:
+        where = f" in line {error.lineno}" if error.lineno else ""
+        raise ProblemError(f"{name} does not parse as Python{where}: {_short(source)}; fix it") from None
 
 
 def _first_cause(error: ValidationError) -> str:
@@ -328,8 +326,8 @@ def _entry_point(tests: Iterable[str], reference: object, setup: str = "") -> st
 def _called_names(source: str) -> list[str]:
     """Names called as plain functions that the source itself neither defines nor imports, in order of writing."""
     try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError):
+        tree = parse(source)
+    except SyntaxError:
         return []
     own = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
     own |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
@@ -349,24 +347,22 @@ def _is_closed(call: str, entry_point: str) -> bool:
     """A call of `entry_point` whose every other name is a builtin."""
     if entry_point not in _called_names(call):
         return False
-    names = {node.id for node in ast.walk(ast.parse(call)) if isinstance(node, ast.Name)}
+    names = {node.id for node in ast.walk(parse(call)) if isinstance(node, ast.Name)}
     return all(name == entry_point or hasattr(builtins, name) for name in names)
 
 
 def _defined_functions(source: str) -> set[str]:
     try:
-        return {
-            node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        }
-    except (SyntaxError, ValueError):
+        return {node.name for node in parse(source).body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    except SyntaxError:
         return set()
 
 
 def _function(prompt: str, entry_point: str) -> tuple[ast.Module | None, ast.FunctionDef | ast.AsyncFunctionDef | None]:
     for completed in (prompt, prompt + "\n    pass\n"):
         try:
-            tree = ast.parse(completed)
-        except (SyntaxError, ValueError):
+            tree = parse(completed)
+        except SyntaxError:
             continue
         for node in tree.body:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == entry_point:
@@ -435,8 +431,8 @@ def _balanced(text: str) -> str:
     for closing in re.finditer(r"\)", text):
         prefix = text[: closing.end()]
         try:
-            ast.parse(prefix, mode="eval")
-        except (SyntaxError, ValueError):
+            parse_expression(prefix)
+        except SyntaxError:
             continue
         return prefix
     return ""

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from mucode_agent.problems import top_level_imports
+from mucode_agent.syntax import parse
 from mucode_agent.tools.sandbox import is_installed
 from mucode_agent.types import CodeTest, Problem, ProblemError
 
@@ -36,7 +37,7 @@ def libraries(problem: Problem) -> set[str]:
     found: set[str] = set()
     for source in [problem.setup, *tests]:
         if "import" in source or "np." in source or "numpy." in source:
-            tree = ast.parse(source)
+            tree = parse(source)
             bound = {
                 part.id for part in ast.walk(tree) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
             }

@@ -3,6 +3,7 @@
 import ast
 import re
 
+from mucode_agent.syntax import parse
 from mucode_agent.types import Problem
 
 _HEADING = re.compile(r"\W*(?:for\s+|some\s+)?(?:examples?|e\.g\.?|ex)\s*\d*\s*:?\s*$", re.IGNORECASE)
@@ -56,8 +57,8 @@ def _quotes_of(line: str) -> str | None:
 
 def _signature(reference: str, entry_point: str) -> str:
     try:
-        body = ast.parse(reference).body
-    except (SyntaxError, ValueError):
+        body = parse(reference).body
+    except SyntaxError:
         return ""
     for node in body:
         if isinstance(node, ast.FunctionDef) and node.name == entry_point:

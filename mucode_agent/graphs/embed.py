@@ -21,6 +21,7 @@ from mucode_agent.graphs.settings import Options
 from mucode_agent.graphs.solver import Solver, SolverInput, create_solver
 from mucode_agent.problems import parse_problem, read_problem
 from mucode_agent.prompts import outcome
+from mucode_agent.syntax import parse
 from mucode_agent.traces import TraceSink
 from mucode_agent.types import CodeTest, Problem, ProblemError, Sandbox, Solution, StdioTest, Verifier
 from mucode_agent.verifiers import DEFAULT
@@ -406,6 +407,6 @@ def _calls(test: ast.expr) -> bool:
 
 def _statements(text: str) -> list[ast.stmt]:
     try:
-        return ast.parse(text).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return parse(text).body
+    except SyntaxError:
         return []

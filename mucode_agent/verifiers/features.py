@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from mucode_agent.probes import shown_calls
+from mucode_agent.syntax import parse
 from mucode_agent.types import Candidate, Problem
 
 Evidence = tuple[str, ...]
@@ -111,8 +112,8 @@ def agreement(outcomes: Sequence[Sequence[str]]) -> list[float]:
 def normal_form(code: str) -> str:
     """A digest that programs share when only layout and comments differ; of the text where it does not parse."""
     try:
-        text = ast.dump(ast.parse(code))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        text = ast.dump(parse(code))
+    except SyntaxError:
         text = code
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
