@@ -27,7 +27,7 @@ HEAVY = (
     "ray",
 )
 LAYERS = [
-    {"types"},
+    {"types", "syntax"},
     {"problems", "prompts", "extraction", "probes", "traces", "tools", "models", "verifiers"},
     {"graphs"},
     {"training", "evaluation"},
