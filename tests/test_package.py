@@ -27,7 +27,7 @@ HEAVY = (
     "ray",
 )
 LAYERS = [
-    {"types", "syntax"},
+    {"types", "syntax", "wording"},
     {"problems", "prompts", "extraction", "probes", "traces", "tools", "models", "verifiers"},
     {"graphs"},
     {"training", "evaluation"},
