@@ -34,7 +34,7 @@ HEAVY = (
 )
 LAYERS = [
     {"types"},
-    {"problems", "prompts", "extraction", "probes", "traces", "tools", "models", "verifiers"},
+    {"problems", "prompts", "syntax", "extraction", "probes", "traces", "tools", "models", "verifiers"},
     {"graphs"},
     {"training", "evaluation"},
     {"adapters"},
