@@ -2,8 +2,9 @@
 
     python benchmarks/probe_cost.py rollouts/humaneval --programs 300 --rounds 3
 
-Printed are wall milliseconds per program of one worker, medians over
-rounds with their range, and the ratio. The verifier's own time, features and weights, stands beside them.
+Printed are wall milliseconds per program of one worker, medians over rounds with their range, and the ratio. Programs
+that reach a time limit of one second, on a test or on a probe, are counted and left out: they cost what the limit is.
+The verifier's own time, features and weights, stands beside them.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from mucode_agent.tools.local import LocalSandbox
 from mucode_agent.tools.sandbox import run
 from mucode_agent.training.data import read_attempts
 from mucode_agent.training.evidence import pools_of
-from mucode_agent.types import Job
+from mucode_agent.types import ExecutionReport, Job
 from mucode_agent.verifiers import load_verifier
 
 
@@ -27,10 +28,15 @@ def jobs_of(path: Path, count: int) -> list[tuple[Job, Job]]:
     found: list[tuple[Job, Job]] = []
     for entry in read_attempts([path]):
         problem = entry.problem.public()
+        problem = problem.model_copy(update={"limits": problem.limits.model_copy(update={"time_s": 1.0})})
         codes = [attempt.candidate.code for attempt in entry.distinct()]
         inputs = probes(problem, codes)
         found += [(problem.job(code), problem.job(code, probes=inputs)) for code in codes]
     return found[:count]
+
+
+def outcomes(report: ExecutionReport) -> set[str]:
+    return {report.status, *(result.status for result in report.results), *report.behaviour}
 
 
 def shown(values: Sequence[float]) -> str:
@@ -47,7 +53,9 @@ def main() -> None:
     inputs = statistics.mean(len(probed.probes) for _, probed in pairs)
     wall: dict[str, list[float]] = {"tests alone": [], f"with probes ({inputs:.1f} of at most {MOST})": []}
     with contextlib.closing(LocalSandbox(workers=1)) as sandbox:
-        run(sandbox, [pairs[0][0]])
+        first = run(sandbox, [probed for _, probed in pairs])
+        ended = [pair for pair, report in zip(pairs, first, strict=True) if "timeout" not in outcomes(report)]
+        endless, pairs = len(pairs) - len(ended), ended
         for _ in range(arguments.rounds):
             for place, name in enumerate(wall):
                 started = time.perf_counter()
@@ -59,6 +67,7 @@ def main() -> None:
     for group in groups:
         verifier.score(group.problem, group.candidates)
     scoring = 1000 * (time.perf_counter() - started) / sum(len(group.candidates) for group in groups)
+    print(f"{endless} of {len(pairs) + endless} programs reach the time limit and are left out.")
     print(f"| {len(pairs)} programs | ms per program, wall, one worker |\n|---|---|")
     for name, values in wall.items():
         print(f"| {name} | {shown(values)} |")

@@ -52,7 +52,7 @@ def groups(count: int, tokenizer: Any) -> list[Any]:
     for problem in load_benchmark("humaneval").problems[:count]:
         codes = [f"{problem.reference}\n{'x' * i} = {i}" for i in range(1, 9)]
         ids = tuple(tuple(tokenizer(verifier_text(problem.public(), code))["input_ids"]) for code in codes)
-        made.append(Encoded(ids=ids, labels=(True, False) * 4))
+        made.append(Encoded(ids=ids, labels=(True, False) * 4, starts=(0.0,) * 8))
     return made
 
 
@@ -146,7 +146,7 @@ def verifier(base: str, count: int, rank: int, out: Path, variant: str) -> tuple
                     wrong = [ids for ids, y in zip(group.ids, group.labels, strict=True) if not y]
                     for a in right:
                         for b in wrong:
-                            batch = collate([Encoded(ids=(a, b), labels=(True, False))])
+                            batch = collate([Encoded(ids=(a, b), labels=(True, False), starts=(0.0, 0.0))])
                             logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
                             pair = logits.squeeze(-1).float()
                             share: Any = -logsigmoid(pair[0] - pair[1]) / (len(right) * len(wrong) * len(step))

@@ -19,6 +19,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from mucode_agent.adapters.commands import serve
 from mucode_agent.evaluation.commands import Threshold, Trust, VerifierSpec
 from mucode_agent.evaluation.commands import app as evaluate
 from mucode_agent.evaluation.execute import execute
@@ -176,6 +177,7 @@ def solve(
 app.command()(execute)
 app.command()(rollout)
 app.add_typer(train, name="train")
+app.command()(serve)
 
 
 @app.command()

@@ -298,6 +298,15 @@ class Sample(Record):
     tool_calls: int = 0
     """Made by the generator before it answered, where it may; their tokens are in the counts above."""
 
+    @property
+    def mean_logprob(self) -> float | None:
+        """Per token of the code, else of the whole reply; None where the model gave no log-probabilities."""
+        if self.code_logprob is not None and self.code_tokens:
+            return self.code_logprob / self.code_tokens
+        if self.logprob is not None and self.completion_tokens and not self.tool_calls:
+            return self.logprob / self.completion_tokens
+        return None
+
 
 class Score(Record):
     """A verifier's judgement of one candidate: R(x, y) of the paper, eq. 3, or what stands in its place."""

@@ -25,12 +25,19 @@ HEAVY = (
     "matplotlib",
     "pyarrow",
     "ray",
+    "fastapi",
+    "uvicorn",
+    "mcp",
+    "trl",
+    "inspect_ai",
+    "verifiers",
 )
 LAYERS = [
-    {"types", "syntax", "wording"},
-    {"problems", "prompts", "extraction", "probes", "traces", "tools", "models", "verifiers"},
+    {"types"},
+    {"problems", "prompts", "wording", "syntax", "extraction", "probes", "traces", "tools", "models", "verifiers"},
     {"graphs"},
     {"training", "evaluation"},
+    {"adapters"},
     {"cli"},
     {"__main__", "__init__"},
 ]

@@ -1,5 +1,6 @@
 """How a verifier is trained: where its head begins, and how far a step moves it. The losses: test_verifier_examples."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,12 @@ from attempts import entry
 from safetensors.torch import load_file, save_file
 from tiny import save_tiny
 
+from mucode_agent.training.data import ProblemAttempts
 from mucode_agent.training.verifier import VerifierSettings, train_verifier
-from mucode_agent.types import ProblemError
+from mucode_agent.types import ProblemError, Sample
+from mucode_agent.verifiers.calibration import Platt
+from mucode_agent.verifiers.card import start_logit
+from mucode_agent.verifiers.local import LocalVerifier
 from mucode_agent.verifiers.scoring import load_scorer
 
 DATA = [entry(["y1", "b", "y2"], ["c"], id_=f"P{number}") for number in range(4)]
@@ -42,6 +47,64 @@ def test_logits_begin_and_move_alike_whatever_the_scale_of_the_base(
         )
         assert max(map(abs, quiet)) > 0.01
         assert loud == pytest.approx(quiet, rel=0.2)
+
+
+def with_logprobs(data: Sequence[ProblemAttempts]) -> list[ProblemAttempts]:
+    """The same attempts, with right programs likelier to their generator than wrong ones, but for one of each."""
+    found = []
+    for e in data:
+        attempts = []
+        for number, attempt in enumerate(e.attempts):
+            mean = (-0.1 if attempt.correct else -0.4) - (0.35 if number == 1 else 0.01 * number)
+            sample = attempt.candidate.sample.model_copy(update={"code_logprob": 20 * mean, "code_tokens": 20})
+            candidate = attempt.candidate.model_copy(update={"sample": sample})
+            attempts.append(attempt.model_copy(update={"candidate": candidate}))
+        found.append(e.model_copy(update={"attempts": tuple(attempts)}))
+    return found
+
+
+def trained(base: Path, out: Path, data: Sequence[ProblemAttempts], **settings: object) -> LocalVerifier:
+    given = {"batch_size": 4, "micro_batch": 2, "epochs": 1, "float32": True, "learning_rate": 1e-12}
+    train_verifier(data, base=str(base), out=out, settings=VerifierSettings.model_validate(given | settings))
+    return LocalVerifier(str(out), device="cpu", dtype="float32")
+
+
+def test_training_starts_from_the_order_of_the_generators_log_probabilities(bases: list[Path], tmp_path: Path) -> None:
+    data = with_logprobs(DATA)
+    verifier = trained(bases[0], tmp_path / "out", data)
+    candidates = [attempt.candidate for attempt in data[0].attempts]
+    means = [candidate.sample.mean_logprob for candidate in candidates]
+    found = [score.logit for score in verifier.score(data[0].problem, candidates)]
+    assert verifier.card is not None
+    assert verifier.card.start is not None
+    assert found == pytest.approx([verifier.card.start.scaled(mean) for mean in means if mean is not None], abs=1e-6)
+    assert sorted(found) == [logit for _, logit in sorted(zip(means, found, strict=True))]
+
+
+def test_what_is_trained_is_added_to_the_start(bases: list[Path], tmp_path: Path) -> None:
+    data = with_logprobs(DATA)
+    candidates = [attempt.candidate for attempt in data[0].attempts]
+    start, later = (
+        [
+            s.logit
+            for s in trained(bases[0], tmp_path / str(rate), data, learning_rate=rate).score(
+                data[0].problem, candidates
+            )
+        ]
+        for rate in (1e-12, 1e-3)
+    )
+    assert later != pytest.approx(start, abs=1e-3)
+
+
+@pytest.mark.parametrize("start", ["logprob", "nothing"])
+def test_without_log_probabilities_training_starts_from_nothing(bases: list[Path], start: str, tmp_path: Path) -> None:
+    verifier = trained(bases[0], tmp_path / "out", DATA if start == "logprob" else with_logprobs(DATA), start=start)
+    assert verifier.card is not None
+    assert verifier.card.start is None
+
+
+def test_a_sample_without_log_probabilities_starts_at_even_odds() -> None:
+    assert start_logit(Platt(mean=-0.3, sigma=0.1), Sample(text="", seed=0)) == 0.0
 
 
 def test_compiling_without_a_compiler_is_refused(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Literal, TypedDict, Unpack
 
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from langgraph.graph import END, START, StateGraph, add_messages
@@ -139,9 +139,8 @@ def create_solver_tool(
             raise ToolException(f"The task cannot be used: {error}.") from None
 
     def answer(task: SolverInput, state: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        solution = Solution.model_validate(state["solution"])
-        told = f"{verdict(solution)} {understood(Problem.model_validate(task['problem']))}"
-        return f"{told}\n\n```python\n{solution.code}\n```", dict(state["solution"])
+        text, _ = response_of(Problem.model_validate(task["problem"]), Solution.model_validate(state["solution"]))
+        return text, dict(state["solution"])
 
     def solve(*prompt: str, config: RunnableConfig, **task: Any) -> tuple[str, dict[str, Any]]:
         asked = given(*prompt, **task)
@@ -248,19 +247,22 @@ def create_solver_subagent(
 
 
 def _read(state: _SubAgentState) -> dict[str, Any]:
-    given = state.get("problem")
-    said = [message for message in state.get("messages", []) if isinstance(message, HumanMessage)]
     try:
-        if isinstance(given, Mapping) and given:
-            problem = read_problem(given)
-        elif said:
-            problem = problem_in(str(said[-1].text))
-        else:
-            raise ProblemError("there is no human message; give the task in one, or a problem")
+        problem = task_in(state.get("messages", []), state.get("problem"))
     except ProblemError as error:
         answer = AIMessage(f"The task cannot be used: {error}.")
         return {"structured_response": None, "problem": None, "messages": [answer]}
     return {"structured_response": None, "problem": problem.model_dump(mode="json")}
+
+
+def task_in(messages: Sequence[BaseMessage], problem: Mapping[str, Any] | None = None) -> Problem:
+    """The problem that is given, else the one in the last human message. Raises ProblemError."""
+    if isinstance(problem, Mapping) and problem:
+        return read_problem(problem)
+    said = [message for message in messages if isinstance(message, HumanMessage)]
+    if not said:
+        raise ProblemError("there is no human message; give the task in one, or a problem")
+    return problem_in(str(said[-1].text))
 
 
 def _was_read(state: _SubAgentState) -> Literal["solve", "end"]:
@@ -268,8 +270,13 @@ def _was_read(state: _SubAgentState) -> Literal["solve", "end"]:
 
 
 def _answer(state: _SubAgentState) -> dict[str, Any]:
-    solution = Solution.model_validate(state["solution"])
-    problem = Problem.model_validate(state["problem"])
+    problem, solution = Problem.model_validate(state["problem"]), Solution.model_validate(state["solution"])
+    text, response = response_of(problem, solution)
+    return {"messages": [AIMessage(text)], "structured_response": response}
+
+
+def response_of(problem: Problem, solution: Solution) -> tuple[str, dict[str, Any]]:
+    """The answer for people, and for programs: solved, code, verdict, stop_reason, turns, understood."""
     response = {
         "solved": solution.solved,
         "code": solution.code,
@@ -278,8 +285,7 @@ def _answer(state: _SubAgentState) -> dict[str, Any]:
         "turns": solution.turns,
         "understood": understood(problem),
     }
-    message = AIMessage(f"{response['verdict']} {response['understood']}\n\n```python\n{solution.code}\n```")
-    return {"messages": [message], "structured_response": response}
+    return f"{response['verdict']} {response['understood']}\n\n```python\n{solution.code}\n```", response
 
 
 # --- a problem in prose --------------------------------------------------------------------------------------------

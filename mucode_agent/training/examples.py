@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from mucode_agent.training.data import Attempt, ProblemAttempts
-from mucode_agent.types import Problem, ProblemError, Record
+from mucode_agent.types import Problem, ProblemError, Record, Sample
 
 Loss = Literal["bt", "bce", "bt+bce"]
 """Bradley-Terry on pairs (eq. 3), binary cross-entropy on programs (eq. 2 as meant), or their sum."""
@@ -31,6 +31,8 @@ class Group(Record):
     problem_id: str
     codes: tuple[str, ...]
     labels: tuple[bool, ...]
+    samples: tuple[Sample, ...]
+    """What the generator said of each program."""
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
@@ -117,6 +119,7 @@ def _group(problem: Problem, attempts: Sequence[Attempt]) -> Group:
         problem_id=problem.id,
         codes=tuple(attempt.candidate.code for attempt in attempts),
         labels=tuple(attempt.correct for attempt in attempts),
+        samples=tuple(attempt.candidate.sample for attempt in attempts),
     )
 
 

@@ -64,6 +64,9 @@ def verifier(
         bool, typer.Option("--drop-overlap", help="Leave out training problems that stand in an evaluation set.")
     ] = False,
     loss: Annotated[str, typer.Option(help="bt (pairs) · bce (programs) · bt+bce")] = "bt",
+    start: Annotated[
+        str, typer.Option(help="Of the logit: logprob (the generator's, where the traces hold it) · nothing")
+    ] = "logprob",
     l2: Annotated[float, typer.Option(help="Weight of the mean squared logit.")] = 0.0,
     epochs: Annotated[float, typer.Option(help="Passes over the data.")] = 2.0,
     learning_rate: Annotated[float, typer.Option(help="Falls to 0 in a straight line.")] = 1e-5,
@@ -111,6 +114,7 @@ def verifier(
     settings = settings_of(
         VerifierSettings,
         loss=loss,
+        start=start,
         l2=l2,
         epochs=epochs,
         learning_rate=learning_rate,

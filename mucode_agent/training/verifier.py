@@ -8,7 +8,7 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -37,7 +37,8 @@ from mucode_agent.training.fit import (
     writing,
 )
 from mucode_agent.types import Problem, ProblemError, Record
-from mucode_agent.verifiers.card import CARD, VerifierCard, read_card
+from mucode_agent.verifiers.calibration import Platt, fit_platt
+from mucode_agent.verifiers.card import CARD, VerifierCard, read_card, start_logit
 from mucode_agent.verifiers.scoring import pad_token, padded
 from mucode_agent.verifiers.text import text_digest, verifier_text
 
@@ -46,6 +47,9 @@ class VerifierSettings(FitSettings):
     """How a verifier is trained. Rate, epochs and length are the paper's (table 6) unless a LoRA run asks for more."""
 
     loss: Loss = "bt"
+    start: Literal["logprob", "nothing"] = "logprob"
+    """Of R: the log-odds of the mean log-probability that the generator gave the program, to which the trained part is
+    added; or nothing. Traces without log-probabilities leave nothing to start from."""
     l2: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the mean squared logit; the authors' code has 1e-3."""
     per_problem: Annotated[int, Field(ge=2)] = 2 * GROUP
@@ -73,6 +77,8 @@ class Trained(Record):
             loss = "no step" if fitted.loss is None else f"loss {fitted.loss:.4f}"
             rate = fitted.tokens / fitted.seconds if fitted.seconds else 0.0
             parts[1:] = [f"{self.groups} groups", f"{fitted.steps} steps", loss, f"{rate:.0f} tokens/s"]
+            if self.card.start is not None:
+                parts.append("started from the generator's log-probabilities")
         if self.too_long:
             parts.append(f"{self.too_long} programs left out: too long")
         if quality is not None:
@@ -143,7 +149,8 @@ def train_verifier(
         return Trained(directory=out, card=card, fitted=None, groups=len(examples), too_long=0)
     model, tokenizer = _base(base, settings)
     encode = _encoder({entry.problem.id: entry.problem for entry in data}, tokenizer)
-    encoded, too_long = _within(examples, encode, settings)
+    start = _start(data) if settings.start == "logprob" else None
+    encoded, too_long = _within(examples, encode, settings, start)
     if not encoded:
         remedy = "raise max_tokens" if too_long else "give more traces, or loss bce"
         raise ProblemError(
@@ -156,7 +163,10 @@ def train_verifier(
     model.config.pad_token_id = pad
     # Logits begin, and move, alike on every base: hidden states differ a hundredfold in scale.
     scale = _hidden_scale(model, encoded)
-    torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5 / scale)
+    if start is None:
+        torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5 / scale)
+    else:
+        torch.nn.init.zeros_(model.score.weight)
     rates = {_head(settings): 1 / scale}
     model = trainable(model, settings, task="SEQ_CLS")
     with alone(out):
@@ -165,12 +175,15 @@ def train_verifier(
             encoded,
             collate=lambda batch: collated(batch, pad),
             loss=lambda net, batch: group_losses(
-                _read(net, batch["input_ids"], batch["attention_mask"]), batch["groups"], settings.loss, settings.l2
+                _read(net, batch["input_ids"], batch["attention_mask"]) + batch["starts"],
+                batch["groups"],
+                settings.loss,
+                settings.l2,
             ),
             directory=out,
             settings=settings,
             rates=rates,
-            report=_quality_line(held_out, tokenizer, pad) if held_out else None,
+            report=_quality_line(held_out, tokenizer, pad, start) if held_out else None,
             console=console,
         )
         if is_main_process():
@@ -184,6 +197,7 @@ def train_verifier(
                 data_sha256=sha256,
                 calibration_sha256=held_sha256,
                 generators=tuple(generators),
+                start=start,
             )
             card = calibrated_card(card, out, held_out) if held_out else card
             write_whole(out / "README.md", readme(card))
@@ -204,19 +218,26 @@ class Encoded(Record):
 
     ids: tuple[tuple[int, ...], ...]
     labels: tuple[bool, ...]
+    starts: tuple[float, ...]
+    """The logit that each program starts from; see `VerifierCard.start`."""
 
 
 def collated(batch: Sequence[Encoded], pad: int) -> dict[str, Any]:
-    """All programs of a batch's groups as one padded matrix (B, L); `groups` says which rows belong together."""
+    """All programs of a batch's groups as one padded matrix (B, L) with the logits that they start from, (B,).
+
+    `groups` says which rows belong together.
+    """
     ids, mask = padded([list(row) for example in batch for row in example.ids], pad)
-    return {"input_ids": ids, "attention_mask": mask, "groups": [example.labels for example in batch]}
+    starts = torch.tensor([start for example in batch for start in example.starts])
+    return {"input_ids": ids, "attention_mask": mask, "starts": starts, "groups": [example.labels for example in batch]}
 
 
 def group_losses(logits: Tensor, batch: Sequence[Sequence[bool]], loss: Loss, l2: float = 0.0) -> Tensor:
     """The loss of each group, (G,); `logits` (B,) holds the groups' programs one after the other.
 
     `bt`: mean over the group's (right, wrong) pairs of -log σ(R⁺ - R⁻), eq. 3; 0 for a group without pairs.
-    `bce`: mean over its programs of the cross-entropy, eq. 2 with its sign mended. `l2` weighs the mean squared logit.
+    `bce`: mean over its programs of the cross-entropy, eq. 2 with its sign corrected.
+    `l2` weighs the mean squared logit.
     """
     losses = []
     start = 0
@@ -277,21 +298,35 @@ def _encoder(problems: dict[str, Problem], tokenizer: Any) -> Callable[[str, str
     return encode
 
 
+def _start(data: Sequence[ProblemAttempts]) -> Platt | None:
+    """From mean log-probability to log-odds, fitted on distinct programs; None where it says nothing of them."""
+    known = [
+        (mean, a.correct) for e in data for a in e.distinct() if (mean := a.candidate.sample.mean_logprob) is not None
+    ]
+    try:
+        return fit_platt([mean for mean, _ in known], [correct for _, correct in known])
+    except ProblemError:
+        return None
+
+
 def _within(
-    examples: Sequence[Group], encode: Callable[[str, str], list[int]], settings: VerifierSettings
+    examples: Sequence[Group],
+    encode: Callable[[str, str], list[int]],
+    settings: VerifierSettings,
+    start: Platt | None,
 ) -> tuple[list[Encoded], int]:
     """The groups as tokens without programs that are too long, and how many those were."""
     kept, too_long = [], 0
     for group in examples:
         rows = [
-            (tuple(encode(group.problem_id, code)), label)
-            for code, label in zip(group.codes, group.labels, strict=True)
+            (tuple(encode(group.problem_id, code)), label, start_logit(start, sample))
+            for code, label, sample in zip(group.codes, group.labels, group.samples, strict=True)
         ]
-        fitting = [(ids, label) for ids, label in rows if len(ids) <= settings.max_tokens]
+        fitting = [row for row in rows if len(row[0]) <= settings.max_tokens]
         too_long += len(rows) - len(fitting)
-        labels = tuple(label for _, label in fitting)
-        if fitting and (settings.loss != "bt" or len(set(labels)) == 2):
-            kept.append(Encoded(ids=tuple(ids for ids, _ in fitting), labels=labels))
+        if fitting and (settings.loss != "bt" or len({label for _, label, _ in fitting}) == 2):
+            ids, labels, starts = zip(*fitting, strict=True)
+            kept.append(Encoded(ids=ids, labels=labels, starts=starts))
     return kept, too_long
 
 
@@ -304,23 +339,27 @@ def _read(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
 _REPORTED_PROBLEMS = 24
 
 
-def _quality_line(held_out: Sequence[ProblemAttempts], tokenizer: Any, pad: int) -> Callable[[Any], str]:
+def _quality_line(
+    held_out: Sequence[ProblemAttempts], tokenizer: Any, pad: int, start: Platt | None
+) -> Callable[[Any], str]:
     """Pairwise accuracy on some held-out problems, while training goes on."""
     both = [e for e in held_out if len({attempt.correct for attempt in e.attempts}) > 1][:_REPORTED_PROBLEMS]
     rows = []
     for entry in both:
         distinct = entry.distinct()[:GROUP]
         ids = [tokenizer(verifier_text(entry.problem, a.candidate.code))["input_ids"] for a in distinct]
-        rows.append((ids, [attempt.correct for attempt in distinct]))
+        starts = torch.tensor([start_logit(start, a.candidate.sample) for a in distinct])
+        rows.append((ids, starts, [attempt.correct for attempt in distinct]))
 
     def words(model: Any) -> str:
         device, training = next(model.parameters()).device, model.training
         model.train(False)
         scored = []
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
-            for ids, labels in rows:
+            for ids, starts, labels in rows:
                 tokens, mask = padded(ids, pad)
-                scored.append((_read(model, tokens.to(device), mask.to(device)).tolist(), labels))
+                logits = _read(model, tokens.to(device), mask.to(device)) + starts.to(device)
+                scored.append((logits.tolist(), labels))
         model.train(training)
         found = pairwise_accuracy(scored)
         return f"held-out pairs {100 * found.value:.1f} %" if found else "no held-out pairs"
@@ -354,8 +393,14 @@ def readme(card: VerifierCard) -> str:
         lines += [
             f"- calibration: P(correct) = sigmoid((logit - {platt.mean:.4f}) / {platt.sigma:.4f})",
             "- served: `vllm serve DIRECTORY --runner pooling`; this package asks for raw logits and calibrates them.",
-            f"  For other clients the server can do it: `--pooler-config '{config}'`",
         ]
+        if card.start is None:
+            lines.append(f"  For other clients the server can do it: `--pooler-config '{config}'`")
+        else:
+            lines.append(
+                "- the logit of the program's mean log-probability under its generator, (mean - "
+                f"{card.start.mean:.4f}) / {card.start.sigma:.4f}, is added to what the weights compute"
+            )
     if (quality := card.quality) is not None:
         lines += ["", "| held-out | |", "|---|---|", f"| problems | {quality.problems} |"]
         for name in ("candidates", "right", "pairwise_accuracy", "auc", "brier", "expected_error", "isotonic_brier"):

@@ -21,8 +21,12 @@ class Platt(Record):
     mean: Annotated[float, Field(allow_inf_nan=False)]
     sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
+    def scaled(self, logit: float) -> float:
+        """The log-odds of P(correct)."""
+        return (logit - self.mean) / self.sigma
+
     def probability(self, logit: float) -> float:
-        return sigmoid((logit - self.mean) / self.sigma)
+        return sigmoid(self.scaled(logit))
 
 
 class Isotonic(Record):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from mucode_agent.models.identity import generator_identity, same_generator
-from mucode_agent.types import ProblemError, Record, Verifier
+from mucode_agent.types import ProblemError, Record, Sample, Verifier
 from mucode_agent.verifiers.calibration import Platt
 from mucode_agent.verifiers.text import is_our_text, text_digest
 
@@ -51,15 +51,26 @@ class VerifierCard(Record):
     """Of the held-out ones."""
     generators: tuple[str, ...] = ()
     """Whose programs the calibration rests on; see `models.identity`."""
+    start: Platt | None = None
+    """From the mean log-probability that the generator gave a program to the logit that training started from; the
+    weights compute what is added to it. None where training started from nothing."""
     calibration: Platt | None = None
     quality: Quality | None = None
+
+
+def start_logit(start: Platt | None, sample: Sample) -> float:
+    """What the sample alone says: the log-odds of its mean log-probability; 0, P = 1/2, where it has none."""
+    if start is None or (mean := sample.mean_logprob) is None:
+        return 0.0
+    return start.scaled(mean)
 
 
 def verifier_name(model: str, card: VerifierCard | None) -> str:
     """The directory's name with a digest of the card: a verifier trained anew is another one. Else the model's name."""
     if card is None:
         return model
-    digest = hashlib.sha256(card.model_dump_json().encode()).hexdigest()[:8]
+    known = card.model_dump_json(exclude={"start"} if card.start is None else None)  # cards of earlier versions
+    digest = hashlib.sha256(known.encode()).hexdigest()[:8]
     return f"{Path(model).name}@{digest}"
 
 

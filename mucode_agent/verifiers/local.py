@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mucode_agent.types import Candidate, Problem, ProblemError, Score
-from mucode_agent.verifiers.card import VerifierCard, read_card, verifier_name
+from mucode_agent.verifiers.card import VerifierCard, read_card, start_logit, verifier_name
 
 _REMEMBERED = 4096
 """Programs."""
@@ -52,7 +52,7 @@ class LocalVerifier:
 
     def score(self, problem: Problem, candidates: Sequence[Candidate]) -> list[Score]:
         """Raises ProblemError where a program is longer than the model reads; nothing is cut off."""
-        return calibrated(self.card, self._known.logits(problem, candidates, self.scorer.logits))
+        return calibrated(self.card, candidates, self._known.logits(problem, candidates, self.scorer.logits))
 
 
 class KnownLogits:
@@ -85,8 +85,10 @@ def calibrated_on(card: VerifierCard | None) -> tuple[str, ...] | None:
     return card.generators if card and card.calibration else None
 
 
-def calibrated(card: VerifierCard | None, logits: Sequence[float]) -> list[Score]:
-    platt = card.calibration if card else None
+def calibrated(card: VerifierCard | None, candidates: Sequence[Candidate], computed: Sequence[float]) -> list[Score]:
+    """The scores of candidates, given the logits that the weights computed for them."""
+    start, platt = (card.start, card.calibration) if card else (None, None)
+    logits = [start_logit(start, c.sample) + logit for c, logit in zip(candidates, computed, strict=True)]
     return [Score(logit=logit, probability=platt.probability(logit) if platt else None) for logit in logits]
 
 

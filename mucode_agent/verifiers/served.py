@@ -42,7 +42,7 @@ class ServedVerifier:
 
     def score(self, problem: Problem, candidates: Sequence[Candidate]) -> list[Score]:
         """Raises InfrastructureError where the server is dead, refuses or answers with something else."""
-        return calibrated(self.card, self._known.logits(problem, candidates, self._ask))
+        return calibrated(self.card, candidates, self._known.logits(problem, candidates, self._ask))
 
     def _ask(self, problem: Problem, codes: Sequence[str]) -> list[float]:
         request = {

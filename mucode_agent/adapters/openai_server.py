@@ -1,0 +1,289 @@
+"""The solver behind OpenAI's chat protocol: `/v1/chat/completions`, streamed or not, and `/v1/models`.
+
+The last user message is the task, as `graphs.embed.problem_in` reads it; the extension field `mucode` of a request may
+hold a whole problem instead, and that of an answer holds the verdict and the solution. Sampling options of a request
+are ignored, since the solver's own decide how candidates differ. The protocol:
+https://platform.openai.com/docs/api-reference/chat.
+"""
+
+import asyncio
+import contextlib
+import json
+import secrets
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from langchain_core.messages import convert_to_messages
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException
+
+from mucode_agent.graphs.embed import response_of, task_in
+from mucode_agent.graphs.solver import Solver
+from mucode_agent.types import MucodeError, Problem, ProblemError, Solution
+
+MODEL = "mucode"
+"""The name under which the solver is served."""
+
+
+class Extension(BaseModel):
+    """What this server understands beside OpenAI's fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    problem: dict[str, Any] | None = None
+    """A problem in JSON form, in place of the task in the last message."""
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
+class ChatRequest(BaseModel):
+    """The fields that are read; every other one of OpenAI's is accepted and ignored."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    n: Literal[1] | None = 1
+    mucode: Extension | None = None
+
+
+class Stopping(Exception):  # noqa: N818 - a state, answered as one
+    """The server ends before this solve did."""
+
+
+class Server:
+    """One solver, its places, and the solves that run: what the routes share."""
+
+    def __init__(self, solver: Solver, *, slots: int, key: str | None) -> None:
+        self._solver, self._slots, self._key = solver, asyncio.Semaphore(slots), key
+        self._solves: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Refuses new requests; those that run may finish until `cut`."""
+        self._stopping = True
+
+    def cut(self) -> None:
+        """Ends the solves that still run, their programs included."""
+        self._stopping = True
+        for solve in self._solves:
+            solve.cancel()
+
+    def admit(self, request: Request) -> None:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if self._key is not None and not secrets.compare_digest(given.encode(), self._key.encode()):
+            raise HTTPException(401, "the API key is wrong or missing: send the server's MUCODE_SERVE_KEY as Bearer")
+        if self._stopping:
+            raise Stopping
+
+    def problem(self, asked: ChatRequest) -> Problem:
+        """Raises ProblemError, or HTTPException for a model that is not there."""
+        if asked.model != MODEL:
+            raise HTTPException(404, f"no model is called {asked.model[:80]!r} here: ask for {MODEL!r}")
+        try:
+            messages = convert_to_messages(asked.messages)
+        except ValidationError as error:
+            raise ProblemError("messages cannot be read: a content must be text or a list of parts") from error
+        except Exception as error:  # each form of message fails in its own way
+            raise ProblemError(f"messages cannot be read: {str(error).splitlines()[0]}") from error
+        return task_in(messages, asked.mucode.problem if asked.mucode else None)
+
+    async def solve(self, request: Request, problem: Problem) -> AsyncIterator[dict[str, Any]]:
+        """The solve's events and then its `{"solution": …}`. A client that leaves ends it, its programs included.
+
+        Raises Stopping, and what the solver raises.
+        """
+        said: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+
+        async def run() -> None:
+            async with self._slots:
+                given: Any = {"problem": problem.model_dump(mode="json")}
+                item: Any
+                async for mode, item in self._solver.astream(given, stream_mode=["custom", "values"]):
+                    if mode == "custom" or item.get("solution"):
+                        said.put_nowait(item)
+
+        solving, watching = asyncio.create_task(run()), asyncio.create_task(_gone(request))
+        self._solves.add(solving)
+        solving.add_done_callback(lambda _: said.put_nowait(None))
+        watching.add_done_callback(lambda _: solving.cancel())
+        try:
+            while (item := await said.get()) is not None:
+                yield item
+            if solving.cancelled():
+                raise Stopping
+            solving.result()
+        finally:
+            self._solves.discard(solving)
+            watching.cancel()
+            solving.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def create_app(solver: Solver, *, slots: int = 8, key: str | None = None) -> FastAPI:
+    """The server as an ASGI application, which closes the solver at its end.
+
+    `slots` is the number of solves at a time; more wait. `key` is what a client must send as its API key.
+    """
+    server = Server(solver, slots=slots, key=key)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(solver.close)
+
+    app = FastAPI(title="mucode_agent", lifespan=lifespan, strict_content_type=False)
+    app.state.server = server
+
+    @app.get("/v1/models")
+    async def models(request: Request) -> dict[str, Any]:
+        server.admit(request)
+        return {"object": "list", "data": [_model()]}
+
+    @app.get("/v1/models/{name}")
+    async def model(request: Request, name: str) -> dict[str, Any]:
+        server.admit(request)
+        if name != MODEL:
+            raise HTTPException(404, f"no model is called {name[:80]!r} here: ask for {MODEL!r}")
+        return _model()
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request, asked: ChatRequest) -> Response:
+        server.admit(request)
+        problem = server.problem(asked)
+        if asked.stream:
+            usage = asked.stream_options is not None and asked.stream_options.include_usage
+            return StreamingResponse(
+                _chunks(server.solve(request, problem), problem, usage), media_type="text/event-stream"
+            )
+        state: dict[str, Any] = {}
+        async for item in server.solve(request, problem):
+            state = item
+        text, details = _told(problem, state)
+        message = {"role": "assistant", "content": text, "refusal": None}
+        choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+        return JSONResponse(
+            {**_head("chat.completion"), "choices": [choice], "usage": _usage(details), "mucode": details}
+        )
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(_: Request, error: RequestValidationError) -> Response:
+        return _error(400, _mistake(error))
+
+    @app.exception_handler(MucodeError)
+    @app.exception_handler(Stopping)
+    async def failed(_: Request, error: Exception) -> Response:
+        return _error(*_fault(error))
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        known = {404: "Not Found", 405: "Method Not Allowed"}.get(error.status_code) != error.detail
+        lost = f"{request.method} {request.url.path} is nothing here: POST /v1/chat/completions or GET /v1/models"
+        return _error(error.status_code, str(error.detail) if known else lost)
+
+    @app.exception_handler(Exception)
+    async def broken(_: Request, error: Exception) -> Response:
+        return _error(500, f"the server has a fault ({type(error).__name__}): its log says where")
+
+    return app
+
+
+async def _chunks(solve: AsyncIterator[dict[str, Any]], problem: Problem, include_usage: bool) -> AsyncIterator[str]:
+    """Server-sent events: one chunk for each of the solver's events, then the answer as one piece of content.
+
+    The chunks of events have an empty delta, so that a client that knows nothing of them sees the answer only.
+    """
+    head = _head("chat.completion.chunk")
+
+    def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> str:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
+        return f"data: {json.dumps({**head, 'choices': [choice], **more})}\n\n"
+
+    yield chunk({"role": "assistant", "content": ""})
+    state: dict[str, Any] = {}
+    try:
+        async for state in solve:
+            if "event" in state:
+                yield chunk({}, mucode=state)
+    except (MucodeError, Stopping) as error:
+        status, message = _fault(error)
+        yield f"data: {json.dumps(_problem_of(status, message))}\n\n"
+        return
+    text, details = _told(problem, state)
+    yield chunk({"content": text})
+    yield chunk({}, "stop", mucode=details)
+    if include_usage:
+        yield f"data: {json.dumps({**head, 'choices': [], 'usage': _usage(details)})}\n\n"
+    yield "data: [DONE]\n\n"
+
+
+def _told(problem: Problem, state: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The answer for people, and the extension field."""
+    text, response = response_of(problem, Solution.model_validate(state["solution"]))
+    return text, {**response, "solution": state["solution"]}
+
+
+def _head(kind: str) -> dict[str, Any]:
+    return {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": MODEL}
+
+
+def _model() -> dict[str, Any]:
+    return {"id": MODEL, "object": "model", "created": 0, "owned_by": "mucode_agent"}
+
+
+def _usage(details: dict[str, Any]) -> dict[str, int]:
+    spent = details["solution"]["usage"]
+    prompt, completion = spent["prompt_tokens"], spent["completion_tokens"]
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+# --- what went wrong -----------------------------------------------------------------------------------------------
+
+
+def _fault(error: Exception) -> tuple[int, str]:
+    if isinstance(error, Stopping):
+        return 503, "the server is ending: ask again when it is back"
+    return 400 if isinstance(error, ProblemError) else 502, str(error)
+
+
+_TYPES = {401: "authentication_error", 404: "not_found_error"}
+
+
+def _problem_of(status: int, message: str) -> dict[str, Any]:
+    """OpenAI's form of an error."""
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    code = "model_not_found" if status == 404 and "no model" in message else None
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+def _error(status: int, message: str) -> JSONResponse:
+    return JSONResponse(_problem_of(status, message), status_code=status)
+
+
+def _mistake(error: RequestValidationError) -> str:
+    fault = error.errors()[0]
+    if fault["type"] == "json_invalid":
+        return f"the body is no JSON ({fault.get('ctx', {}).get('error', fault['msg'])}): send one JSON object"
+    if isinstance(fault["input"], bytes):
+        return "the body was not read as JSON: send it with the header Content-Type: application/json"
+    where = ".".join(map(str, fault["loc"][1:])) or "the body"
+    if where == "n":
+        return f"n must be 1, got {fault['input']!r}: one solve gives one answer"
+    if fault["type"] == "too_short":
+        return f"{where} is empty: give the task in a user message"
+    if fault["type"] == "missing":
+        return f"{where} is missing: a request is a JSON object with model and messages"
+    return f"{where}: {fault['msg'].lower()}, got {str(fault['input'])[:80]!r}"
