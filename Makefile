@@ -13,8 +13,10 @@ LOWEST := $(foreach part,solver selection clustering drafting embed langgraph_pi
 demo: $(VENV)/local
 	$(BIN)/python -m mucode_agent solve examples/problem.json
 
+# Files run side by side; then, one at a time, the tests that measure time or need an idle processor.
 test: $(VENV)/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --durations=15 -m "not real and not timing"
+	$(BIN)/python -m pytest -m timing
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check $(ALL)

@@ -1,26 +1,17 @@
 """The solver as a sub-agent of deepagents. Needs `pip install deepagents`."""
 
-from typing import Any
-
 from deepagents import create_deep_agent
-from langchain_core.language_models import FakeListChatModel, GenericFakeChatModel
 from langchain_core.messages import AIMessage
 
-from mucode_agent import create_solver_subagent
+from mucode_agent import ScriptedModel, create_solver_subagent
 
-CODER = FakeListChatModel(responses=["```python\ndef add(a, b):\n    return a + b\n```"])  # or "smollm2"
+CODER = ScriptedModel(replies=["```python\ndef add(a, b):\n    return a + b\n```"])  # or "smollm2"
 TASK = "Write add(a, b), which adds two numbers.\nassert add(1, 2) == 3"
 
 
-class Chat(GenericFakeChatModel):
-    """Plays the agent's model: it hands the task over, then answers. Put your own chat model in its place."""
-
-    def bind_tools(self, *_: Any, **__: Any) -> "Chat":
-        return self
-
-
 CALL = {"name": "task", "args": {"description": TASK, "subagent_type": "coder"}, "id": "1"}
-CHAT = Chat(messages=iter([AIMessage("", tool_calls=[CALL]), AIMessage("Here is add, tested.")]))
+# Plays the agent's model: it hands the task over, then answers. Put your own chat model in its place.
+CHAT = ScriptedModel(replies=[AIMessage("", tool_calls=[CALL]), "Here is add, tested."], tools=True)
 
 agent = create_deep_agent(CHAT, subagents=[create_solver_subagent(CODER, n=1)])
 

@@ -4,13 +4,12 @@ import json
 from pathlib import Path
 from typing import Any, TypedDict
 
-from langchain_core.language_models import FakeListChatModel
 from langgraph.graph import END, START, StateGraph
 
-from mucode_agent import create_solver
+from mucode_agent import ScriptedModel, create_solver
 
 WRONG, RIGHT = (f"```python\ndef is_palindrome(s):\n    return {t} == {t}[::-1]\n```" for t in ("s", "s.lower()"))
-MODEL = FakeListChatModel(responses=[WRONG, RIGHT])  # or "smollm2", or any LangChain chat model
+MODEL = ScriptedModel(replies=[WRONG, RIGHT])  # or "smollm2", or any LangChain chat model
 
 
 class State(TypedDict, total=False):

@@ -5,15 +5,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from langchain_core.language_models import FakeListChatModel
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
-from mucode_agent import create_solver
+from mucode_agent import ScriptedModel, create_solver
 
 ONE, TWO = (f"```python\ndef is_palindrome(s):\n    return {body}\n```"
             for body in ("s.upper() == s.upper()[::-1]", "s.lower() == s.lower()[::-1]"))  # fmt: skip
-MODEL = FakeListChatModel(responses=[ONE, TWO])  # or "smollm2", or any LangChain chat model
+MODEL = ScriptedModel(replies=[ONE, TWO])  # or "smollm2", or any LangChain chat model
 
 
 def review(question: dict[str, Any]) -> dict[str, Any]:

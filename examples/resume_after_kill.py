@@ -8,25 +8,25 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from langchain_core.language_models import FakeListChatModel
+from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.sqlite import SqliteSaver
 
-from mucode_agent import create_solver
+from mucode_agent import ScriptedModel, create_solver
+
+RIGHT = "```python\ndef is_palindrome(s):\n    return s.lower() == s.lower()[::-1]\n```"
 
 
-class Doomed(FakeListChatModel):
-    """Kills its process when it is asked a second time: a power cut."""
-
-    def _call(self, messages: Any, *args: Any, **kwargs: Any) -> str:
-        print(f"asked, {len(messages)} messages", flush=True)
-        if len(messages) > 1 and self.responses == ["wrong"]:
-            os.kill(os.getpid(), 9)
-        return super()._call(messages, *args, **kwargs)
+def power_cut(messages: list[BaseMessage], _: object) -> str:
+    """A model whose process is killed when it is asked a second time."""
+    print(f"asked, {len(messages)} messages", flush=True)
+    if len(messages) > 1:
+        os.kill(os.getpid(), 9)
+    return "wrong"
 
 
-def solve(database: str, given: Any, reply: str) -> dict[str, Any]:
+def solve(database: str, given: Any, model: ScriptedModel) -> dict[str, Any]:
     with SqliteSaver.from_conn_string(database) as saver:
-        solver = create_solver(Doomed(responses=[reply]), n=1, max_turns=3, checkpointer=saver)
+        solver = create_solver(model, n=1, max_turns=3, checkpointer=saver)
         thread: Any = {"configurable": {"thread_id": "ticket-17"}}
         # durability="sync" writes each step before the next one begins.
         return solver.invoke(given, thread, durability="sync")["solution"]
@@ -35,14 +35,13 @@ def solve(database: str, given: Any, reply: str) -> dict[str, Any]:
 def main() -> None:
     problem = json.loads(Path(__file__).with_name("problem.json").read_text())
     if len(sys.argv) > 1:
-        solve(sys.argv[1], {"problem": problem}, "wrong")
+        solve(sys.argv[1], {"problem": problem}, ScriptedModel(replies=power_cut))
         return
     with tempfile.TemporaryDirectory() as directory:
         database = f"{directory}/solves.sqlite"
         killed = subprocess.run([sys.executable, __file__, database], check=False)
         print(f"killed by signal {-killed.returncode}")
-        right = "```python\ndef is_palindrome(s):\n    return s.lower() == s.lower()[::-1]\n```"
-        solution = solve(database, None, right)  # None: go on with the thread
+        solution = solve(database, None, ScriptedModel(replies=[RIGHT]))  # None: go on with the thread
         print(f"solved: {solution['solved']}, turns: {solution['turns']}")
 
 

@@ -7,13 +7,12 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 
-from langchain_core.language_models import FakeListChatModel
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from mucode_agent import MucodeError, Solver, create_solver
+from mucode_agent import MucodeError, ScriptedModel, Solver, create_solver
 
 REPLY = "```python\ndef is_palindrome(s):\n    return s.lower() == s.lower()[::-1]\n```"
 
@@ -56,4 +55,4 @@ def create_app(solver: Solver, slots: int) -> Starlette:
     return Starlette(routes=[Route("/solve", solve, methods=["POST"])], lifespan=lifespan)
 
 
-app = create_app(create_solver(FakeListChatModel(responses=[REPLY])), slots=4)  # or "smollm2", or any LangChain model
+app = create_app(create_solver(ScriptedModel(replies=[REPLY])), slots=4)  # or "smollm2", or any LangChain model

@@ -3,12 +3,10 @@
 import json
 from pathlib import Path
 
-from langchain_core.language_models import FakeListChatModel
-
-from mucode_agent import create_solver
+from mucode_agent import ScriptedModel, create_solver
 
 WRONG, RIGHT = (f"```python\ndef is_palindrome(s):\n    return {t} == {t}[::-1]\n```" for t in ("s", "s.lower()"))
-MODEL = FakeListChatModel(responses=[WRONG, RIGHT])  # or "smollm2", or any LangChain chat model
+MODEL = ScriptedModel(replies=[WRONG, RIGHT])  # or "smollm2", or any LangChain chat model
 
 if __name__ == "__main__":
     solver = create_solver(MODEL, n=1, max_turns=3)

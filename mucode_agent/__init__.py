@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mucode_agent.graphs.settings import Options, Settings
     from mucode_agent.graphs.solver import Solver, build_solver, create_solver
     from mucode_agent.models import load_model
+    from mucode_agent.models.scripted import ScriptedModel
     from mucode_agent.problems import load_problem, read_problem
     from mucode_agent.tools.langchain import create_run_python, create_run_tests
     from mucode_agent.tools.local import LocalSandbox
@@ -43,6 +44,7 @@ _HOMES = {
     ),
     "mucode_agent.problems": ("load_problem", "read_problem"),
     "mucode_agent.models": ("load_model",),
+    "mucode_agent.models.scripted": ("ScriptedModel",),
     "mucode_agent.tools.local": ("LocalSandbox",),
     "mucode_agent.tools.langchain": ("create_run_python", "create_run_tests"),
     "mucode_agent.verifiers": ("NoVerifier",),
@@ -56,7 +58,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __version__ = "0.1.0"
 __all__ = [  # noqa: RUF022 - in the order of the flow
     "Problem", "CodeTest", "StdioTest", "Limits", "load_problem", "read_problem",
-    "load_model", "Job", "ExecutionReport", "Sandbox", "LocalSandbox",
+    "load_model", "ScriptedModel", "Job", "ExecutionReport", "Sandbox", "LocalSandbox",
     "Score", "Verifier", "NoVerifier", "Candidate", "Budget", "Review", "Settings", "Options",
     "create_solver", "build_solver", "Solver", "Solution",
     "add_solver", "create_solver_tool", "create_solver_subagent", "create_run_python", "create_run_tests",

@@ -5,14 +5,12 @@ cache always hits. Only public tests and their outcome are ever rendered.
 """
 
 import functools
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
-from mucode_agent import extraction
-from mucode_agent.extraction import answer
+from mucode_agent import wording
+from mucode_agent.extraction import answer, extract_code
 from mucode_agent.types import CodeTest, ExecutionReport, Problem, StdioTest, Turn
 
 FEEDBACK_CHARS = 1500
@@ -67,9 +65,12 @@ def ask_for_inputs(problem: Problem, count: int) -> list[BaseMessage]:
 
 @functools.cache
 def prompt_digest() -> str:
-    """Names the wording of this file and how replies are read: what other words gave is not comparable."""
-    sources = (Path(file).read_bytes() for file in (__file__, extraction.__file__))
-    return hashlib.sha256(b"".join(sources)).hexdigest()[:12]
+    """Names what a generator is sent and how its replies are read: what other words gave is not comparable."""
+    sent = [render(problem, ()) for problem in wording.PROBLEMS]
+    sent += [ask_for_inputs(problem, 8) for problem in wording.PROBLEMS]
+    sent += [render(wording.PROBLEMS[0], [turn]) for turn in wording.TURNS]
+    read = [extract_code(reply, name) for reply in wording.REPLIES for name in (wording.PROBLEMS[0].entry_point, None)]
+    return wording.digest([*(f"{m.type}: {m.content}" for messages in sent for m in messages), *read])
 
 
 # --- the task and the feedback -------------------------------------------------------------------------------------

@@ -4,43 +4,16 @@ Every draw and every execution is an event; before event KILL_AT the process end
 """
 
 import os
-import random
 import signal
 import sys
 from pathlib import Path
 
-from fakes import LengthVerifier, RuleSandbox, fenced
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
+from fakes import LengthVerifier, RuleSandbox, SeededModel
 
 from mucode_agent.evaluation.benchmarks import Benchmark
 from mucode_agent.evaluation.report import write_report
 from mucode_agent.evaluation.runner import run_benchmark
 from mucode_agent.types import CodeTest, Problem
-
-
-class SeededModel(BaseChatModel):
-    """The reply depends on the messages and the seed alone, as of a server that honours seeds."""
-
-    before: object = None
-    """Called with messages, seed and temperature before each draw."""
-
-    @property
-    def _llm_type(self):
-        return "seeded"
-
-    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
-        seed = kwargs["seed"]
-        if self.before is not None:
-            self.before(messages, seed, kwargs["temperature"])
-        text = "".join(str(message.content) for message in messages)
-        value = random.Random(f"{text}/{seed}/{kwargs.get('temperature')}").randrange(12)
-        message = AIMessage(
-            fenced(f"def f(x):\n    return {value}  # {'é' * value}"),
-            usage_metadata={"input_tokens": 7, "output_tokens": value, "total_tokens": 7 + value},
-        )
-        return ChatResult(generations=[ChatGeneration(message=message)])
 
 
 class CountingSandbox(RuleSandbox):

@@ -1,53 +1,50 @@
-"""Small stand-ins behind our protocols: scripted models, a sandbox that knows its verdicts, verifiers of one rule."""
+"""Small stand-ins behind our protocols: models that answer by rule, a sandbox that knows its verdicts, verifiers of one
+rule. `ScriptedModel` is the one that we ship.
+"""
 
+import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from langchain_core.callbacks import CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
-from pydantic import Field
 
+from mucode_agent.models.scripted import ScriptedModel
 from mucode_agent.types import Candidate, ExecutionReport, Job, Problem, Sample, Score, TestResult
+
+__all__ = [
+    "BrokenSandbox",
+    "LengthVerifier",
+    "RuleSandbox",
+    "ScriptedModel",
+    "SeededModel",
+    "candidates_of",
+    "fenced",
+]
 
 
 def fenced(code: str) -> str:
     return f"Here it is:\n```python\n{code}\n```\n"
 
 
-class ScriptedModel(BaseChatModel):
-    """Replies in order, over all turns; remembers what it was asked for each reply. The last reply repeats.
+class SeededModel(ScriptedModel):
+    """The reply depends on the messages, the seed and the temperature alone, as of a server that honours seeds."""
 
-    The n samples of a turn come in one request, so their order never depends on threads.
-    """
+    replies: Any = ()
+    model: str = "SeededModel"
+    native_n: bool = False
+    before: Any = None
+    """Called with messages, seed and temperature before each draw."""
 
-    native_n: bool = True
-    replies: list[str]
-    seen: list[list[BaseMessage]] = Field(default_factory=list)
-    seeds: list[int] = Field(default_factory=list)
-
-    @property
-    def _llm_type(self) -> str:
-        return "scripted"
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        *,
-        n: int = 1,
-        seed: int = 0,
-        **kwargs: Any,
-    ) -> ChatResult:
-        replies = [self.replies[min(len(self.seen) + i, len(self.replies) - 1)] for i in range(n)]
-        self.seen += [messages] * n
-        self.seeds += range(seed, seed + n)
-        usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
-        return ChatResult(
-            generations=[ChatGeneration(message=AIMessage(reply, usage_metadata=usage)) for reply in replies]
+    def _reply(self, messages: list[BaseMessage], options: dict[str, Any]) -> AIMessage:
+        seed, temperature = options["seed"], options.get("temperature")
+        if self.before is not None:
+            self.before(messages, seed, temperature)
+        text = "".join(str(message.content) for message in messages)
+        value = random.Random(f"{text}/{seed}/{temperature}").randrange(12)
+        return AIMessage(
+            fenced(f"def f(x):\n    return {value}  # {'é' * value}"),
+            usage_metadata={"input_tokens": 7, "output_tokens": value, "total_tokens": 7 + value},
         )
 
 

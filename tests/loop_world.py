@@ -12,11 +12,10 @@ import random
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
-from fakes import RuleSandbox, fenced
-from langchain_core.language_models import BaseChatModel
+from fakes import RuleSandbox, ScriptedModel, fenced
 from langchain_core.messages import AIMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
 
 WORDS = ["grass", "harbour", "violin", "granite", "teapot", "comet", "ladder", "saffron", "marsh", "engine"]
 TWIN = "lawn"
@@ -60,26 +59,22 @@ def settings(problems, base, **changes):
     return given | changes
 
 
-class ToyModel(BaseChatModel):
+class ToyModel(ScriptedModel):
     """What it answers hangs on its weights, the messages and the seed; about a third is right."""
 
-    model: str
+    replies: Any = ()
+    native_n: bool = False
     weights: str
     before: object = None
 
-    @property
-    def _llm_type(self):
-        return "toy"
-
-    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+    def _reply(self, messages, options):
         if self.before is not None:
             self.before(messages)
         text = "".join(str(message.content) for message in messages)
-        chance = random.Random(f"{self.weights}/{text}/{kwargs['seed']}/{kwargs.get('temperature')}")
+        chance = random.Random(f"{self.weights}/{text}/{options['seed']}/{options.get('temperature')}")
         value = chance.choice([3, 3, 4, 5, 6, 7])
         usage = {"input_tokens": 7, "output_tokens": 5, "total_tokens": 12}
-        message = AIMessage(fenced(f"def f(*x):\n    return {value}"), usage_metadata=usage)
-        return ChatResult(generations=[ChatGeneration(message=message)])
+        return AIMessage(fenced(f"def f(*x):\n    return {value}"), usage_metadata=usage)
 
 
 class Toys:

@@ -30,18 +30,14 @@ def note(path: Path, text: str) -> None:
         file.write(text + "\n")
 
 
-class NotingModel(ScriptedModel):
+def noting_model(path: Path) -> ScriptedModel:
     """Writes down each seed that it is asked for; no two replies are equal."""
 
-    path: Path
+    def reply(_: object, options: dict[str, Any]) -> str:
+        note(path, str(options["seed"]))
+        return fenced(f"def f(x):\n    return {options['seed']}")
 
-    def _generate(self, *args: Any, **kwargs: Any) -> Any:
-        seeds = range(kwargs["seed"], kwargs["seed"] + kwargs["n"])
-        self.replies = [fenced(f"def f(x):\n    return {seed}") for seed in seeds]
-        self.seen.clear()
-        for seed in seeds:
-            note(self.path, str(seed))
-        return super()._generate(*args, **kwargs)
+    return ScriptedModel(replies=reply)
 
 
 class HangingSandbox(RuleSandbox):
@@ -88,7 +84,7 @@ def approving(saver: SqliteSaver) -> Any:
 
 
 def noting(directory: Path, saver: SqliteSaver, hang_at: int) -> Any:
-    model, trace = NotingModel(replies=[], path=directory / "drawn"), JsonlTrace(directory / "trace.jsonl")
+    model, trace = noting_model(directory / "drawn"), JsonlTrace(directory / "trace.jsonl")
     sandbox = HangingSandbox(directory / "executing", hang_at)
     return create_solver(model, sandbox=sandbox, n=2, max_turns=3, trace=trace, checkpointer=saver)
 

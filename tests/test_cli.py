@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from typing import Any
 import pytest
 from fakes import fenced
 from openai_server import ChatServer, serve
-from processes import descendants
+from processes import alive, busy_programs, descendants
+from waiting import until
 
 from mucode_agent.cli import (
     BAD_INPUT,
@@ -261,20 +261,13 @@ def test_an_interrupted_solve_leaves_no_process_and_no_file(
             preexec_fn=lambda: signal.signal(signal.SIGINT, foreground),
         )
         request.addfinalizer(run.kill)
-        deadline = time.monotonic() + 60
-        while not server.requests or len(below := descendants(run.pid)) < 2:
-            assert time.monotonic() < deadline, "the solve did not start its sandbox"
-            time.sleep(0.05)
-        time.sleep(0.5)
-        below = descendants(run.pid)
+        until(lambda: busy_programs(run.pid))
+        below = set(descendants(run.pid))
         run.send_signal(sent)
         _, err = run.communicate(timeout=30)
     assert run.returncode == INTERRUPTED, err
     assert err == b"mucode_agent: interrupted; nothing was left running\n"
-    deadline = time.monotonic() + 10
-    while any(Path(f"/proc/{pid}").exists() for pid in below):
-        assert time.monotonic() < deadline, "a child outlived the solve"
-        time.sleep(0.05)
+    until(lambda: not alive(below), seconds=10)
     assert not output.exists()
     assert {path.name for path in tmp_path.iterdir()} == {"problem.json"}
 

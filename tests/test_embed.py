@@ -7,11 +7,10 @@ from typing import Any, TypedDict
 import pytest
 from fakes import LengthVerifier, RuleSandbox, ScriptedModel, fenced
 from langchain.agents import create_agent
-from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
-from pydantic import Field
 
 from mucode_agent.graphs.embed import add_solver, create_solver_subagent, create_solver_tool, problem_in
 from mucode_agent.graphs.solver import create_solver
@@ -26,27 +25,21 @@ def sandbox() -> RuleSandbox:
     return RuleSandbox(lambda code: "x + 1" in code)
 
 
-class CallingModel(ScriptedModel):
+def calling_model(arguments: dict[str, Any]) -> ScriptedModel:
     """Calls the tool once with the given arguments, then answers."""
 
-    arguments: dict[str, Any]
-    tools: list[Any] = Field(default_factory=list)
+    def reply(messages: list[BaseMessage], options: dict[str, Any]) -> AIMessage:
+        if any(isinstance(message, ToolMessage) for message in messages):
+            return AIMessage("done")
+        call = {"name": options["tools"][0], "args": arguments, "id": "1", "type": "tool_call"}
+        return AIMessage("", tool_calls=[call])
 
-    def bind_tools(self, tools: Any, **kwargs: Any) -> "CallingModel":
-        self.tools.extend(tools)
-        return self
-
-    def _generate(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
-        result = super()._generate(messages, *args, **kwargs)
-        if not any(isinstance(message, ToolMessage) for message in messages):
-            call = {"name": self.tools[0].name, "args": self.arguments, "id": "1", "type": "tool_call"}
-            result.generations[0].message = AIMessage("", tool_calls=[call])
-        return result
+    return ScriptedModel(replies=reply, tools=True)
 
 
 def agent_run(arguments: dict[str, Any], *, run_async: bool = False) -> ToolMessage:
     tool = create_solver_tool(ScriptedModel(replies=[fenced(GOOD)]), sandbox=sandbox(), n=2)
-    agent = create_agent(CallingModel(replies=["done"], arguments=arguments), tools=[tool])
+    agent = create_agent(calling_model(arguments), tools=[tool])
     given: Any = {"messages": [HumanMessage("write f")]}
     state = asyncio.run(agent.ainvoke(given)) if run_async else agent.invoke(given)
     return next(message for message in state["messages"] if isinstance(message, ToolMessage))

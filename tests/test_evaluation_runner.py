@@ -11,10 +11,7 @@ from pathlib import Path
 
 import pytest
 from evaluation_victim import Quiet, SeededModel, benchmark, evaluate
-from fakes import BrokenSandbox, RuleSandbox
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
+from fakes import BrokenSandbox, RuleSandbox, ScriptedModel
 
 from mucode_agent.evaluation.report import write_report
 from mucode_agent.evaluation.runner import arms
@@ -324,17 +321,8 @@ def test_a_program_that_could_not_be_judged_is_judged_again(tmp_path):
     assert outcome(tmp_path / "run") == whole_run(tmp_path / "sound")
 
 
-class Prose(BaseChatModel):
-    @property
-    def _llm_type(self):
-        return "prose"
-
-    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
-        return ChatResult(generations=[ChatGeneration(message=AIMessage("I would rather not. 🙃"))])
-
-
 def test_a_model_that_writes_no_code_is_wrong_and_nothing_breaks(tmp_path):
-    evaluate(tmp_path / "run", model=Prose(), sandbox=RuleSandbox(passes))
+    evaluate(tmp_path / "run", model=ScriptedModel(replies=["I would rather not. 🙃"]), sandbox=RuleSandbox(passes))
 
     results, _ = write_report(tmp_path / "run")
 

@@ -6,12 +6,9 @@ from typing import Any, TypedDict
 
 import pytest
 from fakes import BrokenSandbox, RuleSandbox, ScriptedModel, fenced
-from langchain_core.messages import BaseMessage
-from langchain_core.outputs import ChatResult
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import RetryPolicy
-from pydantic import Field
 
 from mucode_agent import InfrastructureError, MemoryTrace, ProblemError, create_solver
 from mucode_agent.graphs.embed import add_solver
@@ -32,27 +29,14 @@ def solve(request: pytest.FixtureRequest) -> Run:
     return lambda graph: asyncio.run(graph.ainvoke(given))["solution"]
 
 
-class Failing(ScriptedModel):
-    """Raises `error` at the calls whose numbers, from 1, stand in `at`."""
-
-    error: Any
-    at: list[int]
-    calls: list[int] = Field(default_factory=list)
-
-    def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
-        self.calls.append(1)
-        if len(self.calls) in self.at:
-            raise self.error
-        return super()._generate(messages, *args, **kwargs)
-
-
 def solver(model: Any, sandbox: Any = None, **settings: Any) -> Any:
     judge = sandbox or RuleSandbox(lambda code: "x + 1" in code)
     return create_solver(model, sandbox=judge, **{"verifier": "none", "n": 2, **settings})
 
 
 def test_a_context_overflow_in_turn_three_ends_the_turn_and_not_the_solve(solve: Run) -> None:
-    model = Failing(replies=[fenced(BAD)], error=ValueError("prompt is too long: 9 tokens > 8 maximum"), at=[3])
+    too_long = ValueError("prompt is too long: 9 tokens > 8 maximum")
+    model = ScriptedModel(replies=[fenced(BAD)] * 4 + [too_long])
     trace = MemoryTrace()
     solution = solve(solver(model, trace=trace))
     assert (solution["solved"], solution["stop_reason"], solution["turns"]) == (False, "context_overflow", 2)
@@ -65,14 +49,14 @@ def test_a_context_overflow_in_turn_three_ends_the_turn_and_not_the_solve(solve:
 
 
 def test_a_context_overflow_in_the_first_turn_is_the_callers_to_fix(solve: Run) -> None:
-    model = Failing(replies=[fenced(BAD)], error=ValueError("exceed_context_size_error"), at=[1])
+    model = ScriptedModel(replies=[ValueError("exceed_context_size_error")])
     with pytest.raises(ContextOverflowError, match="shorten the prompt"):
         solve(solver(model))
 
 
 def test_a_failure_carries_the_best_so_far(solve: Run) -> None:
     with pytest.raises(InfrastructureError, match="boom") as failure:
-        solve(solver(Failing(replies=[fenced(BAD)], error=OSError("boom"), at=[2])))
+        solve(solver(ScriptedModel(replies=[fenced(BAD), fenced(BAD), OSError("boom")])))
     assert isinstance(failure.value.solution, Solution)
     assert failure.value.solution.code == BAD
     assert failure.value.solution.stop_reason == "failure"
@@ -80,33 +64,16 @@ def test_a_failure_carries_the_best_so_far(solve: Run) -> None:
 
 def test_a_failure_before_any_candidate_carries_none(solve: Run) -> None:
     with pytest.raises(InfrastructureError) as failure:
-        solve(solver(Failing(replies=[fenced(BAD)], error=OSError("boom"), at=[1]), partial=True))
+        solve(solver(ScriptedModel(replies=[OSError("boom")]), partial=True))
     assert failure.value.solution is None
 
 
 def test_on_request_a_failure_ends_the_solve_with_the_best_so_far(solve: Run) -> None:
     trace = MemoryTrace()
-    model = Failing(replies=[fenced(BAD)], error=OSError("boom"), at=[2])
+    model = ScriptedModel(replies=[fenced(BAD), fenced(BAD), OSError("boom")])
     solution = solve(solver(model, trace=trace, partial=True))
     assert (solution["solved"], solution["stop_reason"], solution["best"]["code"]) == (False, "failure", BAD)
     assert [type(row) for row in trace.rows].count(CandidateRow) == 2
-
-
-class Flaky(ScriptedModel):
-    """One request for each candidate; the seeds in `lost` fail the first time."""
-
-    native_n: bool = False
-    lost: list[int]
-    asked: list[int] = Field(default_factory=list)
-
-    def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
-        offset = kwargs["seed"] - self.lost[0]
-        self.asked.append(offset)
-        if offset in self.lost[1:] and self.asked.count(offset) == 1:
-            raise OSError("lost")
-        self.replies = [fenced(f"def f(x):\n    return {kwargs['seed']}")]
-        self.seen.clear()
-        return super()._generate(messages, *args, **kwargs)
 
 
 def test_of_n_requests_those_that_succeeded_are_kept_and_the_rest_is_asked_for_again() -> None:
@@ -114,13 +81,22 @@ def test_of_n_requests_those_that_succeeded_are_kept_and_the_rest_is_asked_for_a
     first = ScriptedModel(replies=[fenced(BAD)])
     solve_once = solver(first, n=1, max_turns=1)
     solve_once.invoke({"problem": PROBLEM})
-    model = Flaky(replies=[], lost=[first.seeds[0], 1, 3])
+    asked: list[int] = []
+
+    def reply(_: object, options: dict[str, Any]) -> str:
+        offset = options["seed"] - first.seeds[0]
+        asked.append(offset)
+        if offset in (1, 3) and asked.count(offset) == 1:
+            raise OSError("lost")
+        return fenced(f"def f(x):\n    return {offset}")
+
+    model = ScriptedModel(replies=reply, native_n=False)
     graph = solver(model, n=5, max_turns=1, trace=trace)
     solution = graph.invoke({"problem": PROBLEM}, {"max_concurrency": 8})["solution"]
     seeds = [row.candidate.sample.seed - first.seeds[0] for row in trace.rows if isinstance(row, CandidateRow)]
     assert sorted(seeds) == [0, 1, 2, 3, 4]
     assert solution["usage"]["candidates"] == 5
-    assert all(model.asked.count(offset) == 1 for offset in set(range(5)) - {1, 3})
+    assert all(asked.count(offset) == 1 for offset in set(range(5)) - {1, 3})
 
 
 class Raising:

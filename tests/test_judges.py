@@ -1,7 +1,6 @@
 """Each benchmark's own judge, and tests whose packages are missing."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,6 @@ from mucode_agent.evaluation.store import Judgement
 from mucode_agent.tools.local import LocalSandbox
 from mucode_agent.tools.sandbox import run
 from mucode_agent.types import CodeTest, Comparison, Job, Problem, ProblemError, StdioTest
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[LocalSandbox]:
-    place = LocalSandbox(workers=1)
-    yield place
-    place.close()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The tools that an agent gets: what the program does is a result, only a broken sandbox is an error."""
 
 import asyncio
-from collections.abc import Iterator
+import os
 from typing import Any
 
 import pytest
@@ -11,19 +11,13 @@ from langchain_core.tools import BaseTool
 from langchain_tests.unit_tests import ToolsUnitTests
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
+from processes import busy_programs
+from waiting import auntil
 
 from mucode_agent.tools.langchain import ScriptResult, create_run_python, create_run_tests
-from mucode_agent.tools.sandbox import load_sandbox
 from mucode_agent.types import ExecutionReport, InfrastructureError, Job, Limits, Sandbox
 
 ADD = "def add(a, b):\n    return a + b"
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    sandbox = load_sandbox("local", workers=1)
-    yield sandbox
-    sandbox.close()
 
 
 @pytest.fixture
@@ -204,7 +198,7 @@ async def test_the_tools_are_asynchronous(run_python: BaseTool, run_tests: BaseT
 async def test_cancelling_a_call_kills_its_program(sandbox: Sandbox) -> None:
     tool = create_run_python(sandbox, limits=Limits(time_s=3600))
     task = asyncio.create_task(tool.ainvoke({"code": "while True: pass"}))
-    await asyncio.sleep(0.5)
+    await auntil(lambda: busy_programs(os.getpid()))
 
     task.cancel()
 

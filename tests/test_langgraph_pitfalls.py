@@ -250,15 +250,10 @@ def test_a_cache_of_the_host_does_not_turn_n_samples_into_one() -> None:
 
 
 def test_a_hosts_callbacks_see_every_model_call_inside_our_node() -> None:
-    class Named(ScriptedModel):
-        def _generate(self, *args: Any, **kwargs: Any) -> Any:
-            result = super()._generate(*args, **kwargs)
-            for generation in result.generations:
-                generation.message.response_metadata = {"model_name": "named"}
-            return result
-
     collector, usage = RunCollectorCallbackHandler(), UsageMetadataCallbackHandler()
-    model = Named(replies=[fenced(BAD)], native_n=False)
+    usage_of_one: Any = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+    reply = AIMessage(fenced(BAD), response_metadata={"model_name": "named"}, usage_metadata=usage_of_one)
+    model = ScriptedModel(replies=[reply], native_n=False)
     graph = create_solver(model, sandbox=RuleSandbox(lambda _: False), n=2, max_turns=2)
     graph.invoke({"problem": PROBLEM}, {"callbacks": [collector, usage]})
     assert usage.usage_metadata["named"]["output_tokens"] == 4 * 5

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import os
-import time
 from collections.abc import Callable
 from typing import Any, TypedDict, get_type_hints
 
@@ -13,6 +12,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command
 from processes import children, descendants
+from waiting import auntil, until
 
 from mucode_agent import InfrastructureError, LocalSandbox, MemoryTrace, Options, ProblemError, Settings, create_solver
 from mucode_agent.tools.sandbox import SharedSandbox
@@ -26,11 +26,6 @@ THREAD: Any = {"configurable": {"thread_id": "1"}}
 
 def processes() -> int:
     return len(descendants(os.getpid()))
-
-
-def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        time.sleep(0.01)
 
 
 def solver(*replies: str, **settings: Any) -> Any:
@@ -99,8 +94,7 @@ def test_closing_ends_programs_that_run_and_says_so(run: str) -> None:
         task = asyncio.create_task(
             graph.ainvoke(problem) if run == "async" else asyncio.to_thread(graph.invoke, problem)
         )
-        while graph.parts._sandbox is None or not graph.parts._sandbox._futures:  # noqa: ASYNC110 - no event tells
-            await asyncio.sleep(0.01)
+        await auntil(lambda: graph.parts._sandbox is not None and graph.parts._sandbox._futures)
         await asyncio.to_thread(graph.close)
         await task
 

@@ -25,6 +25,7 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END, START, StateGraph
 from pydantic import Field
+from waiting import auntil
 
 from mucode_agent.models import asample, load_model, sample
 from mucode_agent.models.chat import TransformersChatModel
@@ -859,17 +860,8 @@ def test_a_cache_does_not_repeat_candidates(serve: Serve) -> None:
 # --- any other model -----------------------------------------------------------------------------------------------
 
 
-class SingleModel(ScriptedModel):
-    """Knows nothing of n; replies in order of the requests."""
-
-    native_n: bool = False
-
-    def _generate(self, messages: list[BaseMessage], *args: Any, seed: int = -1, **kwargs: Any) -> ChatResult:
-        return super()._generate(messages, seed=seed)
-
-
 def test_a_model_that_ignores_n_is_asked_n_times() -> None:
-    model = SingleModel(replies=["a", "b", "c"])
+    model = ScriptedModel(replies=["a", "b", "c"], native_n=False)
     samples = sample(model, PROMPT, n=3, seed=4, config={"max_concurrency": 1})
     assert [s.text for s in samples] == ["a", "b", "c"]
     assert model.seeds == [4, 5, 6]
@@ -893,13 +885,13 @@ def test_an_answer_that_is_no_message_is_refused() -> None:
 
 def test_n_below_one_is_refused() -> None:
     with pytest.raises(ProblemError, match="n must be at least 1, got 0"):
-        sample(SingleModel(replies=["a"]), PROMPT, n=0, seed=0)
+        sample(ScriptedModel(replies=["a"]), PROMPT, n=0, seed=0)
 
 
-class Choosy(SingleModel):
+class Choosy(ScriptedModel):
     """Draws n natively, and says what it was given."""
 
-    native_n: bool = True
+    replies: Any = ()
     given: list[dict[str, Any]] = Field(default_factory=list)
     level: int = 0
 
@@ -916,14 +908,14 @@ class Choosy(SingleModel):
 
 
 def test_bound_arguments_reach_a_native_draw_and_n_and_seed_are_ours() -> None:
-    model = Choosy(replies=[])
+    model = Choosy()
     sample(model.bind(stop=["x"], n=9, seed=9).with_config(tags=["mine"]), PROMPT, n=2, seed=1, temperature=0.3)
     [given] = model.given
     assert (given["stop"], given["n"], given["seed"], given["temperature"]) == (["x"], 2, 1, 0.3)
 
 
 def test_configurable_fields_reach_a_native_draw() -> None:
-    model = Choosy(replies=[])
+    model = Choosy()
     configurable = model.configurable_fields(level=ConfigurableField(id="level"))
     samples = sample(configurable, PROMPT, n=2, seed=1, config={"configurable": {"level": 3}})
     assert [s.text for s in samples] == ["level 3"] * 2
@@ -945,7 +937,7 @@ class Watcher(BaseCallbackHandler):
 def test_a_native_draw_is_seen_by_callbacks_and_hidden_from_message_streams(run: str) -> None:
     watcher = Watcher()
     config: RunnableConfig = {"callbacks": [watcher], "tags": ["mine"]}
-    draw(Choosy(replies=[]), run, n=4, seed=0, config=config)
+    draw(Choosy(), run, n=4, seed=0, config=config)
     assert watcher.generations == [4]
     assert {"mine", "nostream"} <= set(watcher.tags[0])
 
@@ -979,26 +971,21 @@ def test_a_host_that_streams_messages_still_gets_n_and_sees_no_tokens(tiny: Tran
     assert seen[0][1]["draw"]["texts"] == [s.text for s in sample(tiny, PROMPT, n=3, seed=0)]
 
 
-class Raising(SingleModel):
-    error: Any = None
-
-    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
-        raise self.error
-
-
 @pytest.mark.parametrize("error", [GraphBubbleUp(), KeyboardInterrupt(), ProblemError("bad")])
 def test_interrupts_pass_through(error: BaseException) -> None:
     with pytest.raises(type(error)):
-        sample(Raising(replies=[], error=error), PROMPT, n=1, seed=0)
+        sample(ScriptedModel(replies=[error]), PROMPT, n=1, seed=0)
 
 
 def test_a_failure_of_any_client_is_named() -> None:
-    with pytest.raises(InfrastructureError, match=r"'Raising' failed \(OSError: boom\)"):
-        sample(Raising(replies=[], error=OSError("boom")), PROMPT, n=2, seed=0)
+    with pytest.raises(InfrastructureError, match=r"'scripted' failed \(OSError: boom\)"):
+        sample(ScriptedModel(replies=[OSError("boom")]), PROMPT, n=2, seed=0)
 
 
 def test_a_client_without_seeds_is_asked_without() -> None:
-    class Seedless(SingleModel):
+    class Seedless(ScriptedModel):
+        native_n: bool = False
+
         def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
             if "seed" in kwargs:
                 raise TypeError("create() got an unexpected keyword argument 'seed'")
@@ -1008,20 +995,25 @@ def test_a_client_without_seeds_is_asked_without() -> None:
 
 
 def test_cancelling_an_async_draw_cancels_its_requests() -> None:
+    begun: list[str] = []
     ended: list[str] = []
 
-    class Slow(SingleModel):
+    class Slow(ScriptedModel):
+        replies: Any = ()
+        native_n: bool = False
+
         async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
+            begun.append("begun")
             try:
-                await asyncio.sleep(60)
+                await asyncio.Event().wait()
             except asyncio.CancelledError:
                 ended.append("cancelled")
                 raise
             raise AssertionError
 
     async def main() -> None:
-        task = asyncio.create_task(asample(Slow(replies=[]), PROMPT, n=3, seed=0))
-        await asyncio.sleep(0.05)
+        task = asyncio.create_task(asample(Slow(), PROMPT, n=3, seed=0))
+        await auntil(lambda: len(begun) == 3)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -33,8 +33,8 @@ HEAVY = (
     "verifiers",
 )
 LAYERS = [
-    {"types"},
-    {"problems", "prompts", "syntax", "extraction", "probes", "traces", "tools", "models", "verifiers"},
+    {"types", "syntax", "wording"},
+    {"problems", "prompts", "extraction", "probes", "traces", "tools", "models", "verifiers"},
     {"graphs"},
     {"training", "evaluation"},
     {"adapters"},

@@ -7,8 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -19,7 +18,8 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command
-from processes import descendants
+from processes import alive, busy_programs, descendants
+from waiting import auntil, until
 
 from mucode_agent import (
     InfrastructureError,
@@ -122,9 +122,11 @@ def lines(path: Path) -> list[str]:
 
 
 def wait_for(path: Path, count: int, process: subprocess.Popen[str]) -> None:
-    while len(lines(path)) < count:
+    def reached() -> bool:
         assert process.poll() is None, "the process ended before it was killed"
-        time.sleep(0.01)
+        return len(lines(path)) >= count
+
+    until(reached)
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
@@ -202,24 +204,14 @@ def test_a_new_problem_on_a_thread_that_waits_for_a_person_starts_clean() -> Non
 
 
 def test_a_solve_that_a_dead_server_ended_goes_on_where_it_stood() -> None:
-    class Flaky(ScriptedModel):
-        dead: bool = False
-
-        def _generate(self, *args: Any, **kwargs: Any) -> Any:
-            if self.dead:
-                raise ConnectionError("refused")
-            self.dead = True
-            return super()._generate(*args, **kwargs)
-
-    model = Flaky(replies=[fenced(BAD), fenced(GOOD)])
+    model = ScriptedModel(replies=[fenced(BAD), ConnectionError("refused"), fenced(GOOD)])
     sandbox = RuleSandbox(lambda code: "x + 1" in code)
     graph = create_solver(model, sandbox=sandbox, n=1, checkpointer=InMemorySaver())
     with pytest.raises(InfrastructureError, match="refused"):
         graph.invoke({"problem": PROBLEM}, THREAD)
-    model.dead = False
     solution = graph.invoke(None, THREAD)["solution"]
     assert (solution["solved"], solution["turns"], solution["usage"]["candidates"]) == (True, 2, 2)
-    assert (len(model.seen), len(sandbox.jobs)) == (2, 2)
+    assert (len(model.seen), len(sandbox.jobs)) == (2 + 1, 2)
 
 
 def test_approval_works_inside_a_parent_that_has_the_saver() -> None:
@@ -279,39 +271,17 @@ def test_nothing_that_fails_is_ever_shown_to_the_person() -> None:
 ENDLESS = "def f(x):\n    while True: pass"
 
 
-def alive(pids: set[int]) -> set[int]:
-    return {pid for pid in pids if Path(f"/proc/{pid}").exists()}
-
-
-def busy(pids: set[int]) -> set[int]:
-    """Those that have used more than half a second of CPU: endless programs, and no process of the sandbox's own."""
-    found = set()
-    for pid in pids:
-        try:
-            user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-        except OSError:
-            continue
-        if int(user) + int(system) > os.sysconf("SC_CLK_TCK") / 2:
-            found.add(pid)
-    return found
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - nothing announces the birth and death of processes
-        await asyncio.sleep(0.01)
-
-
 async def test_cancelling_ainvoke_kills_the_candidates() -> None:
     sandbox = LocalSandbox(workers=1)
     try:
         graph = create_solver(ScriptedModel(replies=[fenced(ENDLESS)]), sandbox=sandbox, n=2)
         task = asyncio.create_task(graph.ainvoke({"problem": {**PROBLEM, "limits": {"time_s": 600}}}))
-        await until(lambda: bool(busy(descendants(os.getpid()))))
-        candidates = busy(descendants(os.getpid()))
+        await auntil(lambda: busy_programs(os.getpid()))
+        candidates = busy_programs(os.getpid())
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await until(lambda: not alive(candidates))
+        await auntil(lambda: not alive(candidates))
     finally:
         sandbox.close()
 
@@ -337,5 +307,4 @@ def test_ending_the_process_leaves_no_child(signum: int, tmp_path: Path) -> None
     assert children
     process.send_signal(signum)
     process.communicate()
-    while alive(children):
-        time.sleep(0.01)
+    until(lambda: not alive(children))

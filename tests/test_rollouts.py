@@ -10,13 +10,13 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from evaluation_victim import CountingSandbox, Quiet, SeededModel, benchmark, evaluate
 from fakes import BrokenSandbox, RuleSandbox, ScriptedModel, fenced
 from rollout_victim import rollouts
+from waiting import until
 
 from mucode_agent.evaluation.benchmarks import Benchmark
 from mucode_agent.evaluation.patience import Failure, unfinished
@@ -210,11 +210,10 @@ def test_two_workers_share_a_directory_and_no_draw_is_made_twice(tmp_path, undis
 def test_what_a_killed_worker_held_is_taken_over_by_the_other(tmp_path, undisturbed):
     log = tmp_path / "draws"
 
-    killed = start_worker(tmp_path / "run", log, pause=0.3)
-    while not log.exists():  # its first draws are under way, so it holds locks
-        time.sleep(0.02)
-    other = start_worker(tmp_path / "run", log)
-    time.sleep(0.2)
+    killed = start_worker(tmp_path / "run", log, pause=1)
+    until(log.exists)  # its first draws are under way, so it holds locks
+    other = start_worker(tmp_path / "run", tmp_path / "draws of the other")
+    until((tmp_path / "draws of the other").exists)
     killed.kill()
     killed.communicate(timeout=60)
     assert list(tmp_path.glob("run/locks/*")) != []
@@ -325,8 +324,7 @@ def test_a_full_disk_ends_in_one_sentence_and_nothing_half_written(tmp_path, und
 
 def test_an_interrupted_worker_ends_at_once_and_leaves_no_lock(tmp_path, undisturbed):
     worker = start_worker(tmp_path / "run", tmp_path / "draws", pause=0.2)
-    while not (tmp_path / "draws").exists():
-        time.sleep(0.05)
+    until((tmp_path / "draws").exists)
     worker.send_signal(signal.SIGINT)
     worker.communicate(timeout=30)
 

@@ -13,11 +13,7 @@ from mucode_agent.types import ExecutionReport, Job, Limits, ProblemError, Sandb
 QUICK = Limits(time_s=0.5, memory_mb=128)
 
 
-@pytest.fixture(scope="module")
-def sandbox():
-    with_two_workers = LocalSandbox(workers=2)
-    yield with_two_workers
-    with_two_workers.close()
+WORKERS = 2  # of the fixture `sandbox`
 
 
 def judge(sandbox: LocalSandbox, code: str, *tests: str, **fields) -> ExecutionReport:

@@ -55,15 +55,11 @@ def canaries(tmp_path_factory):
     canaries.close()
 
 
-@pytest.fixture(scope="module")
-def sandbox():
-    before = os.environ.get("MUCODE_SECRET")
-    os.environ["MUCODE_SECRET"] = SECRET
-    sandbox = LocalSandbox(workers=1)
-    yield sandbox
-    sandbox.close()
-    if before is None:
-        del os.environ["MUCODE_SECRET"]
+@pytest.fixture(scope="module", autouse=True)
+def secret():
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("MUCODE_SECRET", SECRET)
+        yield
 
 
 def test_there_are_programs_of_every_class():

@@ -58,11 +58,7 @@ MBPP_LIKE: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def sandbox():
-    sandbox = LocalSandbox()
-    yield sandbox
-    sandbox.close()
+WORKERS = None  # of the fixture `sandbox`: one per processor
 
 
 def human_eval() -> list[dict[str, Any]]:

@@ -77,12 +77,10 @@ MARKS = {
 
 
 @pytest.fixture(scope="module")
-def sandbox():
-    sandbox = LocalSandbox(workers=1)
+def sandbox(sandbox: LocalSandbox) -> LocalSandbox:
     if "namespaces" not in sandbox.isolation:
         pytest.skip("programs share what the host has")
-    yield sandbox
-    sandbox.close()
+    return sandbox
 
 
 def ran(sandbox: LocalSandbox, code: str, limits: Limits = DEFAULT) -> str:

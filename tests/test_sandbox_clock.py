@@ -17,7 +17,10 @@ from mucode_agent.tools.runner import codec, judge, zygote
 from mucode_agent.tools.runner.proxies import Conversation, Ended
 from mucode_agent.types import Job, Limits
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the clocks of Linux")
+pytestmark = [
+    pytest.mark.timing,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the clocks of Linux"),
+]
 LIMITS = {"time_s": 0.01, "memory_mb": 64, "output_kb": 16, "file_mb": 1}
 SPAN_S = 2 * LIMITS["time_s"] + 1
 """Of wall time; there are three more for a program that is kept from running."""

@@ -1,20 +1,11 @@
 # ruff: noqa: E501, ISC004 - programs and tests on one line each
 """Tests as people write them: what a program may not forge through them, and what an honest program must pass."""
 
-import contextlib
-
 import pytest
 
-from mucode_agent.tools.local import LocalSandbox
 from mucode_agent.types import Job, Limits, StdioTest
 
 LIMITS = Limits(time_s=1.0, memory_mb=256)
-
-
-@pytest.fixture(scope="module")
-def sandbox():
-    with contextlib.closing(LocalSandbox(workers=1)) as made:
-        yield made
 
 
 def judged(sandbox, code, *tests, setup="", entry_point="solve", limits=LIMITS):

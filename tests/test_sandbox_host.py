@@ -17,7 +17,8 @@ import warnings
 from pathlib import Path
 
 import pytest
-from processes import fork_servers
+from processes import alive, busy_programs, fork_servers
+from waiting import until
 
 from mucode_agent.tools import doctor, runner
 from mucode_agent.tools.local import LocalSandbox, WeakIsolationWarning
@@ -29,20 +30,6 @@ from mucode_agent.types import InfrastructureError, Job, Limits, StdioTest
 RUNNER = Path(runner.__file__).parent
 RIGHT = Job(code="def f(x): return x + 1", tests=("assert f(1) == 2",))
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
-
-
-@pytest.fixture(scope="module")
-def sandbox():
-    sandbox = LocalSandbox(workers=1)
-    yield sandbox
-    sandbox.close()
-
-
-def gone(pids: set[int], seconds: float = 10) -> bool:
-    until = time.monotonic() + seconds
-    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < until:
-        time.sleep(0.01)
-    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 def kill(pids: set[int]) -> None:
@@ -57,17 +44,15 @@ def test_nothing_survives_a_killed_host():
         "from mucode_agent.tools.local import LocalSandbox\nfrom mucode_agent.types import *\n"
         "s = LocalSandbox(workers=2)\n"
         "fs = [s.submit(Job(code='while True: pass', limits=Limits(time_s=999))) for _ in range(2)]\n"
-        "import time; time.sleep(0.5); print('up', flush=True); fs[0].result()"
+        "fs[0].result()"
     )
-    host = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-    assert host.stdout is not None
-    assert host.stdout.readline() == "up\n"
+    host = subprocess.Popen([sys.executable, "-c", program])
+    until(lambda: len(busy_programs(host.pid)) == 2)
     below = fork_servers(host.pid)
     assert len(below) >= 4
     host.kill()
     host.wait()
-    host.stdout.close()
-    assert gone(below)
+    until(lambda: not alive(below))
 
 
 @LINUX
@@ -86,13 +71,11 @@ def test_a_killed_host_leaves_no_scratch():
     assert scratch.is_dir()
     assert scratch.name.startswith("mucode-")
     below = fork_servers(host.pid)
-    until = time.monotonic() + 10
-    while not (scratch / "a").exists() and time.monotonic() < until:
-        time.sleep(0.01)
+    until((scratch / "a").exists)
     host.kill()
     host.wait()
     host.stdout.close()
-    assert gone(below)
+    until(lambda: not alive(below))
     assert not scratch.exists()
 
 
@@ -110,10 +93,9 @@ def test_a_killed_fork_server_is_replaced():
 def test_a_server_that_dies_in_the_middle_costs_a_retry_and_no_verdict():
     sandbox = LocalSandbox(workers=1)
     others = fork_servers(os.getpid())
-    future = sandbox.submit(
-        Job(code="import time\ndef f(x):\n    time.sleep(1)\n    return 2", tests=("assert f(1) == 2",))
-    )
-    time.sleep(0.3)
+    code = "import time\ndef f(x):\n    while time.process_time() < 1: pass\n    return 2"
+    future = sandbox.submit(Job(code=code, tests=("assert f(1) == 2",)))
+    until(lambda: busy_programs(os.getpid()))
     kill(fork_servers(os.getpid()) - others)
     assert future.result().passed
     sandbox.close()
@@ -134,18 +116,18 @@ def test_a_fork_server_bounds_its_own_memory_and_not_its_programs_by_that():
     sandbox.close()
 
 
-def named(name: str, seconds: float = 10) -> set[int]:
+def named(name: str) -> set[int]:
     """The processes of that name below this one, as soon as there are any."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        found = {pid for pid in fork_servers(os.getpid()) if Path(f"/proc/{pid}/comm").read_text() == f"{name}\n"}
-        if found:
-            return found
-        time.sleep(0.01)
-    raise AssertionError(f"no {name} was started")
+
+    def found() -> set[int]:
+        return {pid for pid in fork_servers(os.getpid()) if Path(f"/proc/{pid}/comm").read_text() == f"{name}\n"}
+
+    until(found)
+    return found()
 
 
 @LINUX
+@pytest.mark.timing
 @pytest.mark.parametrize("name", ["mucode-judge", "mucode-candidat"])
 def test_a_stopped_process_is_no_timeout(name):
     sandbox = LocalSandbox(workers=1)
@@ -163,6 +145,7 @@ def test_a_stopped_process_is_no_timeout(name):
     sandbox.close()
 
 
+@pytest.mark.timing
 def test_a_program_that_waits_of_its_own_will_is_a_timeout(sandbox):
     lock = "import threading\ndef f(x):\n    lock = threading.Lock()\n    lock.acquire()\n    lock.acquire()"
     codes = ("import time\ndef f(x):\n    time.sleep(99)", lock)
@@ -170,6 +153,7 @@ def test_a_program_that_waits_of_its_own_will_is_a_timeout(sandbox):
     assert [report.status for report in run(sandbox, jobs)] == ["timeout"] * 2
 
 
+@pytest.mark.timing
 def test_an_answer_in_drops_ends(sandbox):
     code = (
         "import os, time\ndef f(x):\n    os.write(3, b'\\0\\3\\0\\0')\n    while True:\n"
@@ -414,4 +398,4 @@ def test_ten_thousand_programs_leave_nothing_behind():
     assert after[1] <= before[1] + 2
     below = fork_servers(os.getpid())
     sandbox.close()
-    assert gone(below)
+    until(lambda: not alive(below))

@@ -13,11 +13,7 @@ DEFAULT = Limits()
 RIGHT = Job(code="def f(x): return x + 1", tests=("assert f(1) == 2",))
 
 
-@pytest.fixture(scope="module")
-def sandbox():
-    sandbox = LocalSandbox(workers=1, preload=("pytest",))
-    yield sandbox
-    sandbox.close()
+PRELOAD = ("pytest",)  # of the fixture `sandbox`
 
 
 def judged(sandbox: LocalSandbox, code: str, *tests: str, limits: Limits = DEFAULT, **more: str):

@@ -23,13 +23,6 @@ LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /
 ROOT = "def f(x): return x ** 0.5"
 
 
-@pytest.fixture(scope="module")
-def sandbox():
-    sandbox = LocalSandbox(workers=1)
-    yield sandbox
-    sandbox.close()
-
-
 def judge(sandbox: LocalSandbox, code: str, *tests: str, **fields: object):
     return sandbox.submit(Job(code=code, tests=tests, **fields)).result(60)
 
@@ -173,6 +166,7 @@ def idle_share(processors: set[int], seconds: float = 1.0) -> float:
 
 
 @LINUX
+@pytest.mark.timing
 @pytest.mark.skipif("len(os.sched_getaffinity(0)) < 2", reason="needs two processors")
 def test_a_workers_processes_share_one_processor_and_leave_a_crowded_one():
     sandbox = LocalSandbox(workers=1)

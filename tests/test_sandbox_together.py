@@ -9,12 +9,7 @@ from mucode_agent.evaluation.check import check_references, check_table
 from mucode_agent.tools.local import LocalSandbox
 from mucode_agent.types import Job, Limits, Problem, StdioTest
 
-
-@pytest.fixture(scope="module")
-def sandbox():
-    sandbox = LocalSandbox(workers=1, preload=("pytest",))
-    yield sandbox
-    sandbox.close()
+PRELOAD = ("pytest",)  # of the fixture `sandbox`
 
 
 def judged(sandbox: LocalSandbox, code: str, *tests: str, judge: str = "together", **more):

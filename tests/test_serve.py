@@ -3,13 +3,14 @@
 import asyncio
 import importlib.util
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import ScriptedModel, fenced
+from waiting import auntil
 
 from mucode_agent import create_solver
 
@@ -39,8 +40,7 @@ async def served(solver: Any) -> AsyncIterator[int]:
     )
     server = uvicorn.Server(config)
     running = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110 - it announces nothing
-        await asyncio.sleep(0.01)
+    await auntil(lambda: server.started)
     yield server.servers[0].sockets[0].getsockname()[1]
     server.should_exit = True
     await running
@@ -55,19 +55,14 @@ async def post(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     return reader, writer
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
-
-
 async def test_a_client_that_disconnects_frees_its_slot_and_ends_its_programs() -> None:
     solver = create_solver(ScriptedModel(replies=[fenced(ENDLESS), fenced(GOOD)]), verifier="none", n=1, max_turns=1)
     async with served(solver) as port:
         _, leaving = await post(port)
-        await until(lambda: bool(solver.parts._sandbox and solver.parts._sandbox._futures))
+        await auntil(lambda: bool(solver.parts._sandbox and solver.parts._sandbox._futures))
         [running] = solver.parts._sandbox._futures  # type: ignore[union-attr]
         leaving.close()
-        await until(running.cancelled)
+        await auntil(running.cancelled)
         reader, writer = await post(port)
         assert b'"solved": true' in await reader.read()
         writer.close()
@@ -77,7 +72,7 @@ async def test_a_server_ends_in_seconds_while_endless_programs_run() -> None:
     solver = create_solver(ScriptedModel(replies=[fenced(ENDLESS)]), verifier="none", n=1)
     async with served(solver) as port:
         _, staying = await post(port)
-        await until(lambda: bool(solver.parts._sandbox and solver.parts._sandbox._futures))
+        await auntil(lambda: bool(solver.parts._sandbox and solver.parts._sandbox._futures))
         [running] = solver.parts._sandbox._futures  # type: ignore[union-attr]
     assert running.cancelled()
     staying.close()

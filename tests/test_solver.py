@@ -92,14 +92,14 @@ def test_private_tests_never_reach_a_prompt_a_score_or_the_selection(selector: s
 def test_early_acceptance_is_refused_on_a_calibration_made_for_another_generator() -> None:
     verifier = LengthVerifier("someone-else")
     graph, _, _ = solver([GOOD], n=1, verifier=verifier, accept_threshold=0.1)
-    with pytest.raises(ProblemError, match="calibrated on programs of someone-else, not of ScriptedModel"):
+    with pytest.raises(ProblemError, match="calibrated on programs of someone-else, not of scripted"):
         solve(graph)
     graph, _, _ = solver([GOOD], n=1, verifier=verifier, accept_threshold=0.1, trust_calibration=True)
     assert solve(graph).solved
 
 
 def test_a_foreign_calibration_is_a_warning_in_the_trace_and_the_own_one_is_none() -> None:
-    for generators, warned in (("someone-else", True), ("ScriptedModel", False)):
+    for generators, warned in (("someone-else", True), ("scripted", False)):
         trace = MemoryTrace()
         graph, _, _ = solver([GOOD], n=1, verifier=LengthVerifier(generators), trace=trace)
         solve(graph)
@@ -229,7 +229,7 @@ def test_no_probes_where_none_are_wanted() -> None:
 
 
 def test_a_verifiers_own_threshold_accepts_without_tests_where_its_calibration_holds() -> None:
-    for generator, solved in (("ScriptedModel", True), ("someone-else", False)):
+    for generator, solved in (("scripted", True), ("someone-else", False)):
         verifier = LengthVerifier(generator)
         verifier.accept_threshold = 0.2
         graph, _, _ = solver([GOOD], n=1, max_turns=1, verifier=verifier)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from mucode_agent.models.identity import generator_identity, same_generator
 from mucode_agent.types import ProblemError, Record, Sample, Verifier
 from mucode_agent.verifiers.calibration import Platt
-from mucode_agent.verifiers.text import text_digest
+from mucode_agent.verifiers.text import is_our_text, text_digest
 
 CARD_VERSION: Literal[3] = 3
 CARD = "mucode_verifier.json"
@@ -104,7 +104,7 @@ def read_card(directory: Path) -> VerifierCard | None:
             f"{path} is no verifier card of version {CARD_VERSION}: {where}: {cause['msg'].lower()}; "
             "train the verifier again with this version"
         ) from None
-    if card.text != text_digest():
+    if not is_our_text(card.text):
         raise ProblemError(
             f"the verifier {directory} was trained on the input wording {card.text}, this version writes "
             f"{text_digest()}; train it again, or use the version that trained it"

@@ -5,9 +5,8 @@ ends in a question, so that the last token, where the score is read, is the same
 """
 
 import functools
-import hashlib
-from pathlib import Path
 
+from mucode_agent import wording
 from mucode_agent.prompts import shown_tests
 from mucode_agent.types import Problem
 
@@ -27,5 +26,14 @@ def verifier_prefix(problem: Problem) -> str:
 
 @functools.cache
 def text_digest() -> str:
-    """Names the wording of this file: a verifier trained on other words must not score these."""
-    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    """Names the wording of the text: a verifier that was trained on another one must not score it."""
+    return wording.digest(verifier_text(problem, wording.CODE) for problem in wording.PROBLEMS)
+
+
+_OLD_NAMES = {"f96d8f1fcbdf": "a08dbaf138ac"}
+"""What the first cards call a text, by the digest of this file's source then, and its name today."""
+
+
+def is_our_text(name: str) -> bool:
+    """Whether a card's name of the text means the text that this version writes."""
+    return _OLD_NAMES.get(name, name) == text_digest()
