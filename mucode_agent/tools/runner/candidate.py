@@ -7,10 +7,11 @@ import _sitebuiltins
 import atexit
 import builtins
 import contextlib
+import copy
 import enum
+import functools
 import gc
 import io
-import itertools
 import linecache
 import operator
 import os
@@ -26,7 +27,6 @@ from . import codec, together
 FILENAME = "solution.py"
 _CHANNEL = 3
 _FRAMES = 5
-_BATCH = 64
 
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     "len": len,
@@ -38,12 +38,15 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "get": getattr,
     "set": setattr,
     "isinstance": isinstance,
-    "add": operator.add,
-    "sub": operator.sub,
-    "mul": operator.mul,
-    "truediv": operator.truediv,
-    "neg": operator.neg,
-    "call": lambda target, *arguments, **keywords: target(*arguments, **keywords),
+    "repr": repr,
+    "format": format,
+    "delete": delattr,
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "is": operator.is_,
+    "equality": lambda value: _equality(value),
+    "call": lambda target, /, *arguments, **keywords: target(*arguments, **keywords),
+    **{name: getattr(operator, f"__{name}__") for name in codec.OPERATORS},
 }
 
 
@@ -64,6 +67,7 @@ class Program:
         self._handles: list[Any] = []
         self._numbers: dict[int, int] = {}
         self._records: dict[str, type] = {}
+        self._callbacks: dict[int, Any] = {}
         self._limit = 1 << 18
 
     def serve(self) -> Any:
@@ -77,6 +81,8 @@ class Program:
                 raise (codec.builtin_error(message["kind"]) or RuntimeError)(message["value"])
             try:
                 answer = self._answer(operation, message)
+            except codec.NotPlain:
+                answer = {"deep": True}
             except BaseException as error:  # noqa: BLE001 - whatever the program raises is its answer
                 answer = self._failure(error)
             try:
@@ -113,9 +119,11 @@ class Program:
         linecache.cache[FILENAME] = (lambda: code,)
         if message["main"] or message["together"]:
             sys.modules["__main__"] = module
+        bounded_stacks()
         if message["main"]:
             self._space["__file__"] = FILENAME
             sys.argv[:] = [FILENAME]
+            _devices()
         gc.enable()
         try:
             self._set_up(message["setup"])
@@ -144,22 +152,23 @@ class Program:
         target = message["target"]
         value = self._space[target] if isinstance(target, str) else self._handles[target]
         if operation == "next":
-            return self._next(value, message["count"])
-        back = [codec.text(form) for form in message["args"]] if message.get("back") else []
+            return self._next(value)
+        given = [*message["args"], *message.get("kw", {}).values()]
+        back = [codec.text(form) for form in given] if message.get("back") else []
         arguments = [self._decode(item) for item in message["args"]]
         keywords = {name: self._decode(item) for name, item in message["kw"].items()} if "kw" in message else {}
         if operation == "name":
             return {"ok": self._encode(value)}
         answer = {"ok": self._encode(_OPERATIONS[operation](value, *arguments, **keywords))}
         if back:
-            forms = [self._encode(item) for item in arguments]
+            forms = [self._encode(item) for item in (*arguments, *keywords.values())]
             answer["args"] = [None if codec.text(form) == old else form for form, old in zip(forms, back, strict=True)]
         return answer
 
-    def _next(self, iterator: Any, count: int) -> dict[str, Any]:
-        items: list[Any] = []
-        items.extend(self._encode(item) for item in itertools.islice(iterator, min(count, _BATCH)))
-        return {"ok": None, "items": items, "done": len(items) < count}
+    def _next(self, iterator: Any) -> dict[str, Any]:
+        for item in iterator:
+            return {"ok": None, "items": [self._encode(item)]}
+        return {"ok": None, "items": []}
 
     # --- values
 
@@ -185,13 +194,31 @@ class Program:
     def _special(self, tag: str, body: Any) -> Any:
         if tag == "H":
             return self._space[body] if isinstance(body, str) else self._handles[body]
+        if tag == "u":
+            return self._decode(body)
         if tag == "o":
             return codec.rebuild(self._records[body[0]], body[1], self._decode)
         if tag == "e":
             return codec.member(self._records[body[0]], body[1])
         if tag == "i":
-            return iter(self._decode(body))
-        return lambda *arguments, **keywords: self._call_back(body, arguments, keywords)
+            return self._items(body)
+        return self._callback(*body)
+
+    def _callback(self, number: int, name: str) -> Any:
+        """The stand-in for a function of the test: the same one each time."""
+        if number not in self._callbacks:
+
+            def call(*arguments: Any, **keywords: Any) -> Any:
+                return self._call_back(number, arguments, keywords)
+
+            call.__name__ = call.__qualname__ = name
+            self._callbacks[number] = call
+        return self._callbacks[number]
+
+    def _items(self, number: int) -> Any:
+        """An iterator of the test, one item at a time."""
+        while items := self._call_back(number, (), {}):
+            yield items[0]
 
     def _call_back(self, number: int, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         forms = [self._encode(item) for item in arguments]
@@ -201,9 +228,15 @@ class Program:
     def _failure(self, error: BaseException | None) -> dict[str, Any]:
         name, message, frames = describe(error, self._source)
         kinds = type(error).__mro__
-        answer = {"exc": name, "message": message, "frames": frames, "kinds": [kind.__name__ for kind in kinds][:12]}
+        answer: dict[str, Any] = {"exc": name, "message": message, "frames": frames}
+        answer["kinds"] = [kind.__name__ for kind in kinds][:12]
         with contextlib.suppress(BaseException):
             answer["args"] = codec.encode(list(error.args)) if error is not None else []
+        answer["homes"] = [str(kind.__module__) for kind in kinds][:12]
+        answer["fields"] = {}
+        for field, value in list(getattr(error, "__dict__", {}).items())[:16]:
+            with contextlib.suppress(BaseException):
+                answer["fields"][str(field)] = codec.encode(value)
         return answer
 
     # --- frames
@@ -235,14 +268,33 @@ def _run_to_the_end(code: types.CodeType, space: dict[str, Any]) -> None:
         exec(code, space)  # noqa: S102 - what this process is for
     except SystemExit as exit_:
         status = exit_.code
+    streams = (sys.stdout, sys.__stdout__, sys.stderr, sys.__stderr__)
     threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - the interpreter's own way to join threads
     atexit._run_exitfuncs()  # noqa: SLF001 - as above
     if isinstance(status, str):
         sys.stderr.write(status)
-    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):  # a program may put others in their place
+    held = list(space.values())
+    space.clear()
+    held.clear()  # the program's finalizers run, and close what it left open
+    gc.collect()
+    for stream in (sys.stdout, sys.stderr, *streams):
         with contextlib.suppress(ValueError, AttributeError):  # closed by the program, or not a stream any more
             stream.flush()  # type: ignore[union-attr]
     os._exit(0 if status is None else status & 0xFF if isinstance(status, int) else 1)
+
+
+_STACK = 64 << 20
+"""Programs that recurse deeply ask for stacks of hundreds of MB and touch little; here address space counts."""
+
+
+def bounded_stacks() -> None:
+    """`threading.stack_size` gives what the limit of memory allows."""
+    plain = threading.stack_size
+
+    def stack_size(size: int = 0, /) -> int:
+        return plain(min(size, _STACK)) if size > _STACK else plain(size)
+
+    threading.stack_size = stack_size
 
 
 def limit_resources(limits: list[tuple[str, int]]) -> None:
@@ -277,6 +329,18 @@ def standard_streams() -> None:
         setattr(stream, "mode", mode)  # noqa: B010 - as the interpreter does; programs look at it
 
 
+def _devices() -> None:
+    """`open("/dev/stdin")` and its like, of which the new root has none."""
+    plain, numbers = open, {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+
+    @functools.wraps(plain)
+    def opened(file: Any, *arguments: Any, **keywords: Any) -> Any:
+        number = numbers.get(file) if isinstance(file, str) else None
+        return plain(file if number is None else os.dup(number), *arguments, **keywords)
+
+    builtins.open = opened
+
+
 def standard_names() -> None:
     """What `site` adds to the built-in names, and programs use."""
     builtins.exit = _sitebuiltins.Quitter("exit", "Ctrl-D (i.e. EOF)")
@@ -309,12 +373,22 @@ def _kind(value: Any) -> str:
     if isinstance(value, type):
         if not issubclass(value, Exception):
             return "class"
-        return "exception:" + next(kind.__name__ for kind in value.__mro__ if kind.__module__ == "builtins")
+        own = [kind.__name__ for kind in value.__mro__ if kind.__module__ == value.__module__ != "builtins"]
+        known = next(kind.__name__ for kind in value.__mro__ if kind.__module__ == "builtins")
+        return "exception:" + ",".join([*own, known])
     if isinstance(value, types.ModuleType):
         return "module"
     if callable(value):
         return "function"
     return "iterator" if hasattr(type(value), "__next__") else "object"
+
+
+def _equality(value: Any) -> str:
+    """Whether the class of an object says what equals it; `any`: it would equal whatever it is compared with."""
+    if value == object():
+        return "any"
+    own: Any = type(value).__eq__
+    return "none" if own is object.__eq__ else "own"
 
 
 def _syntax(error: SyntaxError | ValueError, code: str) -> dict[str, Any]:

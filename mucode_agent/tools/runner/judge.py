@@ -6,6 +6,7 @@ It compares values that it has rebuilt from plain data. It never runs the progra
 import abc
 import builtins
 import contextlib
+import enum
 import gc
 import itertools
 import math
@@ -20,8 +21,10 @@ from decimal import Decimal
 from typing import Any
 
 from . import behaviour, codec
+from .meeting import meeting
 from .proxies import MUTABLE, Conversation, Ended, ForkServer, Handle, NotData, Remote, peak_memory, too_slow
-from .suite import ASKED, COMPARE, DROPPED, KEPT, TRUTH, CompiledTest, Suite, compile_suite
+from .proxies import show as whole
+from .suite import ASKED, CALLABLE, COMPARE, DROPPED, IDENTITY, KEPT, TRUTH, CompiledTest, Suite, compile_suite
 from .together import failed_pytest
 
 SHOWN = 400
@@ -43,8 +46,6 @@ _COMPARISONS: dict[str, Any] = {
     "<=": lambda left, right: left <= right,
     ">": lambda left, right: left > right,
     ">=": lambda left, right: left >= right,
-    "is": lambda left, right: left is right,
-    "is not": lambda left, right: left is not right,
     "in": lambda left, right: left in right,
     "not in": lambda left, right: left not in right,
 }
@@ -237,7 +238,7 @@ class _Run:
             except BaseException as error:  # noqa: BLE001 - whatever it is, the caller has to fix it
                 raise Ended("unjudged", f"the set-up code failed: {type(error).__name__}: {error}"[:500]) from None
             for name, value in space.items():
-                if isinstance(value, type) and value.__module__ == "__test__":
+                if not isinstance(value, Remote) and isinstance(value, type) and value.__module__ == "__test__":
                     conversation.records[name] = value
             if entry is not None:
                 space[self._entry_point or ""] = entry
@@ -251,15 +252,17 @@ class _Run:
         if test.code is None:
             return {"status": "unjudged", "test": test.source[:SHOWN], "error": test.error[:SHOWN]}
         recorder = _Recorder(test, conversation)
-        conversation.names_stop = test.names_stop
-        space.update({COMPARE: recorder.compare, TRUTH: recorder.truth, ASKED: recorder.asked})
-        space.update({DROPPED: recorder.dropped, KEPT: recorder.kept})
+        conversation.mentioned, conversation.in_place = test.named, test.in_place
+        space.update({COMPARE: recorder.compare, TRUTH: recorder.truth, DROPPED: recorder.dropped, KEPT: recorder.kept})
+        space.update({ASKED: recorder.asked, IDENTITY: recorder.identity, CALLABLE: recorder.is_callable})
         try:
             exec(test.code, space)  # noqa: S102 - trusted by definition
             if test.check:
                 self._call_check(test, space)
             if conversation.fate is not None:  # the test has swallowed it
                 raise conversation.fate
+            if conversation.drifted():
+                raise NotData("unjudged", "the test changes a value that the program may hold, and each has a copy")
             self._check_output(conversation)
         except BaseException as error:  # noqa: BLE001 - everything is a verdict
             cause: BaseException = error
@@ -268,11 +271,25 @@ class _Run:
             elif isinstance(error, NameError) and error.name in missing:
                 cause = _Missing(f"the program does not define {error.name!r}, which the test uses")
             try:
-                return self._failure(cause, recorder, conversation)
+                result = self._failure(cause, recorder, conversation)
+                doubt = (
+                    self._doubt(error, test, conversation) if result["status"] in ("wrong_answer", "exception") else ""
+                )
+                return {**result, "status": "unjudged", "error": doubt} if doubt else result
             finally:
                 _forget(cause)
         text = recorder.only_text()
         return {"status": "passed", "test": text}
+
+    def _doubt(self, error: BaseException, test: CompiledTest, conversation: Conversation) -> str:
+        """Why the failure may be owed to the two processes of the test and the program."""
+        if isinstance(error, NotData):
+            return ""
+        if conversation.drifted():
+            return "the test changes a value that the program may hold, and each has a copy"
+        if isinstance(error, AttributeError) and not hasattr(error, "mucode_error") and _foreign(error.obj):
+            return f"the test uses an attribute that stays with the program: {_clean(str(error))}"
+        return conversation.doubts() or meeting(f"{self._setup}\n{test.source}", self._code)
 
     def _call_check(self, test: CompiledTest, space: dict[str, Any]) -> None:
         if test.check_arguments == 0:
@@ -291,6 +308,8 @@ class _Run:
             result["traceback"] = [_clean(line) for line in getattr(error, "frames", [])]
         elif isinstance(error, _Missing):
             result.update(status="missing_entry_point", error=str(error))
+        elif isinstance(error, SystemExit | KeyboardInterrupt | GeneratorExit) and hasattr(error, "mucode_error"):
+            result.update(status="early_exit", error=error.mucode_error)
         elif hasattr(error, "mucode_error"):
             frames = [_clean(line) for line in getattr(error, "mucode_frames", [])]
             result.update(status="exception", error=_clean(error.mucode_error), traceback=frames)
@@ -460,28 +479,44 @@ class _Recorder:
         if number is not None:
             self._number, self._sides = number, (left, right)
         if operator in ("is", "is not"):
-            self._check_identity(left, right)
+            return _same(left, right, self._conversation) is (operator == "is")
+        if operator in ("==", "!="):
+            self._nan(left, right)
         return _COMPARISONS[operator](left, right)
 
     def asked(self, function: Any, *arguments: Any, **keywords: Any) -> Any:
         name, subject = getattr(function, "__name__", ""), arguments[0] if arguments else None
-        if name in ("id", "is_", "is_not", "assertIs", "assertIsNot"):
-            self._check_identity(*arguments[:2])
-        elif isinstance(subject, Handle) and name == "callable":
-            return subject.mucode_kind in ("function", "class")
-        elif isinstance(subject, Handle) and any(map(_about_methods, arguments[1:2])):
-            what = f"the test asks what {subject!r} can do, and every stand-in for an object has all methods"
+        if name in ("is_", "is_not", "assertIs", "assertIsNot") and len(arguments) > 1:
+            same = _same(arguments[0], arguments[1], self._conversation)
+            if name in ("is_", "is_not"):
+                return same is (name == "is_")
+        elif isinstance(subject, Remote) and function is type and len(arguments) == 1:
+            return subject.mucode_do("get", "__class__")
+        elif isinstance(subject, Handle) and name != "hasattr" and any(map(_about_methods, arguments[1:2])):
+            what = f"the test asks what {show(subject)} can do, and every stand-in for an object has all methods"
             raise self._conversation.settled(NotData("unjudged", what))
         return function(*arguments, **keywords)
-
-    def _check_identity(self, *values: Any) -> None:
-        if values and all(isinstance(value, MUTABLE) for value in values):
-            what = "the test asks whether two values are one object, and values are copied on their way"
-            raise self._conversation.settled(NotData("unjudged", what))
 
     def truth(self, number: int, value: Any) -> Any:
         self._number, self._sides = number, None
         return value
+
+    def _nan(self, left: Any, right: Any) -> None:
+        """Within a collection, a NaN equals itself and no other, and it is copied on its way."""
+        if isinstance(left, list | tuple | dict) and isinstance(right, type(left)) and "nan" in whole(left):
+            self._conversation.doubt = self._conversation.doubt or "a NaN equals only itself, and values are copied"
+
+    def identity(self, value: Any) -> int:
+        """`id` of a test."""
+        if not isinstance(value, Remote):
+            what = "the test asks which object a value is, and values are copied on their way"
+            raise self._conversation.settled(NotData("unjudged", what))
+        return id(value)
+
+    @staticmethod
+    def is_callable(value: Any) -> bool:
+        """`callable` of a test."""
+        return value.mucode_kind in ("function", "class") if isinstance(value, Remote) else callable(value)
 
     @staticmethod
     def dropped(function: Any, *arguments: Any, **keywords: Any) -> Any:
@@ -529,11 +564,28 @@ class _Recorder:
 
 def show(value: Any) -> str:
     """A bounded repr of plain data."""
-    try:
-        text = repr(value)
-    except (Exception, NotData, Ended):  # noqa: BLE001 - huge integers, deep nests, what a class of the set-up says
-        text = f"<{type(value).__name__}>"
+    text = whole(value)
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+
+
+def _foreign(value: Any) -> bool:
+    """Not of a plain type: what the program gave may have had the attribute there."""
+    return value is not None and (type(value).__module__ != "builtins" or isinstance(value, BaseException | type))
+
+
+def _same(left: Any, right: Any, conversation: Conversation) -> bool:
+    """Whether two values are one object, as far as that can be known of values that were copied on their way."""
+    if left is right:
+        return True
+    if isinstance(left, Remote) and isinstance(right, Remote):
+        return left.mucode_do("is", right) is True
+    alike = type(left) is type(right) and not isinstance(left, bool | None | type)
+    if isinstance(left, Remote) or isinstance(right, Remote):
+        alike = isinstance(left, type) or isinstance(right, type)
+    if alike and not isinstance(left, enum.Enum) and (isinstance(left, (*MUTABLE, type)) or left == right):
+        what = "the test asks whether two values are one object, and values are copied on their way"
+        raise conversation.settled(NotData("unjudged", what))
+    return False
 
 
 class _Frames:

@@ -18,13 +18,14 @@ DROPPED, KEPT = "__mucode_dropped__", "__mucode_kept__"
 """Calls whose result nobody sees, and calls whose arguments the test may look at afterwards."""
 ASKED = "__mucode_asked__"
 """Calls that ask what a copy or a stand-in does not say: whether values are one object, and what an object can do."""
+IDENTITY, CALLABLE = "__mucode_identity__", "__mucode_callable__"
+"""`id` and `callable`, wherever they are named."""
 _ASKED = frozenset(
     {
-        *("id", "is_", "is_not", "assertIs", "assertIsNot", "callable", "hasattr", "isinstance"),
+        *("is_", "is_not", "assertIs", "assertIsNot", "isinstance", "type"),
         *("assertIsInstance", "assertNotIsInstance"),
     }
 )
-_STOPS = frozenset({"StopIteration", "StopAsyncIteration"})
 _LIBRARY = {
     **dict.fromkeys(("Counter", "OrderedDict", "defaultdict", "deque", "namedtuple"), "collections"),
     "Decimal": "decimal",
@@ -96,9 +97,11 @@ class CompiledTest:
         self.check_arguments = 1
         self.uses_program = False
         """It names something that the program is to define, or the program's module."""
-        self.names_stop = False
-        """It means to see a StopIteration of the program."""
         self.assertions: list[Assertion] = []
+        self.named = frozenset[str]()
+        """Names and attributes in the source."""
+        self.in_place = False
+        """No expectation is computed from an argument of the program, so that changing one cannot bend it."""
 
 
 class Suite(NamedTuple):
@@ -148,12 +151,14 @@ def _compile(source: str, tree: ast.Module, wanted: frozenset[str], entry_point:
         if isinstance(node, ast.FunctionDef) and node.name == "check":
             test.check = True
             test.check_arguments = len(node.args.args) + len(node.args.posonlyargs)
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    modules = {getattr(node, "module", None) for node in ast.walk(tree)} | {
-        alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    nodes = list(ast.walk(tree))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    modules = {getattr(node, "module", None) for node in nodes} | {
+        alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
     }
     test.uses_program = bool(names & {*wanted, "candidate"} or modules & {"solution", "__main__"})
-    test.names_stop = any(isinstance(node, ast.Name) and node.id in _STOPS for node in ast.walk(tree))
+    test.named = frozenset(names | {node.attr for node in nodes if isinstance(node, ast.Attribute)})
+    test.in_place = _in_place(nodes)
     rewritten = _Rewrite(test, wanted | {"candidate"}, entry_point).visit(tree)
     try:
         test.code = compile(ast.fix_missing_locations(rewritten), "<test>", "exec", dont_inherit=True)
@@ -195,6 +200,12 @@ class _Rewrite(ast.NodeTransformer):
         operator = ast.Constant(_OPERATORS[type(node.ops[0]).__name__])
         return ast.Call(ast.Name(COMPARE, ast.Load()), [ast.Constant(None), operator, *sides], [])
 
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        hooks = {"id": IDENTITY, "callable": CALLABLE}
+        if isinstance(node.ctx, ast.Load) and node.id in hooks and node.id not in self._wanted:
+            return ast.Name(hooks[node.id], ast.Load())
+        return node
+
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
         call = node.value
         if isinstance(call, ast.Call) and not (isinstance(call.func, ast.Name) and call.func.id == "super"):
@@ -212,7 +223,7 @@ class _Rewrite(ast.NodeTransformer):
         of_program = node.func.id in self._wanted if isinstance(node.func, ast.Name) else True
         name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
         self.generic_visit(node)
-        if name in _ASKED:
+        if name in _ASKED and name not in self._wanted:
             return ast.Call(ast.Name(ASKED, ast.Load()), [node.func, *node.args], node.keywords)
         if not (kept and of_program):
             return node
@@ -223,6 +234,41 @@ class _Rewrite(ast.NodeTransformer):
         lines[-1] = lines[-1][: node.end_col_offset]
         lines[0] = lines[0][node.col_offset :]
         return b"".join(lines).decode()
+
+
+def _in_place(  # noqa: C901 - one look at each kind of node
+    nodes: list[ast.AST],
+) -> bool:
+    """Each assert compares with something made of constants, and of names that are given nothing else."""
+    given: dict[str, bool] = {}
+    for node in nodes:
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            given.setdefault(node.id, False)
+        elif isinstance(node, ast.arg):
+            given[node.arg] = False
+    used = {part.id for node in nodes if isinstance(node, ast.Call) for a in node.args for part in ast.walk(a)
+            if isinstance(part, ast.Name)}  # fmt: skip
+
+    def pure(node: ast.AST) -> bool:
+        parts = list(ast.walk(node))
+        if any(isinstance(part, ast.Call) for part in parts):
+            return False
+        return all(given.get(part.id, False) for part in parts if isinstance(part, ast.Name))
+
+    for node in nodes:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            given[name] = name not in used and pure(node.value)
+    for node in nodes:
+        if not isinstance(node, ast.Assert):
+            continue
+        values = node.test.values if isinstance(node.test, ast.BoolOp) else [node.test]
+        for value in values:
+            if isinstance(value, ast.Compare) and not any(map(pure, (value.left, *value.comparators))):
+                return False
+            if not isinstance(value, ast.Compare):
+                return False
+    return any(isinstance(node, ast.Assert) for node in nodes)
 
 
 def _names(nodes: list[ast.AST], entry_point: str | None) -> tuple[frozenset[str], frozenset[str], dict[str, str]]:
