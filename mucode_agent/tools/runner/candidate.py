@@ -68,6 +68,10 @@ class Program:
         self._numbers: dict[int, int] = {}
         self._records: dict[str, type] = {}
         self._callbacks: dict[int, Any] = {}
+        self._lent: dict[int, tuple[Any, list[Any]]] = {}
+        """Stand-ins for functions and iterators of the test, and their forms, by identity."""
+        self._calling = threading.RLock()
+        self._depth = 0
         self._limit = 1 << 18
 
     def serve(self) -> Any:
@@ -79,12 +83,14 @@ class Program:
                 return self._decode(message["value"])
             if operation == "raise":
                 raise (codec.builtin_error(message["kind"]) or RuntimeError)(message["value"])
+            self._depth += 1
             try:
                 answer = self._answer(operation, message)
             except codec.NotPlain:
                 answer = {"deep": True}
             except BaseException as error:  # noqa: BLE001 - whatever the program raises is its answer
                 answer = self._failure(error)
+            self._depth -= 1
             try:
                 sys.stdout.flush()
                 sys.stderr.flush()
@@ -182,6 +188,8 @@ class Program:
         if self._records.get(name) is type(value) and hasattr(value, "__dict__"):
             fields = {key: codec.encode(item, self._opaque, depth + 1, seen) for key, item in vars(value).items()}
             return ["o", [name, fields]]
+        if id(value) in self._lent:
+            return self._lent[id(value)][1]
         number = self._numbers.get(id(value))
         if number is None:
             number = self._numbers[id(value)] = len(self._handles)
@@ -213,17 +221,29 @@ class Program:
 
             call.__name__ = call.__qualname__ = name
             self._callbacks[number] = call
+            self._lent[id(call)] = (call, ["C", number])
         return self._callbacks[number]
 
     def _items(self, number: int) -> Any:
         """An iterator of the test, one item at a time."""
-        while items := self._call_back(number, (), {}):
-            yield items[0]
+        if number not in self._callbacks:
+
+            def items() -> Any:
+                while found := self._call_back(number, (), {}):
+                    yield found[0]
+
+            made = self._callbacks[number] = items()
+            self._lent[id(made)] = (made, ["i", number])
+        return self._callbacks[number]
 
     def _call_back(self, number: int, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        forms = [self._encode(item) for item in arguments]
-        self._send({"callback": number, "args": forms, "kw": {k: self._encode(v) for k, v in keywords.items()}})
-        return self.serve()
+        """One thread of the program at a time, and only while the test waits for the program."""
+        with self._calling:
+            if not self._depth:
+                raise RuntimeError("the call that was given this function has returned")
+            forms = [self._encode(item) for item in arguments]
+            self._send({"callback": number, "args": forms, "kw": {k: self._encode(v) for k, v in keywords.items()}})
+            return self.serve()
 
     def _failure(self, error: BaseException | None) -> dict[str, Any]:
         name, message, frames = describe(error, self._source)

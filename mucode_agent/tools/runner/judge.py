@@ -21,7 +21,7 @@ from decimal import Decimal
 from typing import Any
 
 from . import behaviour, codec
-from .meeting import meeting
+from .meeting import meeting, refused
 from .proxies import MUTABLE, Conversation, Ended, ForkServer, Handle, NotData, Remote, peak_memory, too_slow
 from .proxies import show as whole
 from .suite import ASKED, CALLABLE, COMPARE, DROPPED, IDENTITY, KEPT, TRUTH, CompiledTest, Suite, compile_suite
@@ -166,7 +166,7 @@ class _Run:
                 result = self._test(test, space, conversation, suite.wanted - set(kinds))
                 result["time_s"] = round(conversation.span_s(), 6)
                 results.append(result)
-                if result["status"] in _FATAL:
+                if result["status"] in _FATAL or isinstance(conversation.fate, Ended):
                     break
         except (Ended, NotData) as fate:
             return self._fail(fate, results)
@@ -199,6 +199,8 @@ class _Run:
                     result = self._failure(self._output_ended(), None, None)
                 elif result["status"] == "passed" and not test.uses_program:
                     result.update(status="unjudged", error="the test does not use the program")
+                elif reason := refused(self._code, result["status"], result["error"]):
+                    result.update(status="unjudged", error=reason)
                 results.append({**result, "error": _clean(result["error"]), "time_s": round(conversation.span_s(), 6)})
                 if result["status"] in _FATAL:
                     break
@@ -272,24 +274,28 @@ class _Run:
                 cause = _Missing(f"the program does not define {error.name!r}, which the test uses")
             try:
                 result = self._failure(cause, recorder, conversation)
-                doubt = (
-                    self._doubt(error, test, conversation) if result["status"] in ("wrong_answer", "exception") else ""
-                )
+                doubt = self._doubt(error, result, test, conversation)
                 return {**result, "status": "unjudged", "error": doubt} if doubt else result
             finally:
                 _forget(cause)
         text = recorder.only_text()
         return {"status": "passed", "test": text}
 
-    def _doubt(self, error: BaseException, test: CompiledTest, conversation: Conversation) -> str:
-        """Why the failure may be owed to the two processes of the test and the program."""
-        if isinstance(error, NotData):
+    def _doubt(self, error: BaseException, result: Result, test: CompiledTest, conversation: Conversation) -> str:
+        """Why the failure may be owed to the two processes of the test and the program, or to the sandbox."""
+        if result["status"] == "timeout" and conversation.contended:
+            return "calls from several threads are made one after another, and may wait for each other"
+        if isinstance(error, NotData) or result["status"] not in ("wrong_answer", "exception"):
             return ""
         if conversation.drifted():
             return "the test changes a value that the program may hold, and each has a copy"
         if isinstance(error, AttributeError) and not hasattr(error, "mucode_error") and _foreign(error.obj):
             return f"the test uses an attribute that stays with the program: {_clean(str(error))}"
-        return conversation.doubts() or meeting(f"{self._setup}\n{test.source}", self._code)
+        return (
+            conversation.doubts()
+            or meeting(f"{self._setup}\n{test.source}", self._code)
+            or refused(self._code, result["status"], result["error"])
+        )
 
     def _call_check(self, test: CompiledTest, space: dict[str, Any]) -> None:
         if test.check_arguments == 0:
@@ -357,6 +363,8 @@ class _Run:
         finally:
             result["time_s"] = round(conversation.span_s(), 6)
             self._close(conversation)
+        if reason := refused(self._code, result["status"], result.get("error", "")):
+            result.update(status="unjudged", error=reason)
         if result["status"] != "passed":
             result.update(expected=test["stdout"][:SHOWN], actual=_clean(printed[:SHOWN]))
         return result

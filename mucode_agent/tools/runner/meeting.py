@@ -29,6 +29,12 @@ _PLACES = (
     ("global names", r"^\s*(global|nonlocal)\b", r""),
     ("clocks", r"\btime\.|datetime\.now|perf_counter|freeze", r"\btime\b|datetime"),
 )
+_REFUSED = re.compile(
+    r"^\s*(from|import)\s.*\b(subprocess|multiprocessing|ProcessPoolExecutor|pty|socket|socketserver|urllib|http|asyncio)\b"
+    r"|\bos\.(system|popen|fork|forkpty|spawn\w*|exec\w*|posix_spawn\w*)\b",
+    re.MULTILINE,
+)
+_REFUSALS = re.compile(r"\w*(PermissionError|FileNotFoundError|OSError|BrokenProcessPool|BrokenPipeError|URLError|gaierror)\b")
 _FOUND = [(what, re.compile(test, re.MULTILINE), re.compile(program)) for what, test, program in _PLACES]
 
 
@@ -37,4 +43,12 @@ def meeting(test: str, program: str) -> str:
     for what, in_test, in_program in _FOUND:
         if in_test.search(test) and in_program.search(program):
             return f"the test and the program run apart and may meet in one process only: {what}"
+    return ""
+
+
+def refused(program: str, status: str, error: str) -> str:
+    """The reason where a failure comes from what the sandbox refuses to a program that asks for it, or empty."""
+    if status == "wrong_answer" or (status == "exception" and _REFUSALS.match(error)):
+        if found := _REFUSED.search(program):
+            return f"the program uses processes or the network, which the sandbox refuses: {found[0].strip()[:80]}"
     return ""

@@ -10,6 +10,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import time
 import types
 from collections.abc import Iterator
@@ -137,6 +138,9 @@ class Conversation:
         """Why a failure of this test may be owed to the two processes, and not to the program."""
         self.in_place = False
         """Changed arguments of a call that returned something come back too."""
+        self._lock = threading.RLock()
+        self.contended = False
+        """Threads of the test wanted to call the program at the same time."""
         self._lent: list[tuple[Any, str]] = []
         self._end: dict[str, Any] | None = None
         self._clock = (~self.pid << 3) | 2  # CPUCLOCK_SCHED of another process
@@ -159,7 +163,7 @@ class Conversation:
         """Start a new span of CPU time, for another test."""
         if isinstance(self.fate, NotData):
             self.fate = None
-        self.doubt = ""
+        self.doubt, self.contended = "", False
         self._cpu_start = self.cpu_s()
         self._waited = self._held = self._disk = self._asked = 0.0
         self._schedule: dict[str, Any] | None = None
@@ -263,12 +267,17 @@ class Conversation:
         **extra: Any,
     ) -> Any:
         """What the program answers. Raises its exceptions; Ended when it is over; NotData for what cannot be judged."""
-        if self.fate is not None:
-            raise self.fate
+        if not self._lock.acquire(blocking=False):
+            self.contended = True
+            self._lock.acquire()
         try:
+            if self.fate is not None:
+                raise self.fate
             return self._operate(operation, target, arguments, keywords, back, extra)
         except (Ended, NotData) as fate:
             raise self.settled(fate) from None
+        finally:
+            self._lock.release()
 
     def settled(self, fate: "Ended | NotData") -> "Ended | NotData":
         """`fate`, remembered where it is the first."""
@@ -464,6 +473,9 @@ class Conversation:
                     )
                 self._objects[number] = Handle(self, number, kind, name)
             return self._objects[number]
+        if tag in ("C", "i"):
+            function = self._callbacks[body]
+            return function.args[0] if tag == "i" else function
         if tag == "u":
             self.doubt = self.doubt or "the program gave an object of a class of its own, judged as its plain base"
             return codec.decode(body, self._special)
