@@ -27,6 +27,8 @@ from . import codec, together
 FILENAME = "solution.py"
 _CHANNEL = 3
 _FRAMES = 5
+_MOST_SHARED = 10_000
+"""Values, items of one, and characters of its form."""
 
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     "len": len,
@@ -70,6 +72,9 @@ class Program:
         self._callbacks: dict[int, Any] = {}
         self._lent: dict[int, tuple[Any, list[Any]]] = {}
         """Stand-ins for functions and iterators of the test, and their forms, by identity."""
+        self._shared: list[tuple[Any, Any]] = []
+        """Values that the test has given and may hold, and what they were when it last saw them."""
+        self._returned: list[tuple[Any, Any]] = []
         self._calling = threading.RLock()
         self._depth = 0
         self._limit = 1 << 18
@@ -103,7 +108,7 @@ class Program:
             return self._load(message)
         if operation == "test":
             return {"ok": together.run_test(message["source"], self._space, message["entry_point"], self._said)}
-        return self._operate(operation, message)
+        return {"ok": self._share()} if operation == "shared" else self._operate(operation, message)
 
     def _said(self, error: BaseException) -> tuple[str, list[str]]:
         name, message, frames = describe(error, self._source)
@@ -159,17 +164,37 @@ class Program:
         value = self._space[target] if isinstance(target, str) else self._handles[target]
         if operation == "next":
             return self._next(value)
-        given = [*message["args"], *message.get("kw", {}).values()]
-        back = [codec.text(form) for form in given] if message.get("back") else []
+        forms = [*message["args"], *message.get("kw", {}).values()] if message.get("back") else []
+        were = [*map(_snapshot, forms)]  # first, because a decoded list is the form's own
         arguments = [self._decode(item) for item in message["args"]]
         keywords = {name: self._decode(item) for name, item in message["kw"].items()} if "kw" in message else {}
         if operation == "name":
             return {"ok": self._encode(value)}
-        answer = {"ok": self._encode(_OPERATIONS[operation](value, *arguments, **keywords))}
-        if back:
-            forms = [self._encode(item) for item in (*arguments, *keywords.values())]
-            answer["args"] = [None if codec.text(form) == old else form for form, old in zip(forms, back, strict=True)]
+        result = _OPERATIONS[operation](value, *arguments, **keywords)
+        answer = {"ok": self._encode(result)}
+        if "keep" in message and len(self._returned) < _MOST_SHARED:
+            self._returned.append((result, _snapshot(answer["ok"])))
+        if forms:
+            given = [*zip((*arguments, *keywords.values()), were, strict=True)]
+            answer["args"] = [self._changed(*each) for each in given]
+            for (value, was), form in zip(given, answer["args"], strict=True):
+                if was is not None and len(was) < _MOST_SHARED and len(self._shared) < _MOST_SHARED:
+                    self._shared.append((value, was if form is None else _snapshot(form)))
         return answer
+
+    def _changed(self, value: Any, was: Any) -> Any:
+        """The form of a value that is not any more what it was, else None."""
+        if was is None or (type(was) is list and len(was) == len(value) and all(map(operator.is_, was, value))):
+            return None
+        form = self._encode(value)
+        return form if type(was) is list or codec.text(form) != was else None
+
+    def _share(self) -> list[bool]:
+        """Whether the program holds a value that this test gave it, and whether it has changed one since."""
+        shared, returned = self._shared, self._returned
+        self._shared, self._returned = [], []
+        changed = any(self._changed(*each) is not None for each in (*shared, *returned))
+        return [_most_references(shared) > _OWN_REFERENCES, changed]
 
     def _next(self, iterator: Any) -> dict[str, Any]:
         for item in iterator:
@@ -387,6 +412,25 @@ def describe(error: BaseException | None, code: str) -> tuple[str, str, list[str
                 del frames[2:-_FRAMES]
         trace = trace.tb_next
     return type(error).__name__[:80], message, frames if len(frames) <= _FRAMES else [*frames[:2], *frames[-3:]]
+
+
+def _snapshot(form: Any) -> Any:
+    """What a decoded value will be compared with to see its changes; None where it cannot change."""
+    if type(form) is not list or form[0] not in _CHANGING:
+        return None
+    return list(form[1]) if form[0] == "v" else codec.text(form)
+
+
+_CHANGING = frozenset("vltdSqmnBNou")
+"""Tags of what can be changed in place, and of what may hold such."""
+
+
+def _most_references(shared: list[tuple[Any, Any]]) -> int:
+    return max((sys.getrefcount(value) for value, _ in shared), default=0)
+
+
+_OWN_REFERENCES = _most_references([([], None)])
+"""Of a value to which the program does not refer."""
 
 
 def _kind(value: Any) -> str:

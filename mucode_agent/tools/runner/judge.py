@@ -24,12 +24,13 @@ from . import behaviour, codec
 from .meeting import meeting, refused
 from .proxies import MUTABLE, Conversation, Ended, ForkServer, Handle, NotData, Remote, peak_memory, too_slow
 from .proxies import show as whole
-from .suite import ASKED, CALLABLE, COMPARE, DROPPED, IDENTITY, KEPT, TRUTH, CompiledTest, Suite, compile_suite
+from .suite import ASKED, CALLABLE, COMPARE, DROPPED, FRESH, IDENTITY, TRUTH, CompiledTest, Suite, compile_suite
 from .together import failed_pytest
 
 SHOWN = 400
 """Characters of a value in a report."""
 _PRINTED_SHOWN = 4096
+_BENT = "the program changed an argument, from which the test may compute what it expects"
 _FATAL = frozenset({"timeout", "memory", "output_limit", "early_exit", "infra", "syntax_error"})
 _GRACE_S = 2
 _GROWN = 64 << 20
@@ -105,7 +106,6 @@ class Judge:
         """The JSON form of an ExecutionReport."""
         probes: list[str] = job.get("probes") or []
         _allow_cpu(job)
-        random.seed(0)
         job["limits"]["output_kb"] = max(job["limits"]["output_kb"], self._room_kb)
         run = _Run(self._server, job, self._setup, self._entry_point)
         results: list[Result | None] = [None] * len(self._tests)
@@ -141,12 +141,33 @@ class _Run:
         self._judge = "apart"
         self._state = "unjudged"
         self.error = "there was no test"
+        self._unseen = set[int]()
+        """Numbers of tests that did not see a change of an argument."""
 
     # --- code tests
 
     def code_tests(self, suite: Suite) -> list[Result]:
-        """One result for each code test, in order; fewer when the program dies."""
+        """One result for each code test, in order; fewer when the program dies.
+
+        A program that empties `xs` must not bend `f(xs) == sorted(xs)`, so that the tests first see no change of an
+        argument of a call that returned something. Where there was one, the tests run again and see all changes, as
+        in plain Python: what fails so has failed, and what passes only so cannot be judged.
+        """
+        results = self._apart(suite)
+        if not self._unseen:
+            return results
+        for index, second in enumerate(self._apart(suite, all_changes=True)):
+            if index not in self._unseen or index >= len(results):
+                continue
+            if second["status"] != "passed":
+                results[index] = second
+            elif results[index]["status"] in ("wrong_answer", "exception"):
+                results[index] |= {"status": "unjudged", "error": _BENT}
+        return results
+
+    def _apart(self, suite: Suite, *, all_changes: bool = False) -> list[Result]:
         results: list[Result] = []
+        random.seed(0)
         space: dict[str, Any] = {}
         try:
             conversation = Conversation(self._server, self._limits, len(suite.tests) + 1)
@@ -160,12 +181,15 @@ class _Run:
             if not suite.tests:
                 return results
             space = self._space(suite, conversation, kinds)
-            for test in suite.tests:
+            for number, test in enumerate(suite.tests):
                 conversation.begin()
+                conversation.all_changes = all_changes or test.in_place
                 _allow_cpu({"limits": self._limits})
                 result = self._test(test, space, conversation, suite.wanted - set(kinds))
                 result["time_s"] = round(conversation.span_s(), 6)
                 results.append(result)
+                if conversation.unseen:
+                    self._unseen.add(number)
                 if result["status"] in _FATAL or isinstance(conversation.fate, Ended):
                     break
         except (Ended, NotData) as fate:
@@ -173,7 +197,7 @@ class _Run:
         except Exception as error:  # noqa: BLE001 - the program raised while it was loaded
             return self._fail(self._output_ended() if conversation.too_much_output() else error, results)
         finally:
-            self._close(conversation)
+            self._close(conversation, silent=all_changes)
             space.clear()  # the tests' functions hold it, and it them: without this they stay until a collection
         if conversation.calls == 0 and all(result["status"] == "passed" for result in results):
             untouched = {"status": "unjudged", "error": "no test used the program"}
@@ -254,8 +278,9 @@ class _Run:
         if test.code is None:
             return {"status": "unjudged", "test": test.source[:SHOWN], "error": test.error[:SHOWN]}
         recorder = _Recorder(test, conversation)
-        conversation.mentioned, conversation.in_place = test.named, test.in_place
-        space.update({COMPARE: recorder.compare, TRUTH: recorder.truth, DROPPED: recorder.dropped, KEPT: recorder.kept})
+        conversation.mentioned, conversation.changing, conversation.keeping = test.named, test.changes, test.keeps
+        space.update({COMPARE: recorder.compare, TRUTH: recorder.truth})
+        space.update({DROPPED: recorder.dropped, FRESH: recorder.fresh})
         space.update({ASKED: recorder.asked, IDENTITY: recorder.identity, CALLABLE: recorder.is_callable})
         try:
             exec(test.code, space)  # noqa: S102 - trusted by definition
@@ -263,8 +288,8 @@ class _Run:
                 self._call_check(test, space)
             if conversation.fate is not None:  # the test has swallowed it
                 raise conversation.fate
-            if conversation.drifted():
-                raise NotData("unjudged", "the test changes a value that the program may hold, and each has a copy")
+            if conversation.gave and (shared := conversation.shared()):
+                raise NotData("unjudged", shared)
             self._check_output(conversation)
         except BaseException as error:  # noqa: BLE001 - everything is a verdict
             cause: BaseException = error
@@ -287,12 +312,11 @@ class _Run:
             return "calls from several threads are made one after another, and may wait for each other"
         if isinstance(error, NotData) or result["status"] not in ("wrong_answer", "exception"):
             return ""
-        if conversation.drifted():
-            return "the test changes a value that the program may hold, and each has a copy"
         if isinstance(error, AttributeError) and not hasattr(error, "mucode_error") and _foreign(error.obj):
             return f"the test uses an attribute that stays with the program: {_clean(str(error))}"
         return (
-            conversation.doubts()
+            conversation.doubt
+            or conversation.shared()
             or meeting(f"{self._setup}\n{test.source}", self._code)
             or refused(self._code, result["status"], result["error"])
         )
@@ -424,9 +448,9 @@ class _Run:
     def _output_ended(self) -> Ended:
         return Ended("output_limit", f"printed more than {self._limits['output_kb']} kB")
 
-    def _close(self, conversation: Conversation) -> None:
+    def _close(self, conversation: Conversation, *, silent: bool = False) -> None:
         for name, text in self._printed.items():
-            if (room := _PRINTED_SHOWN - len(text)) > 0:
+            if (room := _PRINTED_SHOWN - len(text)) > 0 and not silent:
                 self._printed[name] += conversation.output(_PRINTED_SHOWN, error=name == "stderr")[:room]
         end = conversation.close()
         self._cpu_s += float(end.get("cpu", 0.0))
@@ -488,9 +512,10 @@ class _Recorder:
             self._number, self._sides = number, (left, right)
         if operator in ("is", "is not"):
             return _same(left, right, self._conversation) is (operator == "is")
-        if operator in ("==", "!="):
+        outcome = _COMPARISONS[operator](left, right)
+        if operator == "==" and outcome is False and isinstance(left, list | tuple | dict):
             self._nan(left, right)
-        return _COMPARISONS[operator](left, right)
+        return outcome
 
     def asked(self, function: Any, *arguments: Any, **keywords: Any) -> Any:
         name, subject = getattr(function, "__name__", ""), arguments[0] if arguments else None
@@ -511,7 +536,7 @@ class _Recorder:
 
     def _nan(self, left: Any, right: Any) -> None:
         """Within a collection, a NaN equals itself and no other, and it is copied on its way."""
-        if isinstance(left, list | tuple | dict) and isinstance(right, type(left)) and "nan" in whole(left):
+        if isinstance(right, type(left)) and "nan" in (text := whole(left)) and text == whole(right):
             self._conversation.doubt = self._conversation.doubt or "a NaN equals only itself, and values are copied"
 
     def identity(self, value: Any) -> int:
@@ -533,10 +558,9 @@ class _Recorder:
         return function(*arguments, **keywords)
 
     @staticmethod
-    def kept(function: Any, *arguments: Any, **keywords: Any) -> Any:
-        """Emptying `xs` must not bend `f(xs) == sorted(xs)`; what works in place returns None."""
+    def fresh(function: Any, *arguments: Any, **keywords: Any) -> Any:
         if isinstance(function, Remote):
-            return function.mucode_call(arguments, keywords, back="none")
+            return function.mucode_call(arguments, keywords, back="never")
         return function(*arguments, **keywords)
 
     def only_text(self) -> str:

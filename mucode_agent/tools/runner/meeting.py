@@ -34,7 +34,9 @@ _REFUSED = re.compile(
     r"|\bos\.(system|popen|fork|forkpty|spawn\w*|exec\w*|posix_spawn\w*)\b",
     re.MULTILINE,
 )
-_REFUSALS = re.compile(r"\w*(PermissionError|FileNotFoundError|OSError|BrokenProcessPool|BrokenPipeError|URLError|gaierror)\b")
+_REFUSALS = re.compile(
+    r"\w*(PermissionError|FileNotFoundError|OSError|BrokenProcessPool|BrokenPipeError|URLError|gaierror)\b"
+)
 _FOUND = [(what, re.compile(test, re.MULTILINE), re.compile(program)) for what, test, program in _PLACES]
 
 
@@ -48,7 +50,6 @@ def meeting(test: str, program: str) -> str:
 
 def refused(program: str, status: str, error: str) -> str:
     """The reason where a failure comes from what the sandbox refuses to a program that asks for it, or empty."""
-    if status == "wrong_answer" or (status == "exception" and _REFUSALS.match(error)):
-        if found := _REFUSED.search(program):
-            return f"the program uses processes or the network, which the sandbox refuses: {found[0].strip()[:80]}"
-    return ""
+    possible = status == "wrong_answer" or (status == "exception" and _REFUSALS.match(error))
+    found = _REFUSED.search(program) if possible else None
+    return f"the sandbox refuses processes and the network: {found[0].strip()[:80]}" if found else ""

@@ -28,10 +28,10 @@ _SPANS = 4
 MUTABLE = (list, dict, set, bytearray)
 """Beside those of `collections`: a program may change them where it got them."""
 Back = Literal["never", "none", "always"]
-"""When a program's changes of its arguments come back: where it returns None, for `none`."""
+"""When the test sees what the program changed in its arguments: where it returns None, for `none`."""
+_PLAIN = (int, str, float, bool, type(None), bytes)
 _MOST_LENT = 200
 """Values, and items of each, that are watched for changes."""
-_OWN_REFERENCES = 3
 _MOST_OBJECTS = 20_000
 """Handles of one conversation."""
 _COPIES = "the program changed a value in place, of which the test may hold other parts"
@@ -136,12 +136,20 @@ class Conversation:
         """Names in the test. One that names StopIteration or SystemExit means to see it; any other must not lose it."""
         self.doubt = ""
         """Why a failure of this test may be owed to the two processes, and not to the program."""
-        self.in_place = False
-        """Changed arguments of a call that returned something come back too."""
+        self.all_changes = False
+        """The test sees the changed arguments of a call that returned something, too."""
+        self.unseen = False
+        """There was such a change, and the test has not seen it."""
+        self.changing = False
+        """The test may change values in place."""
+        self.keeping = False
+        """The test may look at values later."""
+        self.gave = False
+        """It gave some that the program may keep."""
         self._lock = threading.RLock()
         self.contended = False
         """Threads of the test wanted to call the program at the same time."""
-        self._lent: list[tuple[Any, str]] = []
+        self._lent: list[tuple[Any, str, bool]] = []
         self._end: dict[str, Any] | None = None
         self._clock = (~self.pid << 3) | 2  # CPUCLOCK_SCHED of another process
         self._cpu = 0.0
@@ -163,7 +171,8 @@ class Conversation:
         """Start a new span of CPU time, for another test."""
         if isinstance(self.fate, NotData):
             self.fate = None
-        self.doubt, self.contended = "", False
+        self.doubt, self.contended, self.unseen, self.gave = "", False, False, False
+        self._lent.clear()
         self._cpu_start = self.cpu_s()
         self._waited = self._held = self._disk = self._asked = 0.0
         self._schedule: dict[str, Any] | None = None
@@ -303,37 +312,48 @@ class Conversation:
             raise NotData("unjudged", f"the test passes what cannot be copied: {error}") from None
         if back != "never":
             message["back"] = True
+        if self.keeping:
+            message["keep"] = True
         answer = self._request(message)
         if operation == "next":
             items = answer.get("items")
             if not isinstance(items, list) or len(items) > 1:
                 raise self._broken()
             return [self._decode(item) for item in items]
+        message.clear()  # it refers to parts of the arguments
         value = self.last_value = self._decode(answer.get("ok"))
         if back != "never" and (given := (*arguments, *(keywords or {}).values())):
-            self._write_back(given, answer.get("args"), always=back == "always" or value is None)
-            if operation == "call":
-                self._lend(*given)
+            self._write_back(given, answer.get("args"), seen=back == "always" or value is None or self.all_changes)
+            self._lend(given)
         if operation == "get":
-            self._lend(value)
+            self._lend((value,), held=True)
         return value
 
-    def _lend(self, *values: Any) -> None:
+    def _lend(self, values: tuple[Any, ...], *, held: bool = False) -> None:
+        """These are now with the program too, which certainly holds what are attributes of its objects."""
         for value in values:
-            if type(value) in MUTABLE and len(self._lent) < _MOST_LENT and len(value) < _MOST_LENT:
+            if type(value) in _PLAIN:
+                continue
+            self.gave = True
+            if self.changing and type(value) in MUTABLE and len(self._lent) < _MOST_LENT and len(value) < _MOST_LENT:
                 self._lent = [lent for lent in self._lent if lent[0] is not value]
-                self._lent.append((value, show(value)))
+                self._lent.append((value, show(value), held))
 
-    def drifted(self) -> bool:
-        """The test has changed what the program may hold too, and the program has not seen the change."""
-        return any(show(value) != was for value, was in self._lent)
-
-    def doubts(self) -> str:
-        """Why a failure may not be the program's fault; empty where nothing speaks for it."""
-        self.last_value = self.last_call = None
-        if not self.doubt and any(sys.getrefcount(value) > _OWN_REFERENCES for value, _ in self._lent):
-            self.doubt = "the test and the program may share a value, of which each has a copy"
-        return self.doubt
+    def shared(self) -> str:
+        """Why this test's outcome may be another one in one process: it and the program share a value, of which each
+        has a copy, and one of them has changed it since.
+        """
+        if self.fate is not None:
+            return ""
+        try:
+            holds, changed = self._request({"op": "shared"})["ok"]
+        except (Ended, NotData, ValueError, TypeError):
+            return ""
+        if changed:
+            return "the program later changed a value that it has shared with the test, which may still hold it"
+        if any((holds or held) and show(value) != was for value, was, held in self._lent):
+            return "the test changed a value that the program holds, and each has a copy"
+        return ""
 
     def _request(self, message: dict[str, Any]) -> dict[str, Any]:
         self._seen = time.monotonic()
@@ -487,35 +507,43 @@ class Conversation:
             return codec.rebuild(self.records[body[0]], body[1], lambda form: codec.decode(form, self._special))
         raise ValueError(tag)
 
-    def _write_back(self, arguments: tuple[Any, ...], forms: Any, *, always: bool) -> None:
+    def _write_back(self, arguments: tuple[Any, ...], forms: Any, *, seen: bool) -> None:
         """Changes of arguments; the form of one that was not changed is None."""
         if not isinstance(forms, list) or len(forms) != len(arguments):
             raise self._broken()
         for old, form in zip(arguments, forms, strict=True):
             if form is None or isinstance(old, Remote):
                 continue
-            if not always and not self.in_place:
-                self.doubt = "the program changed an argument, from which the test may compute what it expects"
+            if not seen:
+                self.unseen = True
                 continue
-            if self.records.get(type(old).__name__) is type(old) and hasattr(old, "__dict__"):
-                new = self._decode(form)
-                if type(new) is not type(old):
-                    raise self._broken()
-                vars(old).clear()
-                vars(old).update(vars(new))
-                self.doubt = self.doubt or _COPIES
-            parts = old.values() if isinstance(old, dict) else old if isinstance(old, list | tuple) else ()
-            if any(type(item) in MUTABLE for item in parts):
-                self.doubt = self.doubt or _COPIES
-            if type(old) in MUTABLE or type(old).__module__ == "collections":
-                new = self._decode(form)
-                if type(new) is not type(old):
-                    raise self._broken()
-                if isinstance(old, list | bytearray):
-                    old[:] = new
-                else:
-                    old.clear()
-                    (old.extend if not isinstance(old, dict | set) else old.update)(new)
+            new = self._decode(form)
+            if type(new) is not type(old):
+                raise self._broken()
+            self._copy_into(old, new)
+
+    def _copy_into(self, old: Any, new: Any) -> None:
+        """Make `old` what `new` is; parts of it that the test holds stay the same objects where they have a place."""
+        if _most_references(_parts(old)) > _OWN_REFERENCES:
+            self.doubt = self.doubt or "the program changed a value of which the test holds parts"
+            before, after = (list(vars(each).values() if hasattr(each, "__dict__") else each) for each in (old, new))
+            if isinstance(old, dict):
+                before, after = list(old.values()), [new.get(key) for key in old]
+            for was, now in zip(before, after, strict=False):
+                if type(was) is type(now) and type(was) in MUTABLE:
+                    self._copy_into(was, now)
+                    if isinstance(new, list):
+                        new[next(place for place, part in enumerate(new) if part is now)] = was
+        if self.records.get(type(old).__name__) is type(old) and hasattr(old, "__dict__"):
+            vars(old).clear()
+            vars(old).update(vars(new))
+        elif isinstance(old, list | bytearray):
+            old[:] = new
+        elif hasattr(old, "dtype"):
+            old[...] = new
+        elif hasattr(old, "clear"):
+            old.clear()
+            (old.extend if not isinstance(old, dict | set) else old.update)(new)
 
     def named(self, name: str, kind: str) -> Any:
         """The stand-in for a name of the program's module."""
@@ -707,7 +735,10 @@ class Remote:
     def __instancecheck__(self, instance: Any) -> bool:
         if not isinstance(instance, Remote):
             conversation = self.mucode_conversation
-            conversation.doubt = conversation.doubt or f"the test asks whether a plain value is a {self.mucode_name}"
+            if type(instance) not in (*_PLAIN, *MUTABLE):
+                conversation.doubt = (
+                    conversation.doubt or f"the test asks whether a plain value is a {self.mucode_name}"
+                )
             return False
         return instance.mucode_do("isinstance", self) is True
 
@@ -831,6 +862,22 @@ def show(value: Any) -> str:
 
 
 _showing: list[bool] = []
+
+
+def _parts(value: Any) -> Any:
+    """What a value holds that may be changed."""
+    held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    if hasattr(value, "__dict__"):
+        held = vars(value).values()
+    return (part for part in held if type(part) in MUTABLE or hasattr(part, "__dict__"))
+
+
+def _most_references(parts: Any) -> int:
+    return max((sys.getrefcount(part) for part in parts), default=0)
+
+
+_OWN_REFERENCES = _most_references(_parts([[]]))
+"""Of a part to which only its whole refers."""
 
 
 def _one(iterator: Any) -> list[Any]:
