@@ -85,7 +85,11 @@ class Program:
             message = self._receive()
             operation = message["op"]
             if operation == "return":
-                return self._decode(message["value"])
+                form = message["value"]
+                was = _snapshot(form)
+                value = self._decode(form)
+                self._note(self._shared, (value,), (was,))
+                return value
             if operation == "raise":
                 raise (codec.builtin_error(message["kind"]) or RuntimeError)(message["value"])
             self._depth += 1
@@ -172,15 +176,22 @@ class Program:
             return {"ok": self._encode(value)}
         result = _OPERATIONS[operation](value, *arguments, **keywords)
         answer = {"ok": self._encode(result)}
-        if "keep" in message and len(self._returned) < _MOST_SHARED:
-            self._returned.append((result, _snapshot(answer["ok"])))
+        if "keep" in message:
+            self._note(self._returned, (result,), (_snapshot(answer["ok"]),))
         if forms:
             given = [*zip((*arguments, *keywords.values()), were, strict=True)]
             answer["args"] = [self._changed(*each) for each in given]
-            for (value, was), form in zip(given, answer["args"], strict=True):
-                if was is not None and len(was) < _MOST_SHARED and len(self._shared) < _MOST_SHARED:
-                    self._shared.append((value, was if form is None else _snapshot(form)))
+            pairs = zip(were, answer["args"], strict=True)
+            self._note(
+                self._shared, [value for value, _ in given], [w if f is None else _snapshot(f) for w, f in pairs]
+            )
         return answer
+
+    def _note(self, shared: list[tuple[Any, Any]], values: Any, snapshots: Any) -> None:
+        """From here on the test may hold these values, too."""
+        for value, was in zip(values, snapshots, strict=True):
+            if was is not None and len(was) < _MOST_SHARED and len(shared) < _MOST_SHARED:
+                shared.append((value, was))
 
     def _changed(self, value: Any, was: Any) -> Any:
         """The form of a value that is not any more what it was, else None."""
@@ -268,6 +279,7 @@ class Program:
                 raise RuntimeError("the call that was given this function has returned")
             forms = [self._encode(item) for item in arguments]
             self._send({"callback": number, "args": forms, "kw": {k: self._encode(v) for k, v in keywords.items()}})
+            self._note(self._returned, arguments, map(_snapshot, forms))
             return self.serve()
 
     def _failure(self, error: BaseException | None) -> dict[str, Any]:

@@ -390,8 +390,12 @@ class Conversation:
             raise self._broken()
         arguments = [self._decode(item) for item in forms]
         named = {str(name): self._decode(item) for name, item in keywords.items()}
+        before = show(arguments) if self.changing else ""
         try:
-            return {"op": "return", "value": self._encode(self._callbacks[number](*arguments, **named))}
+            value = self._callbacks[number](*arguments, **named)
+            if before and show(arguments) != before:
+                self.doubt = self.doubt or "a function of the test changed its copy of the program's value"
+            return {"op": "return", "value": self._encode(value)}
         except Exception as error:  # noqa: BLE001 - the test's function failed on what the program gave it
             return {"op": "raise", "kind": type(error).__name__, "value": str(error)[:500]}
 
