@@ -195,6 +195,8 @@ class TestResult(Record):
     """`Type: message` of an exception, or the reason of any other failure."""
     traceback: tuple[str, ...] = ()
     """The candidate's own frames, outermost first: `line 3, in f: return x / 0`."""
+    invalid_test: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
+    """Whether the test is at fault: it does not use the program, or fails or ends in a way that judges none."""
     time_s: float = 0.0
     """CPU seconds."""
 

@@ -33,8 +33,8 @@ HEAVY = (
     "verifiers",
 )
 LAYERS = [
-    {"types", "syntax", "wording"},
-    {"problems", "prompts", "extraction", "probes", "traces", "tools", "models", "verifiers"},
+    {"types"},
+    {"problems", "prompts", "wording", "syntax", "extraction", "probes", "traces", "tools", "models", "verifiers"},
     {"graphs"},
     {"training", "evaluation"},
     {"adapters"},

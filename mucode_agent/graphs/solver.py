@@ -632,20 +632,11 @@ class _Nodes:
         )
 
 
-_TESTS_FAULTS = (
-    "no test used the program",
-    "the test failed before it called the program",
-    "the set-up code failed",
-    "the test ended the process",
-    "the test raised SystemExit",
-)
-"""How the runner says that a test judges nothing, whatever the program."""
-
-
 def _fault_of_the_tests(reports: Iterable[ExecutionReport]) -> str | None:
     """Why no program can pass; None where one can."""
-    errors = [(report.first_failure or report).error if report.status == "unjudged" else "" for report in reports]
-    return errors[0] if all(error.startswith(_TESTS_FAULTS) for error in errors) else None
+    failures = [report.first_failure for report in reports]
+    faults = [failure.error for failure in failures if failure is not None and failure.invalid_test]
+    return faults[0] if len(faults) == len(failures) else None
 
 
 NO_CODE = ExecutionReport(status="missing_entry_point", error="The reply holds no Python code.")

@@ -22,7 +22,18 @@ from typing import Any
 
 from . import behaviour, codec
 from .meeting import meeting, refused
-from .proxies import MUTABLE, Conversation, Ended, ForkServer, Handle, NotData, Remote, peak_memory, too_slow
+from .proxies import (
+    MUTABLE,
+    Conversation,
+    Ended,
+    ForkServer,
+    Handle,
+    InvalidTest,
+    NotData,
+    Remote,
+    peak_memory,
+    too_slow,
+)
 from .proxies import show as whole
 from .suite import ASKED, CALLABLE, COMPARE, DROPPED, FRESH, IDENTITY, TRUTH, CompiledTest, Suite, compile_suite
 from .together import failed_pytest
@@ -200,7 +211,7 @@ class _Run:
             self._close(conversation, silent=all_changes)
             space.clear()  # the tests' functions hold it, and it them: without this they stay until a collection
         if conversation.calls == 0 and all(result["status"] == "passed" for result in results):
-            untouched = {"status": "unjudged", "error": "no test used the program"}
+            untouched = {"status": "unjudged", "error": "no test used the program", "invalid_test": True}
             return [{**result, **untouched} for result in results]
         return results
 
@@ -222,7 +233,7 @@ class _Run:
                 if conversation.too_much_output():
                     result = self._failure(self._output_ended(), None, None)
                 elif result["status"] == "passed" and not test.uses_program:
-                    result.update(status="unjudged", error="the test does not use the program")
+                    result.update(status="unjudged", error="the test does not use the program", invalid_test=True)
                 elif reason := refused(self._code, result["status"], result["error"]):
                     result.update(status="unjudged", error=reason)
                 results.append({**result, "error": _clean(result["error"]), "time_s": round(conversation.span_s(), 6)})
@@ -262,7 +273,7 @@ class _Run:
             except (Ended, NotData):
                 raise
             except BaseException as error:  # noqa: BLE001 - whatever it is, the caller has to fix it
-                raise Ended("unjudged", f"the set-up code failed: {type(error).__name__}: {error}"[:500]) from None
+                raise InvalidTest(f"the set-up code failed: {type(error).__name__}: {error}"[:500]) from None
             for name, value in space.items():
                 if not isinstance(value, Remote) and isinstance(value, type) and value.__module__ == "__test__":
                     conversation.records[name] = value
@@ -336,6 +347,7 @@ class _Run:
         if isinstance(error, Ended | NotData):
             result.update(status=error.status, error=_clean(error.error))
             result["traceback"] = [_clean(line) for line in getattr(error, "frames", [])]
+            result["invalid_test"] = isinstance(error, InvalidTest)
         elif isinstance(error, _Missing):
             result.update(status="missing_entry_point", error=str(error))
         elif isinstance(error, SystemExit | KeyboardInterrupt | GeneratorExit) and hasattr(error, "mucode_error"):
@@ -347,6 +359,7 @@ class _Run:
             result["error"] = _clean(str(error))[:SHOWN]
         elif not isinstance(error, Exception):
             result.update(status="unjudged", error=f"the test raised {type(error).__name__}, which fails no test")
+            result["invalid_test"] = True
         elif isinstance(error, MemoryError):
             result.update(status="unjudged", error="comparing the value needs too much memory")
         else:
@@ -355,6 +368,7 @@ class _Run:
                 result.update(
                     status="unjudged", error=f"the test failed before it called the program: {result['error']}"
                 )
+                result["invalid_test"] = True
         if recorder is not None:
             result.update(recorder.shown(error))
         return result

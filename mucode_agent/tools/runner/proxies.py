@@ -65,6 +65,13 @@ class Ended(BaseException):
         self.exit_code = exit_code
 
 
+class InvalidTest(Ended):
+    """The test is at fault: it can judge no program."""
+
+    def __init__(self, error: str) -> None:
+        super().__init__("unjudged", error)
+
+
 class NotData(BaseException):
     """The test did with an object of the program what cannot be judged safely."""
 
@@ -377,7 +384,7 @@ class Conversation:
             ended.frames = _texts(syntax.get("frames"))  # type: ignore[attr-defined]
             raise ended
         if "setup" in answer:
-            raise self._stop("unjudged", f"the set-up code failed: {answer['setup']}"[:500])
+            raise InvalidTest(f"the set-up code failed: {answer['setup']}"[:500])
         if "ok" not in answer:
             raise self._broken()
         return answer
