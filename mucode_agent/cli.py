@@ -19,7 +19,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from mucode_agent.adapters.commands import serve
+from mucode_agent.adapters.commands import mcp, serve
 from mucode_agent.evaluation.commands import Threshold, Trust, VerifierSpec
 from mucode_agent.evaluation.commands import app as evaluate
 from mucode_agent.evaluation.execute import execute
@@ -178,6 +178,7 @@ app.command()(execute)
 app.command()(rollout)
 app.add_typer(train, name="train")
 app.command()(serve)
+app.command()(mcp)
 
 
 @app.command()

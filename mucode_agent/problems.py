@@ -91,10 +91,14 @@ def docstring_tests(prompt: str, entry_point: str) -> list[CodeTest]:
     Reads doctest (`>>> f(1)` with its result below, `>>> print(f(1))`, `>>> f(1) == 2` with True below) and forms
     within a line, one or several: `f(1) == 2`, `f(1) -> 2`, `f(1) returns 2`. What a line denies is no example.
     """
-    docstring = _docstring(prompt, entry_point)
-    lines = docstring.splitlines()
+    return example_tests(_docstring(prompt, entry_point), entry_point)
+
+
+def example_tests(text: str, entry_point: str) -> list[CodeTest]:
+    """The examples in any text about `entry_point`, in the forms that `docstring_tests` reads."""
+    lines = text.splitlines()
     tests: list[str] = []
-    for example in _doctests(docstring):
+    for example in _doctests(text):
         if not example.want.strip():
             continue  # it may say its result on its own line
         end = example.lineno + example.source.count("\n") + example.want.count("\n")

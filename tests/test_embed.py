@@ -14,7 +14,7 @@ from langgraph.graph import END, START, StateGraph
 
 from mucode_agent.graphs.embed import add_solver, create_solver_subagent, create_solver_tool, problem_in
 from mucode_agent.graphs.solver import create_solver
-from mucode_agent.types import InfrastructureError, ProblemError, Solution
+from mucode_agent.types import CodeTest, InfrastructureError, ProblemError, Solution, StdioTest
 
 GOOD, BAD = "def f(x):\n    return x + 1", "def f(x):\n    return x"
 PROBLEM = {"prompt": "Add one.", "entry_point": "f", "public_tests": ["assert f(1) == 2"]}
@@ -213,6 +213,45 @@ def test_tests_are_found_wherever_they_stand_in_a_message(message: str, tests: l
     problem = problem_in(message)
     assert [test.code for test in problem.public_tests] == tests
     assert problem.entry_point == "f"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Write f(x), which adds one.\n\n>>> f(1)\n2\n\nThank you.",
+        'Complete:\n```python\ndef f(x):\n    """Add one.\n\n    >>> f(1)\n    2\n    """\n```',
+        "Write f(x).\n```\n>>> f(1)\n2\n```",
+        "> Write f.\n> >>> f(1)\n> 2",
+        "Write f. f(1) should return 2.",
+        "Write the function f:\n- `f(1)` → `2`",
+        "Write f(x).\nExamples:\nf(1) == 2",
+        "Write f(x).\nInput: f(1)\nOutput: 2",
+        "Write f(x).\n**Input:** `f(1)`\n**Output:** `2`",
+    ],
+)
+def test_examples_in_a_message_become_tests(message: str) -> None:
+    problem = problem_in(message)
+    assert [test.code for test in problem.public_tests if isinstance(test, CodeTest)] == ["assert f(1) == 2"]
+    assert problem.entry_point == "f"
+
+
+@pytest.mark.parametrize(
+    ("message", "tests"),
+    [
+        ("Double it.\nSample Input\n2\n3\nSample Output\n4\n6\n", [("2\n3\n", "4\n6\n")]),
+        ("Double it.\nInput:\n```\n2\n```\nOutput:\n```\n4\n```\nGood luck.", [("2\n", "4\n")]),
+        ("Double it.\n### Example input\n```text\n2\n```\n### Example output\n```text\n4\n```", [("2\n", "4\n")]),
+        (
+            "Double it.\nSample Input 1\n2\nSample Output 1\n4\n\nSample Input 2\n3\nSample Output 2\n6",
+            [("2\n", "4\n"), ("3\n", "6\n")],
+        ),
+        ("Double it.\nInput:\nA number n.\nOutput:\nTwice n.\n", []),
+        ("f(1) must not be 2; write f.", []),
+    ],
+)
+def test_sample_inputs_and_outputs_become_tests_of_a_program(message: str, tests: list[tuple[str, str]]) -> None:
+    found = [test for test in problem_in(message).public_tests if isinstance(test, StdioTest)]
+    assert [(test.stdin, test.stdout) for test in found] == tests
 
 
 def test_prose_alone_is_solved_without_tests_and_says_so() -> None:

@@ -197,7 +197,7 @@ def test_rows_of_execute_choose_and_the_command_chooses_for_all(tmp_path, monkey
     rows.write_text(
         "".join(json.dumps({"code": code, "test": test, **more}) + "\n" for more in ({"judge": "together"}, {}))
     )
-    for options, expected in (((), ["passed", "wrong_answer"]), (("--judge", "together"), ["passed", "passed"])):
+    for options, expected in (((), ["passed", "unjudged"]), (("--judge", "together"), ["passed", "passed"])):
         monkeypatch.setattr("sys.argv", ["mucode-agent", "execute", str(rows), "--workers", "1", *options])
         with pytest.raises(SystemExit):
             cli.main()

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langgraph.pregel.remote import RemoteGraph
+from langgraph_sdk import get_sync_client
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("langgraph_api") is None, reason="needs `pip install 'langgraph-cli[inmem]'`"
@@ -25,10 +27,12 @@ ROOT = Path(__file__).parents[1]
 PROBLEM = {"id": "inc", "prompt": "Add one.", "entry_point": "f", "public_tests": ["assert f(1) == 2"]}
 GRAPH = """
 from fakes import ScriptedModel, fenced
+from mucode_agent.graphs.embed import create_solver_subagent
 from mucode_agent.graphs.solver import create_solver
 
 replies = [fenced("def f(x): return x"), fenced("def f(x): return x + 1")]
 graph = create_solver(ScriptedModel(replies=replies), n=1)
+chat = create_solver_subagent(ScriptedModel(replies=replies), n=1)["runnable"]
 """
 
 
@@ -77,19 +81,25 @@ def solve(address: str) -> dict[str, Any]:
     return answer
 
 
-def test_langgraph_dev_solves_a_problem_over_http_without_blocking(tmp_path: Path) -> None:
+def test_langgraph_dev_solves_a_problem_and_a_chat_over_http_without_blocking(tmp_path: Path) -> None:
     (tmp_path / "graph.py").write_text(GRAPH)
-    config = {"dependencies": ["."], "graphs": {"mucode": "./graph.py:graph"}}
+    config = {"dependencies": ["."], "graphs": {"mucode": "./graph.py:graph", "chat": "./graph.py:chat"}}
     (tmp_path / "langgraph.json").write_text(json.dumps(config))
+    said = {"messages": [{"role": "user", "content": [{"type": "text", "text": "Write f.\nassert f(1) == 2"}]}]}
     with server(tmp_path) as address:
         answer = solve(address)
+        with get_sync_client(url=address) as client:
+            told = RemoteGraph("chat", sync_client=client).invoke(said)
     assert "solution" in answer, answer
     assert (answer["solution"]["solved"], answer["solution"]["turns"]) == (True, 2)
+    assert "The code passes all tests." in told["messages"][-1]["content"]
+    assert told["structured_response"]["solved"]
     assert "BlockingError" not in (tmp_path / "log").read_text()
 
 
-def test_our_langgraph_json_names_a_graph_that_exists() -> None:
-    path, name = json.loads((ROOT / "langgraph.json").read_text())["graphs"]["mucode"]["path"].split(":")
+@pytest.mark.parametrize("graph", ["mucode", "mucode-chat"])
+def test_our_langgraph_json_names_graphs_that_exist(graph: str) -> None:
+    path, name = json.loads((ROOT / "langgraph.json").read_text())["graphs"][graph]["path"].split(":")
     script = f"import runpy; runpy.run_path({str(ROOT / path)!r})[{name!r}].get_graph()"
     subprocess.run([sys.executable, "-c", script], check=True)
 
@@ -97,7 +107,8 @@ def test_our_langgraph_json_names_a_graph_that_exists() -> None:
 @pytest.mark.real
 def test_langgraph_dev_serves_our_langgraph_json(tmp_path: Path) -> None:
     config = json.loads((ROOT / "langgraph.json").read_text())
-    config["graphs"]["mucode"]["path"] = str(ROOT / config["graphs"]["mucode"]["path"])
+    for graph in config["graphs"].values():
+        graph["path"] = str(ROOT / graph["path"])
     (tmp_path / "langgraph.json").write_text(json.dumps(config))
     with server(tmp_path) as address:
         assert solve(address)["solution"]["usage"]["candidates"] >= 1

@@ -1,8 +1,9 @@
-"""`python -m mucode_agent serve`: the solver for other programs, until it is ended."""
+"""`python -m mucode_agent serve | mcp`: the solver for other programs, until it is ended."""
 
 import asyncio
 import errno
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -53,12 +54,48 @@ def serve(
     with _solver(
         model, sandbox, verifier, request_timeout, n=n, max_turns=turns, temperature=temperature, max_tokens=max_tokens
     ) as solver:
+        if callable(load := getattr(solver.parts.model(), "engine", None)):  # of a model in this process
+            load()
         app = create_app(solver, slots=slots, key=os.environ.get("MUCODE_SERVE_KEY") or None)
-        listen(app, host, port, grace, app.state.server.stop, app.state.server.cut, path="/v1")
+        server = app.state.server
+        # What still runs after `cut` has five seconds to answer.
+        listen(app, host, port, path="/v1", limit=int(grace) + 5, stop=server.stop, cut=(grace, server.cut))
+
+
+def mcp(
+    model: Model = "smollm2",
+    http: Annotated[
+        bool, typer.Option("--http", help="Streamable HTTP in place of standard input and output.")
+    ] = False,
+    host: Host = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    n: N = 5,
+    turns: Turns = 3,
+    verifier: Scorer = DEFAULT,
+    sandbox: Place = "local",
+    temperature: Temperature = 0.7,
+    max_tokens: Tokens = 1024,
+    request_timeout: Patience = None,
+) -> None:
+    """Serve solve_coding_problem, run_python and run_tests by MCP, on standard input and output or by HTTP.
+
+    It ends with exit code 0 where its input ends, or by Ctrl-C or SIGTERM; programs that run are killed.
+    """
+    need("mcp", ("mcp",), "mcp")
+    from mucode_agent.adapters.mcp_server import create_server, http_app
+    from mucode_agent.graphs.settings import Settings
+
+    settings: Any = {"n": n, "max_turns": turns, "temperature": temperature, "max_tokens": max_tokens}
+    with _solver(model, sandbox, verifier, request_timeout, **settings) as solver:
+        server = create_server(solver, Settings(**settings), host=host)
+        if http:
+            listen(http_app(server, host), host, port, path="/mcp", limit=1)
+            return
+        asyncio.run(_on_standard_input(server, solver))
 
 
 def _solver(model: str, sandbox: str, verifier: str, request_timeout: float | None, **settings: Any) -> "Solver":
-    """The solver, its model and sandbox loaded: what cannot be used is said now and not to the first client."""
+    """The solver, its model and sandbox there: what cannot be used is said now and not to the first client."""
     from mucode_agent.graphs.solver import create_solver
 
     solver = create_solver(model, sandbox=sandbox, verifier=verifier, request_timeout=request_timeout, **settings)
@@ -67,27 +104,49 @@ def _solver(model: str, sandbox: str, verifier: str, request_timeout: float | No
     return solver
 
 
-def listen(
-    app: Any, host: str, port: int, grace: float, stop: Callable[[], None], cut: Callable[[], None], *, path: str
-) -> None:
-    """Runs an ASGI application until SIGINT or SIGTERM: `stop` is called then, `cut` after `grace` seconds.
+async def _on_standard_input(server: Any, solver: "Solver") -> None:
+    """Serves until the input ends, or a signal comes."""
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
+    serving, waiting = asyncio.create_task(server.run_stdio_async()), asyncio.create_task(ended.wait())
+    await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
+    if not serving.done():  # the server's thread waits for a line, and nothing but one would wake it
+        await asyncio.to_thread(solver.close)
+        os._exit(0)
+    waiting.cancel()
+    serving.result()
 
-    Raises ProblemError where the address cannot be had.
+
+def listen(
+    app: Any,
+    host: str,
+    port: int,
+    *,
+    path: str,
+    limit: int,
+    stop: Callable[[], None] | None = None,
+    cut: tuple[float, Callable[[], None]] | None = None,
+) -> None:
+    """Runs an ASGI application until SIGINT or SIGTERM, and then for `limit` more seconds where requests still run.
+
+    `stop` is called at the signal, `cut` so many seconds after it. Raises ProblemError where the address cannot be had.
     """
     import uvicorn
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            stop()
-            ending = asyncio.get_running_loop().call_later(grace, cut)
+            if stop:
+                stop()
+            ending = asyncio.get_running_loop().call_later(*cut) if cut else None
             await super().shutdown(sockets)
-            ending.cancel()
+            if ending:
+                ending.cancel()
 
     place = _bound(host, port)
     name = f"[{host}]" if ":" in host else host
     print(f"serving on http://{name}:{place.getsockname()[1]}{path}", file=sys.stderr, flush=True)  # noqa: T201
-    # What still runs after `cut` has had five seconds to answer.
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=int(grace) + 5)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=limit)
     try:
         asyncio.run(Server(config).serve([place]))
     except KeyboardInterrupt:  # uvicorn raises the signal again once it has ended

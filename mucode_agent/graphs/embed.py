@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 from mucode_agent.graphs.parts import Generator
 from mucode_agent.graphs.settings import Options
 from mucode_agent.graphs.solver import Solver, SolverInput, create_solver
-from mucode_agent.problems import parse_problem, read_problem
+from mucode_agent.problems import example_tests, parse_problem, read_problem
 from mucode_agent.prompts import outcome
 from mucode_agent.syntax import parse
 from mucode_agent.traces import TraceSink
@@ -299,21 +299,49 @@ _ASSERT = re.compile(r"\bassert\b[ (]")
 
 
 def problem_in(text: str) -> Problem:
-    """The problem in a message: a JSON object, bare or fenced, or prose whose asserts are the public tests.
+    """The problem in a message: a JSON object, bare or fenced, or prose with tests in it.
 
-    Asserts are found on lines of their own, in lists, quotes, backticks, fenced blocks and sentences. Without asserts
-    the function to write is the first that the text defines, names or calls, and the problem has no tests. Prose that
-    names no function asks for a program on standard input. Raises ProblemError.
+    Tests are asserts on lines of their own, in lists, quotes, backticks, fenced blocks and sentences. Without asserts
+    they are the examples of the function to write, which is the first that the text defines, names or calls: `>>> f(1)`
+    with its result, `f(1) == 2`, `f(1) -> 2`, `f(1) returns 2`, `Input: f(1)` above `Output: 2`. Prose that names no
+    function asks for a program on standard input, whose tests are its sample inputs and outputs. Raises ProblemError.
     """
     blocks = [textwrap.dedent(_unquoted(block)).strip() for block in _FENCED.findall(text)]
     for whole in [text.strip(), *blocks]:
         if whole.startswith("{"):
             return parse_problem(whole, source="the message")
-    tests = _asserts([*blocks, _FENCED.sub("\n", text)])
+    tests: Sequence[Any] = _asserts([*blocks, _FENCED.sub("\n", text)])
     if not text.strip():
         raise ProblemError("the message is empty; give the task in it, with asserts that call the function to write")
-    named = {} if tests else {"entry_point": _named(text)}
+    named: dict[str, Any] = {}
+    if not tests:
+        named["entry_point"] = name = _named(text)
+        tests = _samples(text) if name is None else _examples(text, name)
     return read_problem({"prompt": text, "public_tests": tests, "show_tests": False, **named})
+
+
+_CALL_AND_RESULT = re.compile(r"\binput:[ \t*]*(?P<call>[^\n]*\))[ \t*]*\n\W*output:[ \t*]*", re.IGNORECASE)
+_FENCE = re.compile(r"^[ \t]*```[^\n]*$", re.MULTILINE)
+_SAMPLE = re.compile(
+    r"^\W*(?P<what>sample |example )?input\b[^\n]*\n+(?P<fence>[ \t]*```[^\n]*\n)?(?P<stdin>.*?)\n"
+    r"(?(fence)[ \t]*```\s*)"
+    r"^\W*(?:sample |example )?output\b[^\n]*\n+(?(fence)[ \t]*```[^\n]*\n)(?P<stdout>.*?)"
+    r"(?(fence)\n[ \t]*```|(?=\n\s*\n|\n\W*(?:sample |example )|\Z))",
+    re.MULTILINE | re.DOTALL | re.IGNORECASE,
+)
+"""An input and the output below it, in fences or under the word sample or example: else it describes a format."""
+
+
+def _examples(text: str, entry_point: str) -> list[CodeTest]:
+    plain = _FENCE.sub("", _unquoted(text)).replace("`", "")
+    plain = _CALL_AND_RESULT.sub(r"\g<call> == ", plain)
+    plain = re.sub(r"(?<=\d)\.(?=\s|$)", "", plain)  # the end of a sentence, not of a number
+    return example_tests(plain, entry_point)
+
+
+def _samples(text: str) -> list[StdioTest]:
+    found = [sample for sample in _SAMPLE.finditer(_unquoted(text)) if sample["what"] or sample["fence"]]
+    return [StdioTest(stdin=f"{sample['stdin']}\n", stdout=f"{sample['stdout'].rstrip()}\n") for sample in found]
 
 
 def _named(text: str) -> str | None:
@@ -366,7 +394,7 @@ _WORDS = frozenset(
 
 
 def _unquoted(text: str) -> str:
-    return re.sub(r"^[ \t]*> ?", "", text, flags=re.MULTILINE)
+    return re.sub(r"^[ \t]*>(?!>>) ?", "", text, flags=re.MULTILINE)  # `>>>` is Python's
 
 
 def _asserts(texts: Sequence[str]) -> list[str]:

@@ -1,5 +1,10 @@
-"""The graph that `langgraph dev` serves: the embedded model in the local sandbox, both started at first use."""
+"""The graphs that `langgraph dev` serves: the embedded model in the local sandbox, both started at first use."""
 
+from mucode_agent.graphs.embed import create_solver_subagent
 from mucode_agent.graphs.solver import create_solver
 
 graph = create_solver("smollm2")
+"""`{"problem": …}` in, `{"solution": …}` out."""
+
+chat = create_solver_subagent("smollm2", name="mucode-chat")["runnable"]
+"""`{"messages": […]}` in and out; the last human message is the task."""

@@ -7,10 +7,11 @@ import _sitebuiltins
 import atexit
 import builtins
 import contextlib
+import copy
 import enum
+import functools
 import gc
 import io
-import itertools
 import linecache
 import operator
 import os
@@ -26,7 +27,8 @@ from . import codec, together
 FILENAME = "solution.py"
 _CHANNEL = 3
 _FRAMES = 5
-_BATCH = 64
+_MOST_SHARED = 10_000
+"""Values, items of one, and characters of its form."""
 
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     "len": len,
@@ -38,12 +40,15 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "get": getattr,
     "set": setattr,
     "isinstance": isinstance,
-    "add": operator.add,
-    "sub": operator.sub,
-    "mul": operator.mul,
-    "truediv": operator.truediv,
-    "neg": operator.neg,
-    "call": lambda target, *arguments, **keywords: target(*arguments, **keywords),
+    "repr": repr,
+    "format": format,
+    "delete": delattr,
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "is": operator.is_,
+    "equality": lambda value: _equality(value),
+    "call": lambda target, /, *arguments, **keywords: target(*arguments, **keywords),
+    **{name: getattr(operator, f"__{name}__") for name in codec.OPERATORS},
 }
 
 
@@ -64,6 +69,14 @@ class Program:
         self._handles: list[Any] = []
         self._numbers: dict[int, int] = {}
         self._records: dict[str, type] = {}
+        self._callbacks: dict[int, Any] = {}
+        self._lent: dict[int, tuple[Any, list[Any]]] = {}
+        """Stand-ins for functions and iterators of the test, and their forms, by identity."""
+        self._shared: list[tuple[Any, Any]] = []
+        """Values that the test has given and may hold, and what they were when it last saw them."""
+        self._returned: list[tuple[Any, Any]] = []
+        self._calling = threading.RLock()
+        self._depth = 0
         self._limit = 1 << 18
 
     def serve(self) -> Any:
@@ -72,13 +85,21 @@ class Program:
             message = self._receive()
             operation = message["op"]
             if operation == "return":
-                return self._decode(message["value"])
+                form = message["value"]
+                was = _snapshot(form)
+                value = self._decode(form)
+                self._note(self._shared, (value,), (was,))
+                return value
             if operation == "raise":
                 raise (codec.builtin_error(message["kind"]) or RuntimeError)(message["value"])
+            self._depth += 1
             try:
                 answer = self._answer(operation, message)
+            except codec.NotPlain:
+                answer = {"deep": True}
             except BaseException as error:  # noqa: BLE001 - whatever the program raises is its answer
                 answer = self._failure(error)
+            self._depth -= 1
             try:
                 sys.stdout.flush()
                 sys.stderr.flush()
@@ -91,7 +112,7 @@ class Program:
             return self._load(message)
         if operation == "test":
             return {"ok": together.run_test(message["source"], self._space, message["entry_point"], self._said)}
-        return self._operate(operation, message)
+        return {"ok": self._share()} if operation == "shared" else self._operate(operation, message)
 
     def _said(self, error: BaseException) -> tuple[str, list[str]]:
         name, message, frames = describe(error, self._source)
@@ -113,9 +134,11 @@ class Program:
         linecache.cache[FILENAME] = (lambda: code,)
         if message["main"] or message["together"]:
             sys.modules["__main__"] = module
+        bounded_stacks()
         if message["main"]:
             self._space["__file__"] = FILENAME
             sys.argv[:] = [FILENAME]
+            _devices()
         gc.enable()
         try:
             self._set_up(message["setup"])
@@ -144,22 +167,50 @@ class Program:
         target = message["target"]
         value = self._space[target] if isinstance(target, str) else self._handles[target]
         if operation == "next":
-            return self._next(value, message["count"])
-        back = [codec.text(form) for form in message["args"]] if message.get("back") else []
+            return self._next(value)
+        forms = [*message["args"], *message.get("kw", {}).values()] if message.get("back") else []
+        were = [*map(_snapshot, forms)]  # first, because a decoded list is the form's own
         arguments = [self._decode(item) for item in message["args"]]
         keywords = {name: self._decode(item) for name, item in message["kw"].items()} if "kw" in message else {}
         if operation == "name":
             return {"ok": self._encode(value)}
-        answer = {"ok": self._encode(_OPERATIONS[operation](value, *arguments, **keywords))}
-        if back:
-            forms = [self._encode(item) for item in arguments]
-            answer["args"] = [None if codec.text(form) == old else form for form, old in zip(forms, back, strict=True)]
+        result = _OPERATIONS[operation](value, *arguments, **keywords)
+        answer = {"ok": self._encode(result)}
+        if "keep" in message:
+            self._note(self._returned, (result,), (_snapshot(answer["ok"]),))
+        if forms:
+            given = [*zip((*arguments, *keywords.values()), were, strict=True)]
+            answer["args"] = [self._changed(*each) for each in given]
+            pairs = zip(were, answer["args"], strict=True)
+            self._note(
+                self._shared, [value for value, _ in given], [w if f is None else _snapshot(f) for w, f in pairs]
+            )
         return answer
 
-    def _next(self, iterator: Any, count: int) -> dict[str, Any]:
-        items: list[Any] = []
-        items.extend(self._encode(item) for item in itertools.islice(iterator, min(count, _BATCH)))
-        return {"ok": None, "items": items, "done": len(items) < count}
+    def _note(self, shared: list[tuple[Any, Any]], values: Any, snapshots: Any) -> None:
+        """From here on the test may hold these values, too."""
+        for value, was in zip(values, snapshots, strict=True):
+            if was is not None and len(was) < _MOST_SHARED and len(shared) < _MOST_SHARED:
+                shared.append((value, was))
+
+    def _changed(self, value: Any, was: Any) -> Any:
+        """The form of a value that is not any more what it was, else None."""
+        if was is None or (type(was) is list and len(was) == len(value) and all(map(operator.is_, was, value))):
+            return None
+        form = self._encode(value)
+        return form if type(was) is list or codec.text(form) != was else None
+
+    def _share(self) -> list[bool]:
+        """Whether the program holds a value that this test gave it, and whether it has changed one since."""
+        shared, returned = self._shared, self._returned
+        self._shared, self._returned = [], []
+        changed = any(self._changed(*each) is not None for each in (*shared, *returned))
+        return [_most_references(shared) > _OWN_REFERENCES, changed]
+
+    def _next(self, iterator: Any) -> dict[str, Any]:
+        for item in iterator:
+            return {"ok": None, "items": [self._encode(item)]}
+        return {"ok": None, "items": []}
 
     # --- values
 
@@ -173,6 +224,8 @@ class Program:
         if self._records.get(name) is type(value) and hasattr(value, "__dict__"):
             fields = {key: codec.encode(item, self._opaque, depth + 1, seen) for key, item in vars(value).items()}
             return ["o", [name, fields]]
+        if id(value) in self._lent:
+            return self._lent[id(value)][1]
         number = self._numbers.get(id(value))
         if number is None:
             number = self._numbers[id(value)] = len(self._handles)
@@ -185,25 +238,62 @@ class Program:
     def _special(self, tag: str, body: Any) -> Any:
         if tag == "H":
             return self._space[body] if isinstance(body, str) else self._handles[body]
+        if tag == "u":
+            return self._decode(body)
         if tag == "o":
             return codec.rebuild(self._records[body[0]], body[1], self._decode)
         if tag == "e":
             return codec.member(self._records[body[0]], body[1])
         if tag == "i":
-            return iter(self._decode(body))
-        return lambda *arguments, **keywords: self._call_back(body, arguments, keywords)
+            return self._items(body)
+        return self._callback(*body)
+
+    def _callback(self, number: int, name: str) -> Any:
+        """The stand-in for a function of the test: the same one each time."""
+        if number not in self._callbacks:
+
+            def call(*arguments: Any, **keywords: Any) -> Any:
+                return self._call_back(number, arguments, keywords)
+
+            call.__name__ = call.__qualname__ = name
+            self._callbacks[number] = call
+            self._lent[id(call)] = (call, ["C", number])
+        return self._callbacks[number]
+
+    def _items(self, number: int) -> Any:
+        """An iterator of the test, one item at a time."""
+        if number not in self._callbacks:
+
+            def items() -> Any:
+                while found := self._call_back(number, (), {}):
+                    yield found[0]
+
+            made = self._callbacks[number] = items()
+            self._lent[id(made)] = (made, ["i", number])
+        return self._callbacks[number]
 
     def _call_back(self, number: int, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        forms = [self._encode(item) for item in arguments]
-        self._send({"callback": number, "args": forms, "kw": {k: self._encode(v) for k, v in keywords.items()}})
-        return self.serve()
+        """One thread of the program at a time, and only while the test waits for the program."""
+        with self._calling:
+            if not self._depth:
+                raise RuntimeError("the call that was given this function has returned")
+            forms = [self._encode(item) for item in arguments]
+            self._send({"callback": number, "args": forms, "kw": {k: self._encode(v) for k, v in keywords.items()}})
+            self._note(self._returned, arguments, map(_snapshot, forms))
+            return self.serve()
 
     def _failure(self, error: BaseException | None) -> dict[str, Any]:
         name, message, frames = describe(error, self._source)
         kinds = type(error).__mro__
-        answer = {"exc": name, "message": message, "frames": frames, "kinds": [kind.__name__ for kind in kinds][:12]}
+        answer: dict[str, Any] = {"exc": name, "message": message, "frames": frames}
+        answer["kinds"] = [kind.__name__ for kind in kinds][:12]
         with contextlib.suppress(BaseException):
             answer["args"] = codec.encode(list(error.args)) if error is not None else []
+        answer["homes"] = [str(kind.__module__) for kind in kinds][:12]
+        answer["fields"] = {}
+        for field, value in list(getattr(error, "__dict__", {}).items())[:16]:
+            with contextlib.suppress(BaseException):
+                answer["fields"][str(field)] = codec.encode(value)
         return answer
 
     # --- frames
@@ -235,14 +325,33 @@ def _run_to_the_end(code: types.CodeType, space: dict[str, Any]) -> None:
         exec(code, space)  # noqa: S102 - what this process is for
     except SystemExit as exit_:
         status = exit_.code
+    streams = (sys.stdout, sys.__stdout__, sys.stderr, sys.__stderr__)
     threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - the interpreter's own way to join threads
     atexit._run_exitfuncs()  # noqa: SLF001 - as above
     if isinstance(status, str):
         sys.stderr.write(status)
-    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):  # a program may put others in their place
+    held = list(space.values())
+    space.clear()
+    held.clear()  # the program's finalizers run, and close what it left open
+    gc.collect()
+    for stream in (sys.stdout, sys.stderr, *streams):
         with contextlib.suppress(ValueError, AttributeError):  # closed by the program, or not a stream any more
             stream.flush()  # type: ignore[union-attr]
     os._exit(0 if status is None else status & 0xFF if isinstance(status, int) else 1)
+
+
+_STACK = 64 << 20
+"""Programs that recurse deeply ask for stacks of hundreds of MB and touch little; here address space counts."""
+
+
+def bounded_stacks() -> None:
+    """`threading.stack_size` gives what the limit of memory allows."""
+    plain = threading.stack_size
+
+    def stack_size(size: int = 0, /) -> int:
+        return plain(min(size, _STACK)) if size > _STACK else plain(size)
+
+    threading.stack_size = stack_size
 
 
 def limit_resources(limits: list[tuple[str, int]]) -> None:
@@ -277,6 +386,18 @@ def standard_streams() -> None:
         setattr(stream, "mode", mode)  # noqa: B010 - as the interpreter does; programs look at it
 
 
+def _devices() -> None:
+    """`open("/dev/stdin")` and its like, of which the new root has none."""
+    plain, numbers = open, {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+
+    @functools.wraps(plain)
+    def opened(file: Any, *arguments: Any, **keywords: Any) -> Any:
+        number = numbers.get(file) if isinstance(file, str) else None
+        return plain(file if number is None else os.dup(number), *arguments, **keywords)
+
+    builtins.open = opened
+
+
 def standard_names() -> None:
     """What `site` adds to the built-in names, and programs use."""
     builtins.exit = _sitebuiltins.Quitter("exit", "Ctrl-D (i.e. EOF)")
@@ -305,16 +426,45 @@ def describe(error: BaseException | None, code: str) -> tuple[str, str, list[str
     return type(error).__name__[:80], message, frames if len(frames) <= _FRAMES else [*frames[:2], *frames[-3:]]
 
 
+def _snapshot(form: Any) -> Any:
+    """What a decoded value will be compared with to see its changes; None where it cannot change."""
+    if type(form) is not list or form[0] not in _CHANGING:
+        return None
+    return list(form[1]) if form[0] == "v" else codec.text(form)
+
+
+_CHANGING = frozenset("vltdSqmnBNou")
+"""Tags of what can be changed in place, and of what may hold such."""
+
+
+def _most_references(shared: list[tuple[Any, Any]]) -> int:
+    return max((sys.getrefcount(value) for value, _ in shared), default=0)
+
+
+_OWN_REFERENCES = _most_references([([], None)])
+"""Of a value to which the program does not refer."""
+
+
 def _kind(value: Any) -> str:
     if isinstance(value, type):
         if not issubclass(value, Exception):
             return "class"
-        return "exception:" + next(kind.__name__ for kind in value.__mro__ if kind.__module__ == "builtins")
+        own = [kind.__name__ for kind in value.__mro__ if kind.__module__ == value.__module__ != "builtins"]
+        known = next(kind.__name__ for kind in value.__mro__ if kind.__module__ == "builtins")
+        return "exception:" + ",".join([*own, known])
     if isinstance(value, types.ModuleType):
         return "module"
     if callable(value):
         return "function"
     return "iterator" if hasattr(type(value), "__next__") else "object"
+
+
+def _equality(value: Any) -> str:
+    """Whether the class of an object says what equals it; `any`: it would equal whatever it is compared with."""
+    if value == object():
+        return "any"
+    own: Any = type(value).__eq__
+    return "none" if own is object.__eq__ else "own"
 
 
 def _syntax(error: SyntaxError | ValueError, code: str) -> dict[str, Any]:

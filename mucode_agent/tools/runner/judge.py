@@ -6,6 +6,7 @@ It compares values that it has rebuilt from plain data. It never runs the progra
 import abc
 import builtins
 import contextlib
+import enum
 import gc
 import itertools
 import math
@@ -20,6 +21,7 @@ from decimal import Decimal
 from typing import Any
 
 from . import behaviour, codec
+from .meeting import meeting, refused
 from .proxies import (
     MUTABLE,
     Conversation,
@@ -32,12 +34,14 @@ from .proxies import (
     peak_memory,
     too_slow,
 )
-from .suite import ASKED, COMPARE, DROPPED, KEPT, TRUTH, CompiledTest, Suite, compile_suite
+from .proxies import show as whole
+from .suite import ASKED, CALLABLE, COMPARE, DROPPED, FRESH, IDENTITY, TRUTH, CompiledTest, Suite, compile_suite
 from .together import failed_pytest
 
 SHOWN = 400
 """Characters of a value in a report."""
 _PRINTED_SHOWN = 4096
+_BENT = "the program changed an argument, from which the test may compute what it expects"
 _FATAL = frozenset({"timeout", "memory", "output_limit", "early_exit", "infra", "syntax_error"})
 _GRACE_S = 2
 _GROWN = 64 << 20
@@ -54,8 +58,6 @@ _COMPARISONS: dict[str, Any] = {
     "<=": lambda left, right: left <= right,
     ">": lambda left, right: left > right,
     ">=": lambda left, right: left >= right,
-    "is": lambda left, right: left is right,
-    "is not": lambda left, right: left is not right,
     "in": lambda left, right: left in right,
     "not in": lambda left, right: left not in right,
 }
@@ -115,7 +117,6 @@ class Judge:
         """The JSON form of an ExecutionReport."""
         probes: list[str] = job.get("probes") or []
         _allow_cpu(job)
-        random.seed(0)
         job["limits"]["output_kb"] = max(job["limits"]["output_kb"], self._room_kb)
         run = _Run(self._server, job, self._setup, self._entry_point)
         results: list[Result | None] = [None] * len(self._tests)
@@ -151,12 +152,33 @@ class _Run:
         self._judge = "apart"
         self._state = "unjudged"
         self.error = "there was no test"
+        self._unseen = set[int]()
+        """Numbers of tests that did not see a change of an argument."""
 
     # --- code tests
 
     def code_tests(self, suite: Suite) -> list[Result]:
-        """One result for each code test, in order; fewer when the program dies."""
+        """One result for each code test, in order; fewer when the program dies.
+
+        A program that empties `xs` must not bend `f(xs) == sorted(xs)`, so that the tests first see no change of an
+        argument of a call that returned something. Where there was one, the tests run again and see all changes, as
+        in plain Python: what fails so has failed, and what passes only so cannot be judged.
+        """
+        results = self._apart(suite)
+        if not self._unseen:
+            return results
+        for index, second in enumerate(self._apart(suite, all_changes=True)):
+            if index not in self._unseen or index >= len(results):
+                continue
+            if second["status"] != "passed":
+                results[index] = second
+            elif results[index]["status"] in ("wrong_answer", "exception"):
+                results[index] |= {"status": "unjudged", "error": _BENT}
+        return results
+
+    def _apart(self, suite: Suite, *, all_changes: bool = False) -> list[Result]:
         results: list[Result] = []
+        random.seed(0)
         space: dict[str, Any] = {}
         try:
             conversation = Conversation(self._server, self._limits, len(suite.tests) + 1)
@@ -170,20 +192,23 @@ class _Run:
             if not suite.tests:
                 return results
             space = self._space(suite, conversation, kinds)
-            for test in suite.tests:
+            for number, test in enumerate(suite.tests):
                 conversation.begin()
+                conversation.all_changes = all_changes or test.in_place
                 _allow_cpu({"limits": self._limits})
                 result = self._test(test, space, conversation, suite.wanted - set(kinds))
                 result["time_s"] = round(conversation.span_s(), 6)
                 results.append(result)
-                if result["status"] in _FATAL:
+                if conversation.unseen:
+                    self._unseen.add(number)
+                if result["status"] in _FATAL or isinstance(conversation.fate, Ended):
                     break
         except (Ended, NotData) as fate:
             return self._fail(fate, results)
         except Exception as error:  # noqa: BLE001 - the program raised while it was loaded
             return self._fail(self._output_ended() if conversation.too_much_output() else error, results)
         finally:
-            self._close(conversation)
+            self._close(conversation, silent=all_changes)
             space.clear()  # the tests' functions hold it, and it them: without this they stay until a collection
         if conversation.calls == 0 and all(result["status"] == "passed" for result in results):
             untouched = {"status": "unjudged", "error": "no test used the program", "invalid_test": True}
@@ -209,6 +234,8 @@ class _Run:
                     result = self._failure(self._output_ended(), None, None)
                 elif result["status"] == "passed" and not test.uses_program:
                     result.update(status="unjudged", error="the test does not use the program", invalid_test=True)
+                elif reason := refused(self._code, result["status"], result["error"]):
+                    result.update(status="unjudged", error=reason)
                 results.append({**result, "error": _clean(result["error"]), "time_s": round(conversation.span_s(), 6)})
                 if result["status"] in _FATAL:
                     break
@@ -248,7 +275,7 @@ class _Run:
             except BaseException as error:  # noqa: BLE001 - whatever it is, the caller has to fix it
                 raise InvalidTest(f"the set-up code failed: {type(error).__name__}: {error}"[:500]) from None
             for name, value in space.items():
-                if isinstance(value, type) and value.__module__ == "__test__":
+                if not isinstance(value, Remote) and isinstance(value, type) and value.__module__ == "__test__":
                     conversation.records[name] = value
             if entry is not None:
                 space[self._entry_point or ""] = entry
@@ -262,15 +289,18 @@ class _Run:
         if test.code is None:
             return {"status": "unjudged", "test": test.source[:SHOWN], "error": test.error[:SHOWN]}
         recorder = _Recorder(test, conversation)
-        conversation.names_stop = test.names_stop
-        space.update({COMPARE: recorder.compare, TRUTH: recorder.truth, ASKED: recorder.asked})
-        space.update({DROPPED: recorder.dropped, KEPT: recorder.kept})
+        conversation.mentioned, conversation.changing, conversation.keeping = test.named, test.changes, test.keeps
+        space.update({COMPARE: recorder.compare, TRUTH: recorder.truth})
+        space.update({DROPPED: recorder.dropped, FRESH: recorder.fresh})
+        space.update({ASKED: recorder.asked, IDENTITY: recorder.identity, CALLABLE: recorder.is_callable})
         try:
             exec(test.code, space)  # noqa: S102 - trusted by definition
             if test.check:
                 self._call_check(test, space)
             if conversation.fate is not None:  # the test has swallowed it
                 raise conversation.fate
+            if conversation.gave and (shared := conversation.shared()):
+                raise NotData("unjudged", shared)
             self._check_output(conversation)
         except BaseException as error:  # noqa: BLE001 - everything is a verdict
             cause: BaseException = error
@@ -279,11 +309,28 @@ class _Run:
             elif isinstance(error, NameError) and error.name in missing:
                 cause = _Missing(f"the program does not define {error.name!r}, which the test uses")
             try:
-                return self._failure(cause, recorder, conversation)
+                result = self._failure(cause, recorder, conversation)
+                doubt = self._doubt(error, result, test, conversation)
+                return {**result, "status": "unjudged", "error": doubt} if doubt else result
             finally:
                 _forget(cause)
         text = recorder.only_text()
         return {"status": "passed", "test": text}
+
+    def _doubt(self, error: BaseException, result: Result, test: CompiledTest, conversation: Conversation) -> str:
+        """Why the failure may be owed to the two processes of the test and the program, or to the sandbox."""
+        if result["status"] == "timeout" and conversation.contended:
+            return "calls from several threads are made one after another, and may wait for each other"
+        if isinstance(error, NotData) or result["status"] not in ("wrong_answer", "exception"):
+            return ""
+        if isinstance(error, AttributeError) and not hasattr(error, "mucode_error") and _foreign(error.obj):
+            return f"the test uses an attribute that stays with the program: {_clean(str(error))}"
+        return (
+            conversation.doubt
+            or conversation.shared()
+            or meeting(f"{self._setup}\n{test.source}", self._code)
+            or refused(self._code, result["status"], result["error"])
+        )
 
     def _call_check(self, test: CompiledTest, space: dict[str, Any]) -> None:
         if test.check_arguments == 0:
@@ -303,6 +350,8 @@ class _Run:
             result["invalid_test"] = isinstance(error, InvalidTest)
         elif isinstance(error, _Missing):
             result.update(status="missing_entry_point", error=str(error))
+        elif isinstance(error, SystemExit | KeyboardInterrupt | GeneratorExit) and hasattr(error, "mucode_error"):
+            result.update(status="early_exit", error=error.mucode_error)
         elif hasattr(error, "mucode_error"):
             frames = [_clean(line) for line in getattr(error, "mucode_frames", [])]
             result.update(status="exception", error=_clean(error.mucode_error), traceback=frames)
@@ -352,6 +401,8 @@ class _Run:
         finally:
             result["time_s"] = round(conversation.span_s(), 6)
             self._close(conversation)
+        if reason := refused(self._code, result["status"], result.get("error", "")):
+            result.update(status="unjudged", error=reason)
         if result["status"] != "passed":
             result.update(expected=test["stdout"][:SHOWN], actual=_clean(printed[:SHOWN]))
         return result
@@ -411,9 +462,9 @@ class _Run:
     def _output_ended(self) -> Ended:
         return Ended("output_limit", f"printed more than {self._limits['output_kb']} kB")
 
-    def _close(self, conversation: Conversation) -> None:
+    def _close(self, conversation: Conversation, *, silent: bool = False) -> None:
         for name, text in self._printed.items():
-            if (room := _PRINTED_SHOWN - len(text)) > 0:
+            if (room := _PRINTED_SHOWN - len(text)) > 0 and not silent:
                 self._printed[name] += conversation.output(_PRINTED_SHOWN, error=name == "stderr")[:room]
         end = conversation.close()
         self._cpu_s += float(end.get("cpu", 0.0))
@@ -474,28 +525,45 @@ class _Recorder:
         if number is not None:
             self._number, self._sides = number, (left, right)
         if operator in ("is", "is not"):
-            self._check_identity(left, right)
-        return _COMPARISONS[operator](left, right)
+            return _same(left, right, self._conversation) is (operator == "is")
+        outcome = _COMPARISONS[operator](left, right)
+        if operator == "==" and outcome is False and isinstance(left, list | tuple | dict):
+            self._nan(left, right)
+        return outcome
 
     def asked(self, function: Any, *arguments: Any, **keywords: Any) -> Any:
         name, subject = getattr(function, "__name__", ""), arguments[0] if arguments else None
-        if name in ("id", "is_", "is_not", "assertIs", "assertIsNot"):
-            self._check_identity(*arguments[:2])
-        elif isinstance(subject, Handle) and name == "callable":
-            return subject.mucode_kind in ("function", "class")
-        elif isinstance(subject, Handle) and any(map(_about_methods, arguments[1:2])):
-            what = f"the test asks what {subject!r} can do, and every stand-in for an object has all methods"
+        if name in ("is_", "is_not", "assertIs", "assertIsNot") and len(arguments) > 1:
+            same = _same(arguments[0], arguments[1], self._conversation)
+            if name in ("is_", "is_not"):
+                return same is (name == "is_")
+        elif isinstance(subject, Remote) and function is type and len(arguments) == 1:
+            return subject.mucode_do("get", "__class__")
+        elif isinstance(subject, Handle) and name != "hasattr" and any(map(_about_methods, arguments[1:2])):
+            what = f"the test asks what {show(subject)} can do, and every stand-in for an object has all methods"
             raise self._conversation.settled(NotData("unjudged", what))
         return function(*arguments, **keywords)
-
-    def _check_identity(self, *values: Any) -> None:
-        if values and all(isinstance(value, MUTABLE) for value in values):
-            what = "the test asks whether two values are one object, and values are copied on their way"
-            raise self._conversation.settled(NotData("unjudged", what))
 
     def truth(self, number: int, value: Any) -> Any:
         self._number, self._sides = number, None
         return value
+
+    def _nan(self, left: Any, right: Any) -> None:
+        """Within a collection, a NaN equals itself and no other, and it is copied on its way."""
+        if isinstance(right, type(left)) and "nan" in (text := whole(left)) and text == whole(right):
+            self._conversation.doubt = self._conversation.doubt or "a NaN equals only itself, and values are copied"
+
+    def identity(self, value: Any) -> int:
+        """`id` of a test."""
+        if not isinstance(value, Remote):
+            what = "the test asks which object a value is, and values are copied on their way"
+            raise self._conversation.settled(NotData("unjudged", what))
+        return id(value)
+
+    @staticmethod
+    def is_callable(value: Any) -> bool:
+        """`callable` of a test."""
+        return value.mucode_kind in ("function", "class") if isinstance(value, Remote) else callable(value)
 
     @staticmethod
     def dropped(function: Any, *arguments: Any, **keywords: Any) -> Any:
@@ -504,10 +572,9 @@ class _Recorder:
         return function(*arguments, **keywords)
 
     @staticmethod
-    def kept(function: Any, *arguments: Any, **keywords: Any) -> Any:
-        """Emptying `xs` must not bend `f(xs) == sorted(xs)`; what works in place returns None."""
+    def fresh(function: Any, *arguments: Any, **keywords: Any) -> Any:
         if isinstance(function, Remote):
-            return function.mucode_call(arguments, keywords, back="none")
+            return function.mucode_call(arguments, keywords, back="never")
         return function(*arguments, **keywords)
 
     def only_text(self) -> str:
@@ -543,11 +610,28 @@ class _Recorder:
 
 def show(value: Any) -> str:
     """A bounded repr of plain data."""
-    try:
-        text = repr(value)
-    except (Exception, NotData, Ended):  # noqa: BLE001 - huge integers, deep nests, what a class of the set-up says
-        text = f"<{type(value).__name__}>"
+    text = whole(value)
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+
+
+def _foreign(value: Any) -> bool:
+    """Not of a plain type: what the program gave may have had the attribute there."""
+    return value is not None and (type(value).__module__ != "builtins" or isinstance(value, BaseException | type))
+
+
+def _same(left: Any, right: Any, conversation: Conversation) -> bool:
+    """Whether two values are one object, as far as that can be known of values that were copied on their way."""
+    if left is right:
+        return True
+    if isinstance(left, Remote) and isinstance(right, Remote):
+        return left.mucode_do("is", right) is True
+    alike = type(left) is type(right) and not isinstance(left, bool | None | type)
+    if isinstance(left, Remote) or isinstance(right, Remote):
+        alike = isinstance(left, type) or isinstance(right, type)
+    if alike and not isinstance(left, enum.Enum) and (isinstance(left, (*MUTABLE, type)) or left == right):
+        what = "the test asks whether two values are one object, and values are copied on their way"
+        raise conversation.settled(NotData("unjudged", what))
+    return False
 
 
 class _Frames:

@@ -349,7 +349,7 @@ class _Server:
         key = json.dumps(suite, sort_keys=True)
         work = {"code": job["code"], "limits": limits, "probes": list(job.get("probes") or [])}
         work["judge"] = job.get("judge", "apart")
-        deadline = time.monotonic() + (len(tests) + 1) * 4 * (2 * limits["time_s"] + 1) + 60
+        deadline = time.monotonic() + 2 * (len(tests) + 1) * 4 * (2 * limits["time_s"] + 1) + 60
         report: Report | None = {"status": "refused"}
         alone = key in self._own and (work["judge"] == "apart" or bool(work["probes"]))
         for name in (key,) if alone else (_SHARED, key):

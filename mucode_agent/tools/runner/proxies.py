@@ -1,13 +1,18 @@
 """The judge's side of the conversation with a candidate: supervised requests, and stand-ins for its objects."""
 
+import builtins
+import contextlib
 import enum
+import functools
 import json
 import os
 import resource
 import signal
 import socket
 import sys
+import threading
 import time
+import types
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -23,9 +28,13 @@ _SPANS = 4
 MUTABLE = (list, dict, set, bytearray)
 """Beside those of `collections`: a program may change them where it got them."""
 Back = Literal["never", "none", "always"]
-"""When a program's changes of its arguments come back: where it returns None, for `none`."""
+"""When the test sees what the program changed in its arguments: where it returns None, for `none`."""
+_PLAIN = (int, str, float, bool, type(None), bytes)
+_MOST_LENT = 200
+"""Values, and items of each, that are watched for changes."""
 _MOST_OBJECTS = 20_000
 """Handles of one conversation."""
+_COPIES = "the program changed a value in place, of which the test may hold other parts"
 _MOST_RECEIVED = 32 << 20
 """Bytes of one conversation: a few hundred MB when decoded."""
 
@@ -130,8 +139,24 @@ class Conversation:
         self._main = False
         self.fate: Ended | NotData | None = None
         """The end of the program, or what this span's test did that cannot be judged: the first, whatever follows."""
-        self.names_stop = False
-        """The test means to see a StopIteration of the program, which could end a loop of any other test unseen."""
+        self.mentioned: frozenset[str] = frozenset()
+        """Names in the test. One that names StopIteration or SystemExit means to see it; any other must not lose it."""
+        self.doubt = ""
+        """Why a failure of this test may be owed to the two processes, and not to the program."""
+        self.all_changes = False
+        """The test sees the changed arguments of a call that returned something, too."""
+        self.unseen = False
+        """There was such a change, and the test has not seen it."""
+        self.changing = False
+        """The test may change values in place."""
+        self.keeping = False
+        """The test may look at values later."""
+        self.gave = False
+        """It gave some that the program may keep."""
+        self._lock = threading.RLock()
+        self.contended = False
+        """Threads of the test wanted to call the program at the same time."""
+        self._lent: list[tuple[Any, str, bool]] = []
         self._end: dict[str, Any] | None = None
         self._clock = (~self.pid << 3) | 2  # CPUCLOCK_SCHED of another process
         self._cpu = 0.0
@@ -141,6 +166,7 @@ class Conversation:
         self.records: dict[str, type] = {}
         self._objects: dict[int, Handle] = {}
         self._callbacks: list[Any] = []
+        self._numbers: dict[Any, int] = {}
         self._exceptions: dict[str, type[Exception]] = {}
         self._received = self._size = 0
         self._peak = peak_memory() + _MOST_GROWTH + 32 * self._output
@@ -152,6 +178,8 @@ class Conversation:
         """Start a new span of CPU time, for another test."""
         if isinstance(self.fate, NotData):
             self.fate = None
+        self.doubt, self.contended, self.unseen, self.gave = "", False, False, False
+        self._lent.clear()
         self._cpu_start = self.cpu_s()
         self._waited = self._held = self._disk = self._asked = 0.0
         self._schedule: dict[str, Any] | None = None
@@ -255,12 +283,17 @@ class Conversation:
         **extra: Any,
     ) -> Any:
         """What the program answers. Raises its exceptions; Ended when it is over; NotData for what cannot be judged."""
-        if self.fate is not None:
-            raise self.fate
+        if not self._lock.acquire(blocking=False):
+            self.contended = True
+            self._lock.acquire()
         try:
+            if self.fate is not None:
+                raise self.fate
             return self._operate(operation, target, arguments, keywords, back, extra)
         except (Ended, NotData) as fate:
             raise self.settled(fate) from None
+        finally:
+            self._lock.release()
 
     def settled(self, fate: "Ended | NotData") -> "Ended | NotData":
         """`fate`, remembered where it is the first."""
@@ -277,21 +310,57 @@ class Conversation:
         extra: dict[str, Any],
     ) -> Any:
         self.calls += 1
-        message = {"op": operation, "target": target, "args": [self._encode(item) for item in arguments], **extra}
-        if keywords:
-            message["kw"] = {name: self._encode(item) for name, item in keywords.items()}
+        message: dict[str, Any] = {"op": operation, "target": target, **extra}
+        try:
+            message["args"] = [self._encode(item) for item in arguments]
+            if keywords:
+                message["kw"] = {name: self._encode(item) for name, item in keywords.items()}
+        except codec.NotPlain as error:
+            raise NotData("unjudged", f"the test passes what cannot be copied: {error}") from None
         if back != "never":
             message["back"] = True
+        if self.keeping:
+            message["keep"] = True
         answer = self._request(message)
         if operation == "next":
             items = answer.get("items")
-            if not isinstance(items, list) or len(items) > extra["count"]:
+            if not isinstance(items, list) or len(items) > 1:
                 raise self._broken()
-            return [self._decode(item) for item in items], answer.get("done") is True
-        self.last_value = self._decode(answer.get("ok"))
-        if arguments and (back == "always" or (back == "none" and self.last_value is None)):
-            self._write_back(arguments, answer.get("args"))
-        return self.last_value
+            return [self._decode(item) for item in items]
+        message.clear()  # it refers to parts of the arguments
+        value = self.last_value = self._decode(answer.get("ok"))
+        if back != "never" and (given := (*arguments, *(keywords or {}).values())):
+            self._write_back(given, answer.get("args"), seen=back == "always" or value is None or self.all_changes)
+            self._lend(given)
+        if operation == "get":
+            self._lend((value,), held=True)
+        return value
+
+    def _lend(self, values: tuple[Any, ...], *, held: bool = False) -> None:
+        """These are now with the program too, which certainly holds what are attributes of its objects."""
+        for value in values:
+            if type(value) in _PLAIN:
+                continue
+            self.gave = True
+            if self.changing and type(value) in MUTABLE and len(self._lent) < _MOST_LENT and len(value) < _MOST_LENT:
+                self._lent = [lent for lent in self._lent if lent[0] is not value]
+                self._lent.append((value, show(value), held))
+
+    def shared(self) -> str:
+        """Why this test's outcome may be another one in one process: it and the program share a value, of which each
+        has a copy, and one of them has changed it since.
+        """
+        if self.fate is not None:
+            return ""
+        try:
+            holds, changed = self._request({"op": "shared"})["ok"]
+        except (Ended, NotData, ValueError, TypeError):
+            return ""
+        if changed:
+            return "the program later changed a value that it has shared with the test, which may still hold it"
+        if any((holds or held) and show(value) != was for value, was, held in self._lent):
+            return "the test changed a value that the program holds, and each has a copy"
+        return ""
 
     def _request(self, message: dict[str, Any]) -> dict[str, Any]:
         self._seen = time.monotonic()
@@ -305,6 +374,8 @@ class Conversation:
             self._send(served)
         if "exc" in answer:
             raise self._exception(answer)
+        if "deep" in answer:
+            raise NotData("unjudged", "the program gave a value that is nested too deeply or contains itself")
         if "big" in answer:
             raise self._stop("output_limit", f"a returned value is larger than {self._output // 1024} kB")
         if "syntax" in answer:
@@ -326,8 +397,12 @@ class Conversation:
             raise self._broken()
         arguments = [self._decode(item) for item in forms]
         named = {str(name): self._decode(item) for name, item in keywords.items()}
+        before = show(arguments) if self.changing else ""
         try:
-            return {"op": "return", "value": self._encode(self._callbacks[number](*arguments, **named))}
+            value = self._callbacks[number](*arguments, **named)
+            if before and show(arguments) != before:
+                self.doubt = self.doubt or "a function of the test changed its copy of the program's value"
+            return {"op": "return", "value": self._encode(value)}
         except Exception as error:  # noqa: BLE001 - the test's function failed on what the program gave it
             return {"op": "raise", "kind": type(error).__name__, "value": str(error)[:500]}
 
@@ -387,12 +462,18 @@ class Conversation:
         if self.records.get(type(value).__name__) is type(value) and hasattr(value, "__dict__"):
             fields = {key: codec.encode(item, self._opaque, depth + 1, seen) for key, item in vars(value).items()}
             return ["o", [type(value).__name__, fields]]
-        if callable(value):
-            self._callbacks.append(value)
-            return ["C", len(self._callbacks) - 1]
-        if hasattr(type(value), "__next__") or isinstance(value, Iterator):
-            return ["i", codec.encode(list(value), self._opaque, depth + 1, seen)]
+        if callable(value) and not isinstance(value, type):
+            return ["C", [self._callback(value), str(getattr(value, "__name__", ""))]]
+        if hasattr(type(value), "__next__") and not hasattr(value, "read"):
+            return ["i", self._callback(functools.partial(_one, value))]
         raise NotData("unjudged", f"the test passes a {type(value).__name__}, which is not plain data")
+
+    def _callback(self, value: Any) -> int:
+        key = value if isinstance(value, types.FunctionType | types.MethodType) else id(value)
+        number = self._numbers.setdefault(key, len(self._callbacks))
+        if number == len(self._callbacks):
+            self._callbacks.append(value)
+        return number
 
     def _decode(self, form: Any) -> Any:
         heavy = self._size > _LIGHT
@@ -423,6 +504,12 @@ class Conversation:
                     )
                 self._objects[number] = Handle(self, number, kind, name)
             return self._objects[number]
+        if tag in ("C", "i"):
+            function = self._callbacks[body]
+            return function.args[0] if tag == "i" else function
+        if tag == "u":
+            self.doubt = self.doubt or "the program gave an object of a class of its own, judged as its plain base"
+            return codec.decode(body, self._special)
         if tag == "e":
             return codec.member(self.records[body[0]], body[1])
         if tag == "o" and all(not name.startswith("__") for name in body[1]):
@@ -431,28 +518,52 @@ class Conversation:
             return codec.rebuild(self.records[body[0]], body[1], lambda form: codec.decode(form, self._special))
         raise ValueError(tag)
 
-    def _write_back(self, arguments: tuple[Any, ...], forms: Any) -> None:
+    def _write_back(self, arguments: tuple[Any, ...], forms: Any, *, seen: bool) -> None:
         """Changes of arguments; the form of one that was not changed is None."""
         if not isinstance(forms, list) or len(forms) != len(arguments):
             raise self._broken()
         for old, form in zip(arguments, forms, strict=True):
-            if form is None:
+            if form is None or isinstance(old, Remote):
                 continue
-            if type(old) in MUTABLE or type(old).__module__ == "collections":
-                new = self._decode(form)
-                if type(new) is not type(old):
-                    raise self._broken()
-                if isinstance(old, list | bytearray):
-                    old[:] = new
-                else:
-                    old.clear()
-                    (old.extend if not isinstance(old, dict | set) else old.update)(new)
+            if not seen:
+                self.unseen = True
+                continue
+            new = self._decode(form)
+            if type(new) is not type(old):
+                raise self._broken()
+            self._copy_into(old, new)
+
+    def _copy_into(self, old: Any, new: Any) -> None:
+        """Make `old` what `new` is; parts of it that the test holds stay the same objects where they have a place."""
+        if _most_references(_parts(old)) > _OWN_REFERENCES:
+            self.doubt = self.doubt or "the program changed a value of which the test holds parts"
+            before, after = (list(vars(each).values() if hasattr(each, "__dict__") else each) for each in (old, new))
+            if isinstance(old, dict):
+                before, after = list(old.values()), [new.get(key) for key in old]
+            for was, now in zip(before, after, strict=False):
+                if type(was) is type(now) and type(was) in MUTABLE:
+                    self._copy_into(was, now)
+                    if isinstance(new, list):
+                        new[next(place for place, part in enumerate(new) if part is now)] = was
+        if self.records.get(type(old).__name__) is type(old) and hasattr(old, "__dict__"):
+            vars(old).clear()
+            vars(old).update(vars(new))
+        elif isinstance(old, list | bytearray):
+            old[:] = new
+        elif hasattr(old, "dtype"):
+            old[...] = new
+        elif hasattr(old, "clear"):
+            old.clear()
+            (old.extend if not isinstance(old, dict | set) else old.update)(new)
 
     def named(self, name: str, kind: str) -> Any:
         """The stand-in for a name of the program's module."""
         if kind.startswith("exception:"):
-            base = codec.builtin_error(kind.partition(":")[2]) or Exception
-            return self._exceptions.setdefault(name, type(name, (base,), {}))
+            *own, known = kind.partition(":")[2].split(",")
+            base = codec.builtin_error(known) or Exception
+            for each in [*reversed(own), name]:
+                base = self._exceptions.setdefault(each, type(each, (base,), {}))
+            return base
         if kind in ("function", "class"):
             return Remote(self, name, kind, name)
         return self.operate("name", name)
@@ -461,12 +572,16 @@ class Conversation:
         name, message = str(answer["exc"])[:80], str(answer.get("message", ""))[:500]
         kinds = [str(kind) for kind in answer["kinds"]] if isinstance(answer.get("kinds"), list) else []
         detail = f"{name}: {message}" if message else name
-        if "SystemExit" in kinds or "KeyboardInterrupt" in kinds or "GeneratorExit" in kinds:
+        leaving = next((kind for kind in kinds if kind in ("SystemExit", "KeyboardInterrupt", "GeneratorExit")), None)
+        if leaving in self.mentioned:
+            return _told(getattr(builtins, leaving or ""), answer)
+        if leaving:
             return self._stop("early_exit", f"the program raised {detail}")
         if "MemoryError" in kinds:
             return self._stop("memory", f"needs more than {self._memory_mb} MB")
         error: Exception | None = None
-        known = self._error_type(kinds)
+        homes = answer["homes"] if isinstance(answer.get("homes"), list) else []
+        known = self._error_type(kinds, [str(home) for home in homes])
         try:
             error = known(*self._decode(answer["args"]))
         except Exception:  # noqa: BLE001 - arguments that are not plain or not this type's
@@ -475,12 +590,13 @@ class Conversation:
             try:
                 error = known(message)
             except TypeError:
-                error = RemoteError(message)
+                error = known.__new__(known, message)
+        _tell(error, answer)
         error.mucode_error = detail  # type: ignore[attr-defined]
         error.mucode_frames = _texts(answer.get("frames"))  # type: ignore[attr-defined]
         return error
 
-    def _error_type(self, kinds: list[str]) -> type[Exception]:
+    def _error_type(self, kinds: list[str], homes: list[str]) -> type[Exception]:
         """The type of an exception from the names of its classes, most special first.
 
         Those that the tests know, from the program or the set-up, all together: `except Base` catches what is a Base.
@@ -495,8 +611,17 @@ class Conversation:
                 return own[0] if len(own) == 1 else type(own[0].__name__, tuple(own), {})
             except TypeError:  # no order of these bases is consistent
                 return own[0]
+        for kind, home in zip(kinds, homes, strict=False):
+            standard = (
+                getattr(sys.modules.get(home), kind, None)
+                if home.partition(".")[0] in sys.stdlib_module_names
+                else None
+            )
+            if home != "builtins" and isinstance(standard, type) and issubclass(standard, Exception):
+                return standard
         known = next((kind for kind in map(codec.builtin_error, kinds) if kind), RemoteError)
-        return RuntimeError if known in (StopIteration, StopAsyncIteration) and not self.names_stop else known
+        stops = known in (StopIteration, StopAsyncIteration) and known.__name__ not in self.mentioned
+        return RuntimeError if stops else known
 
     # --- the end
 
@@ -515,6 +640,8 @@ class Conversation:
         """End the process and free what it held. Returns its CPU seconds and peak memory."""
         self._objects.clear()  # they hold this conversation, and the collector is off
         self._callbacks.clear()
+        self._numbers.clear()
+        self._lent.clear()
         self.last_call = self.last_value = self.fate = None
         end = self._reap()
         self._channel.close()
@@ -575,130 +702,219 @@ class Remote:
         object.__setattr__(self, "mucode_conversation", conversation)
         object.__setattr__(self, "mucode_target", target)
         object.__setattr__(self, "mucode_kind", kind)
-        object.__setattr__(self, "__name__", name)
+        object.__setattr__(self, "mucode_name", name)
 
     mucode_conversation: Conversation
     mucode_target: int | str
     mucode_kind: str
-    __name__: str
+    mucode_name: str
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         return self.mucode_call(arguments, keywords)
 
-    def mucode_call(self, arguments: tuple[Any, ...], keywords: dict[str, Any], *, back: Back = "never") -> Any:
+    def mucode_call(self, arguments: tuple[Any, ...], keywords: dict[str, Any], *, back: Back = "none") -> Any:
         conversation = self.mucode_conversation
-        conversation.last_call = (self.__name__, arguments, keywords)
+        conversation.last_call = (self.mucode_name, arguments, keywords)
         return conversation.operate("call", self.mucode_target, arguments, keywords, back=back)
 
-    def _do(self, operation: str, *arguments: Any) -> Any:
+    def mucode_do(self, operation: str, *arguments: Any) -> Any:
+        """The program's answer to one of its operations."""
         return self.mucode_conversation.operate(operation, self.mucode_target, arguments)
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        value = self._do("get", name)
-        if isinstance(value, Handle) and value.mucode_kind == "function":
-            object.__setattr__(value, "__name__", f"{self.__name__}.{name}")
+    def mucode_text(self) -> str:
+        """For messages: asks the program nothing."""
+        return f"<{self.mucode_name} object>" if type(self) is Handle else f"<{self.mucode_kind} {self.mucode_name}>"
+
+    def __getattribute__(self, name: str) -> Any:
+        """Attributes are the program's, those that Python itself would find here included."""
+        if name.startswith("mucode_"):
+            return object.__getattribute__(self, name)
+        if name == "__class__":
+            conversation = self.mucode_conversation
+            conversation.doubt = conversation.doubt or f"the test asks for the type of {self.mucode_text()}"
+        value = self.mucode_do("get", name)
+        if type(value) is Handle and value.mucode_kind == "function":
+            object.__setattr__(value, "mucode_name", f"{self.mucode_name}.{name}")
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._do("set", name, value)
+        self.mucode_do("set", name, value)
+
+    def __delattr__(self, name: str) -> None:
+        self.mucode_do("delete", name)
 
     def __instancecheck__(self, instance: Any) -> bool:
         if not isinstance(instance, Remote):
+            conversation = self.mucode_conversation
+            if type(instance) not in (*_PLAIN, *MUTABLE):
+                conversation.doubt = (
+                    conversation.doubt or f"the test asks whether a plain value is a {self.mucode_name}"
+                )
             return False
-        return instance._do("isinstance", self) is True  # noqa: SLF001 - another of this class
+        return instance.mucode_do("isinstance", self) is True
 
     def __len__(self) -> int:
-        length = self._do("len")
+        length = self.mucode_do("len")
         return length if type(length) is int else -1
 
     def __getitem__(self, key: Any) -> Any:
-        return self._do("getitem", key)
+        return self.mucode_do("getitem", key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self._do("setitem", key, value)
+        self.mucode_do("setitem", key, value)
 
     def __delitem__(self, key: Any) -> None:
-        self._do("delitem", key)
+        self.mucode_do("delitem", key)
 
     def __contains__(self, item: Any) -> bool:
         """By iteration: the program is not asked whether it holds what the test expects."""
         try:
             return any(item is held or item == held for held in self)
         except TypeError:
-            raise self._unjudged("asks what is in") from None
+            raise self.mucode_unjudged("asks what is in") from None
 
     def __str__(self) -> str:
-        return str(self._do("str"))
+        return str(self.mucode_do("str"))
 
     def __repr__(self) -> str:
-        return f"<{self.__name__} object>" if isinstance(self, Handle) else f"<{self.mucode_kind} {self.__name__}>"
+        return self.mucode_text() if _showing else str(self.mucode_do("repr"))
 
-    def _compute(self, operation: str, other: Any) -> Any:
-        """Of two objects of the program; beside a value of the test it would see, and answer for, what is expected."""
-        if not isinstance(other, Remote):
-            raise self._unjudged("computes with")
-        return self._do(operation, other)
+    def __format__(self, specification: str) -> str:
+        return str(self.mucode_do("format", specification))
 
-    def __add__(self, other: Any) -> Any:
-        return self._compute("add", other)
+    def __enter__(self) -> Any:
+        return self.mucode_do("get", "__enter__")()
 
-    def __sub__(self, other: Any) -> Any:
-        return self._compute("sub", other)
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> Any:
+        if error is not None:
+            raise self.mucode_unjudged("raises an exception within")
+        return self.mucode_do("get", "__exit__")(None, None, None)
 
-    def __mul__(self, other: Any) -> Any:
-        return self._compute("mul", other)
+    def __copy__(self) -> Any:
+        return self.mucode_do("copy")
 
-    def __truediv__(self, other: Any) -> Any:
-        return self._compute("truediv", other)
-
-    def __neg__(self) -> Any:
-        return self._do("neg")
-
-    def _refuse_to_compute(self, *_: Any) -> Any:
-        raise self._unjudged("computes with")
-
-    __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __pow__ = __rpow__ = __mod__ = __rmod__ = _refuse_to_compute
-    __floordiv__ = __rfloordiv__ = __matmul__ = __rmatmul__ = __abs__ = __round__ = _refuse_to_compute
+    def __deepcopy__(self, _: Any) -> Any:
+        return self.mucode_do("deepcopy")
 
     def __iter__(self) -> Iterator[Any]:
-        iterator = self if self.mucode_kind == "iterator" else self._do("iter")
+        iterator = self if self.mucode_kind == "iterator" else self.mucode_do("iter")
         if not isinstance(iterator, Remote):
             yield from iterator
             return
-        done = False
-        while not done:
-            items, done = iterator.mucode_conversation.operate("next", iterator.mucode_target, count=64)
-            yield from items
+        while items := iterator.mucode_do("next"):
+            yield items[0]
 
     def __next__(self) -> Any:
-        items, _ = self.mucode_conversation.operate("next", self.mucode_target, count=1)
+        items = self.mucode_do("next")
         if not items:
             raise StopIteration
         return items[0]
 
     def __eq__(self, other: object) -> bool:
+        conversation = self.mucode_conversation
+        what = f"the program gave {self.mucode_text()}, which is not plain data"
         if isinstance(other, Remote):
             fate = NotData("unjudged", "two objects of the program are compared: it would decide the outcome itself")
+        elif callable(other) or (conversation.fate is None and self.mucode_do("equality") == "own"):
+            fate = NotData("unjudged", f"{what}, and its class decides what equals it")
         else:
-            fate = NotData("wrong_answer", f"the program gave {self!r}, which is not plain data")
-        raise self.mucode_conversation.settled(fate)
+            fate = NotData("wrong_answer", what)
+        raise conversation.settled(fate)
 
     __ne__ = __eq__
 
-    def _refuse(self, *_: Any) -> Any:
-        raise self._unjudged("needs the truth, order or hash of")
+    def mucode_refuse(self, *_: Any) -> Any:
+        raise self.mucode_unjudged("needs the truth, order or hash of")
 
-    def _unjudged(self, what: str) -> BaseException:
-        fate = NotData("unjudged", f"the test {what} {self!r}, which is not plain data")
+    def mucode_refuse_to_compute(self, *_: Any) -> Any:
+        raise self.mucode_unjudged("computes with")
+
+    def mucode_unjudged(self, what: str) -> BaseException:
+        fate = NotData("unjudged", f"the test {what} {self.mucode_text()}, which is not plain data")
         return self.mucode_conversation.settled(fate)
 
-    __bool__ = __hash__ = __lt__ = __le__ = __gt__ = __ge__ = __index__ = __int__ = __float__ = _refuse
+    __bool__ = __hash__ = __lt__ = __le__ = __gt__ = __ge__ = __index__ = __int__ = __float__ = mucode_refuse
+    __complex__ = __bytes__ = __reversed__ = __await__ = __aiter__ = __anext__ = __aenter__ = __aexit__ = mucode_refuse
+    __round__ = __trunc__ = __floor__ = __ceil__ = __divmod__ = __rdivmod__ = mucode_refuse_to_compute
+    __subclasscheck__ = __mro_entries__ = __fspath__ = mucode_refuse_to_compute
+
+
+def _computing(operation: str) -> Any:
+    """Of two objects of the program; beside a value of the test it would see, and answer for, what is expected."""
+
+    def compute(self: Remote, *others: Any) -> Any:
+        if not all(isinstance(other, Remote) for other in others):
+            raise self.mucode_unjudged("computes with")
+        return self.mucode_do(operation, *others)
+
+    return compute
+
+
+for _name in codec.OPERATORS:
+    setattr(Remote, f"__{_name}__", _computing(_name))
+    if _name[0] != "i" and _name not in ("neg", "pos", "abs", "invert"):
+        setattr(Remote, f"__r{_name}__", Remote.mucode_refuse_to_compute)
 
 
 class Handle(Remote):
     """An object that the program returned."""
+
+
+def show(value: Any) -> str:
+    """A bounded repr of plain data, for messages. The program is not asked for anything."""
+    _showing.append(True)
+    try:
+        text = repr(value)
+    except (Exception, NotData, Ended):  # noqa: BLE001 - huge integers, deep nests, what a class of the set-up says
+        text = f"<{type(value).__name__}>"
+    finally:
+        _showing.pop()
+    return text
+
+
+_showing: list[bool] = []
+
+
+def _parts(value: Any) -> Any:
+    """What a value holds that may be changed."""
+    held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    if hasattr(value, "__dict__"):
+        held = vars(value).values()
+    return (part for part in held if type(part) in MUTABLE or hasattr(part, "__dict__"))
+
+
+def _most_references(parts: Any) -> int:
+    return max((sys.getrefcount(part) for part in parts), default=0)
+
+
+_OWN_REFERENCES = _most_references(_parts([[]]))
+"""Of a part to which only its whole refers."""
+
+
+def _one(iterator: Any) -> list[Any]:
+    """The next item, if there is one."""
+    for item in iterator:
+        return [item]
+    return []
+
+
+def _told(kind: type[BaseException], answer: dict[str, Any]) -> BaseException:
+    """The wish of the program to end, for a test that means to see it."""
+    try:
+        error = kind(*codec.decode(answer["args"]))
+    except Exception:  # noqa: BLE001 - as for other exceptions
+        error = kind()
+    error.mucode_error = f"the program raised {kind.__name__}"  # type: ignore[attr-defined]
+    return error
+
+
+def _tell(error: Exception, answer: dict[str, Any]) -> None:
+    """The plain attributes that the program has given its exception."""
+    fields = answer.get("fields")
+    for name, form in fields.items() if isinstance(fields, dict) else ():
+        if not name.startswith(("_", "mucode_")):
+            with contextlib.suppress(Exception):
+                setattr(error, name, codec.decode(form))
 
 
 def _texts(lines: Any) -> list[str]:

@@ -14,17 +14,37 @@ from typing import NamedTuple
 from .contained import contained
 
 COMPARE, TRUTH = "__mucode_compare__", "__mucode_truth__"
-DROPPED, KEPT = "__mucode_dropped__", "__mucode_kept__"
-"""Calls whose result nobody sees, and calls whose arguments the test may look at afterwards."""
+DROPPED, FRESH = "__mucode_dropped__", "__mucode_fresh__"
+"""Calls whose result nobody sees, and calls whose arguments the test cannot look at afterwards."""
 ASKED = "__mucode_asked__"
 """Calls that ask what a copy or a stand-in does not say: whether values are one object, and what an object can do."""
+IDENTITY, CALLABLE = "__mucode_identity__", "__mucode_callable__"
+"""`id` and `callable`, wherever they are named."""
 _ASKED = frozenset(
     {
-        *("id", "is_", "is_not", "assertIs", "assertIsNot", "callable", "hasattr", "isinstance"),
+        *("is_", "is_not", "assertIs", "assertIsNot", "isinstance", "type"),
         *("assertIsInstance", "assertNotIsInstance"),
     }
 )
-_STOPS = frozenset({"StopIteration", "StopAsyncIteration"})
+_CHANGERS = frozenset(
+    {
+        *(
+            "add",
+            "append",
+            "appendleft",
+            "clear",
+            "discard",
+            "extend",
+            "extendleft",
+            "insert",
+            "pop",
+            "popitem",
+            "popleft",
+        ),
+        *("remove", "reverse", "rotate", "setattr", "setdefault", "sort", "update", "shuffle", "insort", "insort_left"),
+        *("insort_right", "heapify", "heappop", "heappush", "heappushpop", "heapreplace"),
+    }
+)
 _LIBRARY = {
     **dict.fromkeys(("Counter", "OrderedDict", "defaultdict", "deque", "namedtuple"), "collections"),
     "Decimal": "decimal",
@@ -96,9 +116,15 @@ class CompiledTest:
         self.check_arguments = 1
         self.uses_program = False
         """It names something that the program is to define, or the program's module."""
-        self.names_stop = False
-        """It means to see a StopIteration of the program."""
         self.assertions: list[Assertion] = []
+        self.named = frozenset[str]()
+        """Names and attributes in the source."""
+        self.changes = False
+        """It may change values in place."""
+        self.keeps = False
+        """It gives names to values, and may look at them later."""
+        self.in_place = False
+        """No expectation is computed from an argument of the program, so that changing one cannot bend it."""
 
 
 class Suite(NamedTuple):
@@ -148,12 +174,16 @@ def _compile(source: str, tree: ast.Module, wanted: frozenset[str], entry_point:
         if isinstance(node, ast.FunctionDef) and node.name == "check":
             test.check = True
             test.check_arguments = len(node.args.args) + len(node.args.posonlyargs)
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    modules = {getattr(node, "module", None) for node in ast.walk(tree)} | {
-        alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    nodes = list(ast.walk(tree))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    modules = {getattr(node, "module", None) for node in nodes} | {
+        alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
     }
     test.uses_program = bool(names & {*wanted, "candidate"} or modules & {"solution", "__main__"})
-    test.names_stop = any(isinstance(node, ast.Name) and node.id in _STOPS for node in ast.walk(tree))
+    test.named = frozenset(names | {node.attr for node in nodes if isinstance(node, ast.Attribute)})
+    test.changes = any(map(_changes, nodes))
+    test.keeps = any(isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load) for node in nodes)
+    test.in_place = test.keeps and not any(isinstance(node, _DECIDES) for node in nodes) and _in_place(nodes)
     rewritten = _Rewrite(test, wanted | {"candidate"}, entry_point).visit(tree)
     try:
         test.code = compile(ast.fix_missing_locations(rewritten), "<test>", "exec", dont_inherit=True)
@@ -163,7 +193,7 @@ def _compile(source: str, tree: ast.Module, wanted: frozenset[str], entry_point:
 
 
 class _Rewrite(ast.NodeTransformer):
-    """Asserts keep both sides; calls with arguments that the test can look at afterwards write their changes back."""
+    """Asserts keep both sides; calls with arguments that the test cannot look at afterwards do not ask for changes."""
 
     def __init__(self, test: CompiledTest, wanted: frozenset[str], entry_point: str | None) -> None:
         self._assertions = test.assertions
@@ -195,6 +225,12 @@ class _Rewrite(ast.NodeTransformer):
         operator = ast.Constant(_OPERATORS[type(node.ops[0]).__name__])
         return ast.Call(ast.Name(COMPARE, ast.Load()), [ast.Constant(None), operator, *sides], [])
 
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        hooks = {"id": IDENTITY, "callable": CALLABLE}
+        if isinstance(node.ctx, ast.Load) and node.id in hooks and node.id not in self._wanted:
+            return ast.Name(hooks[node.id], ast.Load())
+        return node
+
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
         call = node.value
         if isinstance(call, ast.Call) and not (isinstance(call.func, ast.Name) and call.func.id == "super"):
@@ -206,23 +242,58 @@ class _Rewrite(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        kept = any(
-            isinstance(argument, ast.Name | ast.Attribute | ast.Subscript | ast.Starred) for argument in node.args
-        )
-        of_program = node.func.id in self._wanted if isinstance(node.func, ast.Name) else True
+        given = [*node.args, *(keyword.value for keyword in node.keywords)]
+        names = {part.id for argument in given for part in ast.walk(argument) if isinstance(part, ast.Name)}
+        of_program = isinstance(node.func, ast.Name) and node.func.id in self._wanted
         name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
         self.generic_visit(node)
-        if name in _ASKED:
+        if name in _ASKED and name not in self._wanted:
             return ast.Call(ast.Name(ASKED, ast.Load()), [node.func, *node.args], node.keywords)
-        if not (kept and of_program):
+        if not of_program or any(not hasattr(builtins, name) for name in names):
             return node
-        return ast.Call(ast.Name(KEPT, ast.Load()), [node.func, *node.args], node.keywords)
+        return ast.Call(ast.Name(FRESH, ast.Load()), [node.func, *node.args], node.keywords)
 
     def _segment(self, node: ast.Assert) -> str:
         lines = self._lines[node.lineno - 1 : node.end_lineno]
         lines[-1] = lines[-1][: node.end_col_offset]
         lines[0] = lines[0][node.col_offset :]
         return b"".join(lines).decode()
+
+
+_DECIDES = (ast.If, ast.IfExp, ast.While, ast.Match, ast.Raise, ast.Try)
+
+
+def _in_place(nodes: list[ast.AST]) -> bool:
+    """Each assert compares with something made of constants, and of names that are given nothing else."""
+    calls = [part for node in nodes if isinstance(node, ast.Call) for part in ast.walk(node) if part is not node.func]
+    used = {part.id for part in calls if isinstance(part, ast.Name)}
+    assigned = [node for node in nodes if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)]
+    bound = [node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)]
+    constants = set[str]()
+
+    def pure(node: ast.AST) -> bool:
+        parts = list(ast.walk(node))
+        names = {part.id for part in parts if isinstance(part, ast.Name)}
+        return names <= constants and not any(isinstance(part, ast.Call) for part in parts)
+
+    for node in assigned:
+        name = ast.unparse(node.targets[0])
+        if len(node.targets) == 1 and name not in used and bound.count(name) == 1 and pure(node.value):
+            constants.add(name)
+    tests = [node.test for node in nodes if isinstance(node, ast.Assert)]
+    compared = [value for test in tests for value in (test.values if isinstance(test, ast.BoolOp) else [test])]
+    return bool(tests) and all(
+        isinstance(value, ast.Compare) and any(map(pure, (value.left, *value.comparators))) for value in compared
+    )
+
+
+def _changes(node: ast.AST) -> bool:
+    """It may change a value in place, for all that its form says."""
+    if isinstance(node, ast.Subscript | ast.Attribute):
+        return not isinstance(node.ctx, ast.Load)
+    if isinstance(node, ast.Call):
+        return (node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")) in _CHANGERS
+    return isinstance(node, ast.AugAssign)
 
 
 def _names(nodes: list[ast.AST], entry_point: str | None) -> tuple[frozenset[str], frozenset[str], dict[str, str]]:

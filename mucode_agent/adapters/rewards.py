@@ -1,0 +1,123 @@
+"""Rewards of reinforcement learning from tests in the sandbox: TRL's signature, and verl's. Needs neither of them.
+
+The signatures: https://huggingface.co/docs/trl/grpo_trainer#using-a-custom-reward-function and verl 0.9's
+`custom_reward_function`. prime-rl trains on environments of verifiers: see `examples/verifiers_environment`.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mucode_agent.extraction import extract_code
+from mucode_agent.problems import read_problem
+from mucode_agent.tools.sandbox import load_sandbox, run
+from mucode_agent.types import ExecutionReport, InfrastructureError, Job, Problem, ProblemError, Sandbox
+
+Reward = Callable[..., list[float | None]]
+
+
+def create_reward(sandbox: str | Sandbox = "local", *, column: str = "tests", partial: bool = False) -> Reward:
+    """A reward function for `GRPOTrainer(reward_funcs=…)`: 1.0 where a completion passes its row's tests, else 0.0.
+
+    The completions of a batch are judged together. None, which TRL leaves out of a group's mean, stands for what says
+    nothing about the program: a broken sandbox, or tests that cannot judge.
+
+    Args:
+        sandbox: Where programs run; closed with the function where it is a string.
+        column: Of the dataset, with each row's tests: a list of asserts or of objects of stdin and stdout, the JSON
+            text of one, or a whole problem or its JSON text, whose private tests count too. Beside a list of tests the
+            columns `entry_point` and `setup` are read where the dataset has them.
+        partial: The share of tests passed instead, in [0, 1].
+
+    Raises:
+        ProblemError: When called: the dataset has no such column, or a row's tests cannot be used.
+    """
+    place = load_sandbox(sandbox) if isinstance(sandbox, str) else sandbox
+
+    def tests_pass(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        del prompts
+        if column not in columns:
+            known = ", ".join(name for name, values in columns.items() if isinstance(values, list))
+            raise ProblemError(
+                f"the dataset has no column {column!r}, only {known}: add it, or name another in column="
+            )
+        rows = zip(
+            completions,
+            columns[column],
+            columns.get("entry_point") or [None] * len(completions),
+            columns.get("setup") or [None] * len(completions),
+            strict=True,
+        )
+        jobs = [_job(text_of(completion), *given) for completion, *given in rows]
+        reports = iter(run(place, [job for job in jobs if job is not None]))
+        return [0.0 if job is None else reward_of(next(reports), partial=partial) for job in jobs]
+
+    return tests_pass
+
+
+def create_verl_reward(sandbox: str | Sandbox = "local", *, partial: bool = False) -> Callable[..., float]:
+    """A `compute_score` for verl, whose `ground_truth` is what a row of `create_reward`'s column is.
+
+    verl knows no absent reward: what says nothing about the program raises InfrastructureError.
+    """
+    reward = create_reward(sandbox, column="tests", partial=partial)
+
+    def compute_score(
+        data_source: str, solution_str: str, ground_truth: Any, extra_info: Mapping[str, Any] | None = None, **_: Any
+    ) -> float:
+        info = extra_info or {}
+        columns = {name: [info[name]] for name in ("entry_point", "setup") if info.get(name)}
+        [score] = reward([None], [solution_str], tests=[ground_truth], **columns)
+        if score is None:
+            raise InfrastructureError(
+                f"a completion of {data_source} could not be judged: see `python -m mucode_agent doctor`, and "
+                "`evaluate check` for its tests"
+            )
+        return score
+
+    return compute_score
+
+
+def text_of(completion: Any) -> str:
+    """The text of a completion: a string, or messages whose last one counts, of text or of parts."""
+    if isinstance(completion, str):
+        return completion
+    content = completion[-1]["content"] if completion else ""
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text") or "" for part in content or ())
+
+
+def reward_of(report: ExecutionReport, *, partial: bool = False) -> float | None:
+    """What a report is worth; None where it says nothing about the program."""
+    if report.status in ("infra", "unjudged"):
+        return None
+    if partial:
+        return report.tests_passed / len(report.results) if report.results else 0.0
+    return float(report.passed)
+
+
+def _job(text: str, tests: Any, entry_point: str | None, setup: str | None) -> Job | None:
+    """None where the completion holds no program."""
+    given = tests if isinstance(tests, str) else json.dumps(tests, sort_keys=True, default=list)
+    problem = _problem(given, entry_point, setup)
+    code = extract_code(text, problem.entry_point)
+    return problem.judge_job(code) if code else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _problem(given: str, entry_point: str | None, setup: str | None) -> Problem:
+    """A group's completions share it."""
+    try:
+        held = json.loads(given)
+    except ValueError:
+        if given.lstrip().startswith(("{", "[")):
+            raise ProblemError(f"a row's tests are no JSON: {given[:80]!r}") from None
+        held = [given]  # one test's source
+    if isinstance(held, dict):  # a column of structs holds null for what a row leaves out
+        return read_problem({name: value for name, value in held.items() if value is not None})
+    if not isinstance(held, list) or not held:
+        raise ProblemError(f"a row's tests must be a list of at least one, got {given[:80]}")
+    row = {"prompt": "The task of a row.", "public_tests": held, "entry_point": entry_point, "setup": setup or ""}
+    return read_problem(row)

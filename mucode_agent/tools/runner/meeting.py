@@ -1,0 +1,55 @@
+"""Where a test and a program would meet if they ran in one process.
+
+They do not, so a test that fails may have failed for that reason: it captured what the program printed elsewhere, or
+seeded the random numbers of its own process. Such a failure says nothing about the program.
+"""
+
+import re
+
+_PLACES = (
+    (
+        "output",
+        r"redirect_std|capsys|capfd|sys\.(__)?std(out|err)|StringIO",
+        r"print|stdout|stderr|write|logging|input",
+    ),
+    ("input", r"\binput\b|sys\.stdin|StringIO", r"\binput\b|stdin|fileinput"),
+    ("random numbers", r"\brandom\b|\bseed\b", r"\brandom\b|\bsecrets\b|uuid"),
+    ("files", r"\bopen\(|\bos\.|pathlib|\bPath\b|tempfile|shutil", r"\bopen\b|\bos\b|pathlib|tempfile|shutil|sqlite3"),
+    ("the environment", r"environ|putenv|chdir|sys\.(argv|path|modules)", r"environ|getenv|getcwd|\bsys\b|argparse"),
+    ("patched names", r"\bmock\b|\bpatch\b|monkeypatch|setattr\(|builtins\.|globals\(", r""),
+    ("introspection", r"inspect|__code__|__closure__|__globals__|getsource|dataclasses|signature|__wrapped__", r""),
+    (
+        "callbacks",
+        r"\blambda\b|^\s+def |@|^def (?!check\b|test)",
+        r"inspect|__code__|__closure__|signature|__annotations__|getsource",
+    ),
+    ("exceptions' causes", r"__cause__|__context__|__traceback__|__notes__|traceback|exc_info", r""),
+    ("warnings or logs", r"warnings|logging|assertWarns|assertLogs|getLogger", r""),
+    ("events", r"asyncio|\bawait\b|threading|concurrent|contextvars|weakref|\bgc\b|getrefcount|getsizeof", r""),
+    ("global names", r"^\s*(global|nonlocal)\b", r""),
+    ("clocks", r"\btime\.|datetime\.now|perf_counter|freeze", r"\btime\b|datetime"),
+)
+_REFUSED = re.compile(
+    r"^\s*(from|import)\s.*\b(subprocess|multiprocessing|ProcessPoolExecutor|pty|socket|socketserver|urllib|http|asyncio)\b"
+    r"|\bos\.(system|popen|fork|forkpty|spawn\w*|exec\w*|posix_spawn\w*)\b",
+    re.MULTILINE,
+)
+_REFUSALS = re.compile(
+    r"\w*(PermissionError|FileNotFoundError|OSError|BrokenProcessPool|BrokenPipeError|URLError|gaierror)\b"
+)
+_FOUND = [(what, re.compile(test, re.MULTILINE), re.compile(program)) for what, test, program in _PLACES]
+
+
+def meeting(test: str, program: str) -> str:
+    """The first place where both may be, as a reason; empty where there is none."""
+    for what, in_test, in_program in _FOUND:
+        if in_test.search(test) and in_program.search(program):
+            return f"the test and the program run apart and may meet in one process only: {what}"
+    return ""
+
+
+def refused(program: str, status: str, error: str) -> str:
+    """The reason where a failure comes from what the sandbox refuses to a program that asks for it, or empty."""
+    possible = status == "wrong_answer" or (status == "exception" and _REFUSALS.match(error))
+    found = _REFUSED.search(program) if possible else None
+    return f"the sandbox refuses processes and the network: {found[0].strip()[:80]}" if found else ""

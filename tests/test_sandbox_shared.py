@@ -1,0 +1,114 @@
+# ruff: noqa: E501 - programs and tests on one line each
+"""What test and program would share in one process: changed values, threads, functions, and what the sandbox refuses.
+
+A right program passes or is unjudged, a wrong one fails: that a value was copied excuses no wrong answer.
+"""
+
+import contextlib
+
+import pytest
+
+from mucode_agent.tools.local import LocalSandbox
+from mucode_agent.types import Job, Limits, StdioTest
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with contextlib.closing(LocalSandbox(workers=1)) as made:
+        yield made
+
+
+def status(sandbox, code, *tests, **more):
+    return sandbox.submit(Job(code=code, tests=tests, limits=Limits(time_s=1.0), **more)).result(60).status
+
+
+WRONG = {
+    "a variable": ("def f(xs): return 7", "xs = [3, 1]\nassert f(xs) == [1, 3]"),
+    "computed from it": ("def f(xs): return 7", "xs = [3, 1]\nassert f(xs) == sorted(xs)"),
+    "a table of cases": ("def f(xs): return 7", "for xs, want in [([1, 2], 3), ([2], 2)]:\n    assert f(xs) == want"),
+    "changed and wrong": ("def f(xs):\n    xs.clear()\n    return 7", "xs = [3, 1]\nassert f(xs) == sorted(xs)"),
+    "in place": ("def f(xs): xs.reverse()", "xs = [3, 1, 2]\nf(xs)\nassert xs == [1, 2, 3]"),
+    "in place, nested": ("def f(m): m[0][0] = 9", "m = [[1, 2], [3]]\nf(m)\nassert m == [[0, 2], [3]]"),
+    "must not change": ("def f(xs):\n    xs.sort()\n    return xs", "xs = [3, 1]\nassert f(xs) == [1, 3]\nassert xs == [3, 1]"),
+    "must not change, computed": ("def f(xs):\n    xs.sort()\n    return xs", "xs = [3, 1]\nwas = list(xs)\nassert f(xs) == sorted(was)\nassert xs == was"),
+    "held by the program": ("class f:\n    def __init__(s, xs): s.xs = xs\n    def n(s): return 5", "xs = [1]\nassert f(xs).n() == 1"),
+    "a list with a NaN": ("def f(): return [float('nan'), 1]", "assert f() == [2, 1]"),
+    "a key": ("def f(xs, key): return xs", "assert f([3, 1], key=lambda x: x) == [1, 3]"),
+    "named like a socket": ("def f(socket): return socket", "assert f(1) == 2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "test"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_program_is_wrong_whatever_it_was_given(sandbox, code, test):
+    assert status(sandbox, code, test) == "wrong_answer"
+
+
+RIGHT = {
+    "keyword": ("def f(xs): xs.sort()", "xs = [2, 1]\nf(xs=xs)\nassert xs == [1, 2]"),
+    "by map": ("def f(xs): xs.sort()", "xs = [2, 1]\nlist(map(f, [xs]))\nassert xs == [1, 2]"),
+    "changed and returned": ("def f(xs):\n    xs.sort()\n    return xs", "xs = [3, 1]\nassert f(xs) == sorted(xs)"),
+    "the first k": ("def f(a):\n    a[0] = 9\n    return 1", "a = [1, 2]\nk = f(a)\nassert a[:k] == [9]"),
+    "within a new list": ("def f(m): m[0].sort()", "a = [2, 1]\nf([a])\nassert a == [1, 2]"),
+    "a row that the test holds": ("def f(m): m[0].append(9)", "m = [[1], [2]]\nr = m[0]\nf(m)\nassert r == [1, 9]"),
+    "copied by the program": ("class f:\n    def __init__(s, xs): s.xs = list(xs)\n    def n(s): return len(s.xs)", "xs = [1]\ng = f(xs)\nxs.append(2)\nassert g.n() == 1"),
+    "a result sorted": ("def f(): return [2, 1]", "r = f()\nr.sort()\nassert r == [1, 2]"),
+    "a function given back": ("def f(g): return g", "def g(): return 3\nassert f(g) is g and f(g)() == 3"),
+    "an endless iterator": ("import itertools\ndef f(xs): return list(itertools.islice(xs, 3))", "import itertools\nassert f(itertools.count()) == [0, 1, 2]"),
+    "threads of the test": ("import time\ndef f(x):\n    time.sleep(x % 3 / 1000)\n    return x", "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor(8) as pool:\n    assert list(pool.map(f, range(60))) == list(range(60))"),
+    "threads of the program": ("from concurrent.futures import ThreadPoolExecutor\ndef f(g, xs):\n    with ThreadPoolExecutor(8) as pool: return list(pool.map(g, xs))", "assert f(lambda x: 2 * x, range(60)) == [2 * x for x in range(60)]"),
+    "a thread that calls back late": ("import threading, time\ndef f(g):\n    t = threading.Thread(target=lambda: (time.sleep(0.02), g(1)))\n    t.start()\n    return t.join\n", "seen = []\nf(seen.append)()\nassert seen == [1]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "test"), RIGHT.values(), ids=RIGHT.keys())
+def test_a_right_program_is_right(sandbox, code, test):
+    assert status(sandbox, code, test) == "passed"
+
+
+HOLDS = "class f:\n    def __init__(s, xs): s.xs = xs\n    def n(s): return len(s.xs)\n    def push(s): s.xs.append(1)"
+UNJUDGED = {
+    "emptied, and computed from": ("def f(xs):\n    xs.clear()\n    return []", "xs = [3, 1]\nassert f(xs) == sorted(xs)"),
+    "emptied, nested": ("def f(m):\n    m[0].clear()\n    return 0", "xs = [3, 1]\nassert f([xs]) == sum(xs)"),
+    "emptied, by keyword": ("def f(*, xs):\n    xs.clear()\n    return 0", "xs = [3, 1]\nassert f(xs=xs) == len(xs)"),
+    "emptied, before an if": ("def f(xs):\n    xs.clear()\n    return 0", "xs = [3, 1]\nassert 1 == 1\nif f(xs) != len(xs): raise AssertionError"),
+    "emptied, of unittest": ("def f(xs):\n    xs.clear()\n    return []", "import unittest\nxs = [3, 1]\nunittest.TestCase().assertEqual(f(xs), sorted(xs))"),
+    "changed by the test, seen by the program": (HOLDS, "xs = [1]\ng = f(xs)\nxs.append(2)\nassert g.n() == 2"),
+    "changed by the test, not seen": (HOLDS, "xs = [1]\ng = f(xs)\nxs.append(2)\nassert g.n() == 1"),
+    "changed later by the program": (HOLDS, "xs = [1]\ng = f(xs)\ng.push()\nassert xs == [1, 1]"),
+    "changed later by the program, not seen": (HOLDS, "xs = [1]\ng = f(xs)\ng.push()\nassert xs == [1]"),
+    "an attribute changed by the test": (HOLDS, "g = f([1])\ng.xs.append(2)\nassert g.n() == 2"),
+    "one result, returned twice": ("R = []\ndef f(x):\n    R.append(x)\n    return R", "r = f(1)\nf(2)\nassert r == [1, 2]"),
+    "changed by a function of the test": ("def f(g):\n    xs = [2, 1]\n    g(xs)\n    return xs", "def g(xs): xs.sort()\nassert f(g) == [1, 2]"),
+    "given by a function of the test": ("def f(g): g().append(2)", "xs = [1]\nf(lambda: xs)\nassert xs == [1, 2]"),
+    "equal but for NaN": ("def f(): return [float('nan')]", "import math\nassert f() == [math.nan]"),
+    "one thread waits for another": ("import threading\ne = threading.Event()\ndef wait(): return e.wait(20)\ndef fire(): e.set()", "import threading, time\nr = []\nt = threading.Thread(target=lambda: r.append(wait()))\nt.start()\ntime.sleep(0.1)\nfire()\nt.join()\nassert r == [True]"),
+    "a process": ("import subprocess\ndef f(): return subprocess.run(['echo', 'a'], capture_output=True, text=True).stdout", "assert f() == 'a\\n'"),
+    "a pool of processes": ("from concurrent.futures import ProcessPoolExecutor\ndef f():\n    with ProcessPoolExecutor(2) as p: return sum(p.map(abs, [-1, 2]))", "assert f() == 3"),
+    "a shell": ("import os\ndef f(): return os.system('true')", "assert f() == 0"),
+    "a server": ("import socket\ndef f():\n    s = socket.socket()\n    s.bind(('127.0.0.1', 0))\n    return 1", "assert f() == 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "test"), UNJUDGED.values(), ids=UNJUDGED.keys())
+def test_where_one_process_could_end_otherwise_it_is_unjudged(sandbox, code, test):
+    assert status(sandbox, code, test) == "unjudged"
+
+
+def test_a_script_that_needs_a_process_is_unjudged_and_a_wrong_one_wrong(sandbox):
+    code = "import subprocess\nprint(subprocess.run(['echo', 'a'], capture_output=True, text=True).stdout)"
+    assert status(sandbox, code, StdioTest(stdin="", stdout="a")) == "unjudged"
+    assert status(sandbox, "raise PermissionError('x')", StdioTest(stdin="", stdout="a")) == "exception"
+
+
+def test_an_endless_iterator_that_the_program_drains_is_its_time_out(sandbox):
+    test = "import itertools\nassert f(itertools.count()) == 3"
+    assert status(sandbox, "def f(xs): return sum(xs)", test) == "timeout"
+    assert status(sandbox, "def f(x): return x", "assert f(1) == 1") == "passed"
+
+
+def test_a_test_that_is_seen_twice_leaves_the_others_and_the_output_alone(sandbox):
+    code = "print('loaded')\ndef f(xs):\n    xs.clear()\n    return []"
+    tests = ("assert f([]) == []", "xs = [1]\nassert f(xs) == sorted(xs)", "assert f([2]) == [2]")
+    report = sandbox.submit(Job(code=code, tests=tests)).result(60)
+    assert [result.status for result in report.results] == ["passed", "unjudged", "wrong_answer"]
+    assert report.stdout == "loaded\n"
