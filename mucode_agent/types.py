@@ -28,7 +28,7 @@ class MucodeError(Exception):
 
 
 class ProblemError(MucodeError, ValueError):
-    """The input cannot be used: a malformed problem, option or file. The caller mends it."""
+    """The input cannot be used: a malformed problem, option or file. The caller fixes it."""
 
 
 class ContextOverflowError(ProblemError):

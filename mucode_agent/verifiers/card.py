@@ -66,7 +66,7 @@ def start_logit(start: Platt | None, sample: Sample) -> float:
 
 
 def verifier_name(model: str, card: VerifierCard | None) -> str:
-    """The directory's name with a digest of the card: a verifier trained anew is another one. Else the model's name."""
+    """The directory's name with a digest of the card: a verifier trained again has another name. Else the model's."""
     if card is None:
         return model
     known = card.model_dump_json(exclude={"start"} if card.start is None else None)  # cards of earlier versions
