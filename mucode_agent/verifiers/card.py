@@ -1,4 +1,4 @@
-"""What a trained verifier is worth, and for what: the file that stands beside its weights."""
+"""The card of a trained verifier: the file next to its weights that says how good it is, and for which generator."""
 
 import hashlib
 from pathlib import Path
@@ -86,7 +86,7 @@ def calibration_mismatch(verifier: Verifier, model: Any) -> str | None:
 
 
 def read_card(directory: Path) -> VerifierCard | None:
-    """The card beside the weights; None where there is none, as for a public reward model.
+    """The card next to the weights; None where there is none, as for a public reward model.
 
     Raises ProblemError where it is damaged, of another version, or of another wording of the input.
     """
