@@ -5,13 +5,13 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from e2b_server import KEY, E2BServer
+from waiting import until
 
 from mucode_agent.tools.e2b import DOLLARS_PER_CPU_S, DOLLARS_PER_GIB_S, E2BSandbox
 from mucode_agent.types import ExecutionReport, Job, Limits, ProblemError, Sandbox, StdioTest
@@ -138,11 +138,7 @@ def test_a_worn_machine_is_replaced(server: E2BServer) -> None:
 def test_an_idle_machine_is_closed_and_work_opens_another(server: E2BServer) -> None:
     sandbox = make(server, idle_s=0.05)
     judged(sandbox, ADD)
-    deadline = time.monotonic() + 30
-    while server.machines and time.monotonic() < deadline:
-        time.sleep(0.01)
-
-    assert not server.machines
+    until(lambda: not server.machines)
     assert [report.status for report in judged(sandbox, ADD)] == ["passed"]
     sandbox.close()
 
@@ -307,9 +303,7 @@ def test_close_kills_every_machine_and_cancels_what_waits(server: E2BServer) -> 
     server.hang_commands = 1 << 30
     sandbox = make(server, machines=2, batch=1)
     futures = [sandbox.submit(ADD) for _ in range(6)]
-    deadline = time.monotonic() + 30
-    while sum(len(machine.processes) for machine in server.created) < 4 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: sum(len(machine.processes) for machine in server.created) >= 4)
 
     sandbox.close()
     sandbox.close()
@@ -323,10 +317,7 @@ def test_close_kills_every_machine_and_cancels_what_waits(server: E2BServer) -> 
 def test_cancelling_all_of_a_batch_closes_its_machine(server: E2BServer, sandbox: E2BSandbox) -> None:
     server.hang_commands = 1
     future = sandbox.submit(ADD)
-    deadline = time.monotonic() + 30
-    while not any("--nonce" in command for each in server.created for command in each.commands):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: any("--nonce" in command for each in server.created for command in each.commands))
 
     assert future.cancel()
 

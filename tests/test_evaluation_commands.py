@@ -6,13 +6,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 from chat_server import ChatServer
 from fakes import fenced
 from rich.console import Console
 from typer.testing import CliRunner
+from waiting import until
 
 from mucode_agent.evaluation.commands import app
 from mucode_agent.evaluation.progress import Tally, duration, watching
@@ -155,12 +155,9 @@ def test_an_interrupted_run_ends_at_once_with_130_and_goes_on_later(tmp_path, si
         command = [sys.executable, "-m", "mucode_agent", "evaluate", "run", written(tmp_path, DOUBLE, SQUARE)]
         command += ["--model", f"vllm:m@{server.url}", "--output", str(tmp_path / "run"), "--n", "3", "--turns", "2"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        while (
-            not (tmp_path / "run" / "judgements.jsonl").exists()
-            or not (tmp_path / "run" / "judgements.jsonl").stat().st_size
-        ):  # `double` is finished
-            assert process.poll() is None
-            time.sleep(0.05)
+        judged = tmp_path / "run" / "judgements.jsonl"
+        until(lambda: judged.exists() and judged.stat().st_size)  # `double` is finished
+        assert process.poll() is None
         process.send_signal(signum)
         out, err = process.communicate(timeout=60)
         held.set()

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -17,6 +16,7 @@ import typer
 from e2b_server import KEY, E2BServer
 from fakes import BrokenSandbox, RuleSandbox
 from typer.testing import CliRunner, Result
+from waiting import until
 
 from mucode_agent.evaluation import execute as under_test
 from mucode_agent.evaluation.execute import VerdictFile, check, execute, judge
@@ -417,9 +417,7 @@ def test_a_killed_run_goes_on_where_it_stood(tmp_path: Path) -> None:
     file, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
     command = "import typer; from mucode_agent.evaluation.execute import execute; typer.run(execute)"
     process = subprocess.Popen([sys.executable, "-c", command, file, "--output", out], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (out.exists() and out.stat().st_size > 5000) and time.monotonic() < deadline:
-        time.sleep(0.001)
+    until(lambda: out.exists() and out.stat().st_size > 5000)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     written = out.read_bytes()

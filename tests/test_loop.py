@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from loop_world import HELD, TWIN, WORDS, Toys, settings, train, weights_of, wri
 from processes import children
 from tiny import save_tiny
 from transformers import AutoTokenizer
+from waiting import until
 
 from mucode_agent.extraction import extract_code
 from mucode_agent.graphs.selection import normal_form
@@ -227,6 +227,7 @@ def events(world, tmp_path_factory):
     return int(run.stdout.split()[-1])
 
 
+@pytest.mark.timeout(900)  # five trainings, while other tests run
 def test_killed_again_and_again_it_ends_with_the_same_artefacts(done, world, events, tmp_path):
     out = tmp_path / "run"
     for share in (0.15, 0.3, 0.4):  # of what a whole run does; each start goes on from the last
@@ -464,7 +465,7 @@ def test_a_server_is_begun_for_each_checkpoint_and_ended_with_the_stage(port, tm
 def test_no_server_of_another_is_drawn_from(port, tmp_path):
     other = subprocess.Popen([sys.executable, SERVED, str(port), "another"])
     try:
-        wait_until(lambda: answers(port))
+        until(lambda: answers(port))
         with pytest.raises(InfrastructureError, match=f"something else serves at http://127.0.0.1:{port}/v1"):
             started(port, tmp_path).generator("base", None, 0, max_tokens=8)
     finally:
@@ -504,19 +505,12 @@ def test_a_killed_training_leaves_no_server(port, tmp_path):
     assert victim.stdout.readline() == "up\n"
     victim.kill()
     victim.communicate()
-    wait_until(lambda: not answers(port))
+    until(lambda: not answers(port))
 
 
 def answers(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def wait_until(condition, seconds=30):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

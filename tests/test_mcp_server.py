@@ -15,6 +15,7 @@ from documents import fits_a_screen, snippets
 from fakes import ScriptedModel, fenced
 from openai_server import serve as model_server
 from processes import descendants
+from waiting import auntil
 
 from mucode_agent import create_solver
 
@@ -131,12 +132,10 @@ async def test_a_call_that_is_cancelled_ends_its_programs() -> None:
     async with connected(create_server(solver)) as session:
         calling = asyncio.create_task(session.call_tool("solve_coding_problem", problem))
         sandbox: Any = solver.parts.sandbox()
-        while not sandbox._futures:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        await auntil(lambda: sandbox._futures)
         [running] = sandbox._futures
         await cancel(session, calling)
-        while not running.done():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        await auntil(running.done)
     assert running.cancelled()
     solver.close()
 

@@ -21,7 +21,8 @@ from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
 from openai_server import serve as model_server
-from processes import descendants
+from processes import busy_programs, descendants
+from waiting import auntil, until
 
 from mucode_agent import create_solver
 from mucode_agent.adapters.openai_server import create_app
@@ -45,16 +46,10 @@ async def served(solver: Any, **options: Any) -> AsyncIterator[tuple[str, Any]]:
     app = create_app(solver, **options)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1))
     running = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110 - it announces nothing
-        await asyncio.sleep(0.01)
+    await auntil(lambda: server.started)
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1", app.state.server
     server.should_exit = True
     await running
-
-
-async def until(condition: Any) -> None:
-    while not condition():  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
 
 
 def client(url: str, **options: Any) -> openai.AsyncOpenAI:
@@ -126,12 +121,12 @@ async def test_a_client_that_leaves_frees_its_slot_and_ends_its_programs(stream:
                     await answer.aread()
 
             request = asyncio.create_task(leave())
-            await until(lambda: bool(solver.parts._sandbox and solver.parts._sandbox._futures))
+            await auntil(lambda: bool(solver.parts._sandbox and solver.parts._sandbox._futures))
             [running] = solver.parts._sandbox._futures
             request.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await request
-        await until(running.cancelled)
+        await auntil(running.cancelled)
         answer = await ask.chat.completions.create(**ASKED)
     assert GOOD in (answer.choices[0].message.content or "")
 
@@ -195,7 +190,7 @@ async def test_a_server_that_ends_refuses_and_then_cuts() -> None:
     async with served(solver) as (url, server), client(url) as ask:
         given = {**ASKED, "extra_body": {"mucode": {"problem": LONG}}}
         solving = asyncio.create_task(ask.chat.completions.create(**given))
-        await until(lambda: bool(solver.parts._sandbox and solver.parts._sandbox._futures))
+        await auntil(lambda: bool(solver.parts._sandbox and solver.parts._sandbox._futures))
         server.stop()
         with pytest.raises(openai.InternalServerError, match="the server is ending"):
             await ask.chat.completions.create(**ASKED)
@@ -262,8 +257,7 @@ def test_sigterm_lets_solves_finish_or_cuts_them_and_leaves_nothing_behind() -> 
 
         solving = threading.Thread(target=solve)
         solving.start()
-        while len(descendants(server.pid)) < 3:  # fork servers alone before the program runs
-            assert solving.is_alive()
+        until(lambda: busy_programs(server.pid))
         below = descendants(server.pid)
         server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0

@@ -4,18 +4,9 @@
 A right program passes or is unjudged, a wrong one fails: that a value was copied excuses no wrong answer.
 """
 
-import contextlib
-
 import pytest
 
-from mucode_agent.tools.local import LocalSandbox
 from mucode_agent.types import Job, Limits, StdioTest
-
-
-@pytest.fixture(scope="module")
-def sandbox():
-    with contextlib.closing(LocalSandbox(workers=1)) as made:
-        yield made
 
 
 def status(sandbox, code, *tests, **more):

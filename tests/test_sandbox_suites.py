@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from processes import fork_servers
 from test_sandbox_benchmarks import human_eval
+from waiting import until
 
 from mucode_agent.tools.local import LocalSandbox
 from mucode_agent.tools.runner.contained import contained
@@ -189,12 +190,13 @@ def test_a_workers_processes_share_one_processor_and_leave_a_crowded_one():
     try:
         for hog in hogs:
             os.sched_setaffinity(hog.pid, first)
-        until = time.monotonic() + 100
-        while places() == first and time.monotonic() < until:
+
+        def moved() -> bool:
             run(sandbox, [Job(code=ROOT, tests=("assert f(4.0) == 2.0",))] * 64)
-        while len(places()) != 1 and time.monotonic() < until:  # they move after the last report
-            time.sleep(0.05)
-        assert len(places()) == 1
+            return places() != first
+
+        until(moved, seconds=100)
+        until(lambda: len(places()) == 1)  # they move after the last report
         assert places() != first
     finally:
         for hog in hogs:

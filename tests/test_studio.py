@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from langgraph.pregel.remote import RemoteGraph
 from langgraph_sdk import get_sync_client
+from waiting import until
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("langgraph_api") is None, reason="needs `pip install 'langgraph-cli[inmem]'`"
@@ -56,9 +56,8 @@ def server(directory: Path) -> Iterator[str]:
         )
     try:
         address = f"http://127.0.0.1:{port}"
-        while not _answers(f"{address}/ok"):
-            assert process.poll() is None, (directory / "log").read_text()
-            time.sleep(0.2)
+        until(lambda: process.poll() is not None or _answers(f"{address}/ok"))
+        assert process.poll() is None, (directory / "log").read_text()
         yield address
     finally:
         os.killpg(process.pid, signal.SIGTERM)
