@@ -34,6 +34,7 @@ HEAVY = (
 )
 LAYERS = [
     {"types"},
+    {"files"},
     {"problems", "prompts", "wording", "syntax", "extraction", "probes", "traces", "tools", "models", "verifiers"},
     {"graphs"},
     {"training", "evaluation"},

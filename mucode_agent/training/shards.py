@@ -11,7 +11,6 @@ all of them.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -31,8 +30,8 @@ from mucode_agent.evaluation.store import (
     digest,
     read_identified,
     read_problems,
-    write_whole,
 )
+from mucode_agent.files import hold, locked, mistake, write_whole
 from mucode_agent.graphs.selection import Selector, normal_form
 from mucode_agent.types import InfrastructureError, Problem, ProblemError, Record
 
@@ -172,12 +171,11 @@ class ShardDirectory:
             with contextlib.ExitStack() as undo:
                 undo.callback(os.close, descriptor)
                 try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if not hold(descriptor, wait=False):
+                        return None
                     if os.path.samestat(os.fstat(descriptor), path.stat()):
                         undo.pop_all()
                         return descriptor
-                except BlockingIOError:
-                    return None
                 except FileNotFoundError:
                     pass  # its holder has just finished and taken it away: what is locked is no longer the lock
                 except OSError as error:
@@ -194,7 +192,7 @@ def open_shards(directory: Path, config: RolloutConfig, benchmark: Benchmark) ->
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with alone(directory):
+        with locked(directory / "lock"):
             if (directory / "config.json").exists():
                 held = read_rollout_config(directory)
                 check_same(_flat(held.identity), _flat(config.identity), directory)
@@ -247,8 +245,7 @@ def read_shard(path: Path) -> Shard:
         shard = _SHARD.validate_json(data, extra="ignore")  # another version of this package may have more fields
     except ValidationError as error:
         check_version(path, data, "rollout_version", ROLLOUT_VERSION)
-        cause = error.errors(include_url=False)[0]["msg"].lower()
-        raise ProblemError(f"{path} is damaged: {cause}; {_REMAKE}") from None
+        raise ProblemError(f"{path} is damaged: {mistake(error, 'the shard')}; {_REMAKE}") from None
     if shard.key != path.stem:
         raise ProblemError(f"{path} holds the shard {shard.key}, of another problem; {_REMAKE}")
     return shard
@@ -258,14 +255,3 @@ def _flat(identity: RolloutIdentity) -> dict[str, Any]:
     fields: dict[str, Any] = identity.model_dump(mode="json")
     policy: dict[str, Any] = fields.pop("policy")
     return fields | policy
-
-
-@contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """One process at a time, for as long as it takes to begin a directory."""
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
