@@ -15,8 +15,7 @@ from fakes import BrokenSandbox, RuleSandbox, ScriptedModel
 
 from mucode_agent.evaluation.report import write_report
 from mucode_agent.evaluation.runner import arms
-from mucode_agent.evaluation.store import read_judgements, read_solves
-from mucode_agent.files import Journal
+from mucode_agent.evaluation.store import Journal, read_judgements, read_solves
 from mucode_agent.types import InfrastructureError, ProblemError
 
 VICTIM = Path(__file__).parent / "evaluation_victim.py"
@@ -368,4 +367,5 @@ def test_a_full_disk_loses_nothing_that_was_there(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     journal.append([Score(logit=3.0)])
+    journal.close()
     assert [json.loads(line)["logit"] for line in journal.path.read_text().splitlines()] == [1.0, 3.0]

@@ -34,7 +34,6 @@ HEAVY = (
 )
 LAYERS = [
     {"types"},
-    {"files"},
     {"problems", "prompts", "wording", "syntax", "extraction", "probes", "traces", "tools", "models", "verifiers"},
     {"graphs"},
     {"training", "evaluation"},

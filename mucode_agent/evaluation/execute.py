@@ -6,6 +6,7 @@ names its program by a digest: a verdict is never taken for that of another prog
 """
 
 import contextlib
+import fcntl
 import io
 import itertools
 import json
@@ -27,7 +28,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mucode_agent.evaluation.programs import JUDGE_HELP, Problems, Program, ProgramFile
-from mucode_agent.files import hold
 from mucode_agent.types import ExecutionReport, InfrastructureError, Judge, Limits, ProblemError, Sandbox
 
 WINDOW = 512
@@ -289,8 +289,10 @@ class VerdictFile:
         with file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ProblemError(f"cannot resume {path}, which is no plain file; leave --output away to print")
-            if not hold(file.fileno(), wait=False):
-                raise ProblemError(f"another run is writing {path}; wait for it, or give another --output")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ProblemError(f"another run is writing {path}; wait for it, or give another --output") from None
             yield cls(path, file)
 
     def lines(self) -> Iterator[bytes]:

@@ -7,16 +7,18 @@ https://platform.openai.com/docs/guides/supervised-fine-tuning.
 
 import itertools
 import json
+import os
 import random
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, BinaryIO, Literal, get_args
 
 from langchain_core.messages import BaseMessage
 
-from mucode_agent.files import replacing
+from mucode_agent.evaluation.store import beside
 from mucode_agent.training.data import Attempt, ProblemAttempts, state
-from mucode_agent.types import ProblemError
+from mucode_agent.types import InfrastructureError, ProblemError
 
 Format = Literal["trl-sft", "trl-preference", "openai", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -100,7 +102,7 @@ def flat(data: Iterable[ProblemAttempts]) -> Iterator[Row]:
 
 def write_jsonl(rows: Iterable[Row], path: Path) -> int:
     """The number of rows; the file is there whole or not at all. Raises ProblemError where there is none."""
-    with replacing(path) as file:
+    with _replacing(path) as file:
         count = 0
         for count, row in enumerate(rows, start=1):  # noqa: B007 - counts
             file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
@@ -117,7 +119,7 @@ def write_parquet(rows: Iterable[Row], path: Path) -> int:
         raise ProblemError("Parquet needs pyarrow: pip install 'mucode-agent[parquet]'") from error
     schema = _schema(pyarrow)
     count = 0
-    with replacing(path) as file, parquet.ParquetWriter(file, schema) as writer:
+    with _replacing(path) as file, parquet.ParquetWriter(file, schema) as writer:
         waiting = iter(rows)
         while batch := list(itertools.islice(waiting, _BATCH)):
             writer.write_table(pyarrow.Table.from_pylist(batch, schema=schema))
@@ -175,3 +177,24 @@ def _reply(attempt: Attempt) -> Message:
 def _some(count: int) -> None:
     if not count:
         raise ProblemError("there is nothing to export: no attempt in these directories fits the format")
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` when the block ends well. Raises InfrastructureError."""
+    if path.exists() and not path.is_file():
+        raise ProblemError(f"cannot write {path}: it is no plain file; give another path")
+    try:
+        descriptor, temporary = beside(path)
+    except OSError as error:
+        raise ProblemError(f"cannot write {path}: {error.strerror}; give a path in a writable directory") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise InfrastructureError(f"cannot write {path}: {error.strerror}; free room, then run again") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from mucode_agent.evaluation.store import check_unused, check_version, digest
-from mucode_agent.files import Journal, locked, mistake, parsed
+from mucode_agent.evaluation.store import Journal, check_unused, check_version, digest, parsed
 from mucode_agent.graphs.selection import normal_form
 from mucode_agent.problems import read_problem
+from mucode_agent.training.shards import alone
 from mucode_agent.types import Problem, ProblemError, Record
 
 FEEDBACK_VERSION: Literal[1] = 1
@@ -68,12 +68,16 @@ def add_feedback(file: Path, directory: Path) -> Added:
     given = list(_given(file))
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with locked(directory / "lock"):
+        with alone(directory):
             if holds_feedback(directory):
                 _ = list(read_feedback(directory))  # another version's rows are told before anything is added to them
             else:
                 check_unused(directory)
-            return _added(given, Journal(directory / _FILE, _FEEDBACK), file)
+            journal = Journal(directory / _FILE, _FEEDBACK)
+            try:
+                return _added(given, journal, file)
+            finally:
+                journal.close()
     except OSError as error:
         raise ProblemError(f"cannot write into {directory}: {error.strerror}; give another directory") from None
 
@@ -164,4 +168,6 @@ def _row(line: bytes, where: str) -> _Given | None:
     try:
         return _Given.model_validate(row)
     except ValidationError as error:
-        raise ProblemError(f"{where}: {mistake(error, 'the row')}") from None
+        cause = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in cause["loc"])
+        raise ProblemError(f"{where}: {field}: {cause['msg'].lower()}") from None

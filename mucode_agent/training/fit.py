@@ -4,6 +4,7 @@ Not a training framework: what a Trainer does is left to it (gradient accumulati
 """
 
 import contextlib
+import fcntl
 import functools
 import json
 import math
@@ -24,7 +25,7 @@ from safetensors import SafetensorError
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from mucode_agent.evaluation.progress import BETWEEN_LINES_S, duration
-from mucode_agent.files import hold, write_whole
+from mucode_agent.evaluation.store import write_whole
 from mucode_agent.models.checkpoints import quiet
 from mucode_agent.types import InfrastructureError, ProblemError, Record
 
@@ -117,8 +118,12 @@ def alone(directory: Path) -> Iterator[None]:
         yield
         return
     with (directory / "training.json").open() as file:
-        if not hold(file.fileno(), wait=False):
-            raise ProblemError(f"{directory} is in use by another training; wait for it, or give another directory")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ProblemError(
+                f"{directory} is in use by another training; wait for it, or give another directory"
+            ) from None
         yield
 
 

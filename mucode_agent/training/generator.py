@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mucode_agent.files import read_card_file, write_whole
+from mucode_agent.evaluation.store import write_whole
 from mucode_agent.models.checkpoints import best_device, quiet
 from mucode_agent.models.decoding import end_tokens
 from mucode_agent.prompts import prompt_digest
@@ -176,8 +176,19 @@ def encoded(rows: Sequence[Row], tokenizer: Any, model: Any, settings: Generator
 
 def read_generator_card(directory: Path) -> GeneratorCard | None:
     """The card beside the weights; None where there is none. Raises ProblemError where it is damaged."""
-    what = "generator card of this version"
-    return read_card_file(directory / CARD, GeneratorCard, what, "train the generator again")
+    path = directory / CARD
+    try:
+        return GeneratorCard.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ProblemError(f"cannot read {path}: {error.strerror}; give a readable generator") from None
+    except ValidationError as error:
+        cause = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in cause["loc"]) or "the file"
+        raise ProblemError(
+            f"{path} is no generator card of this version: {where}: {cause['msg'].lower()}; train the generator again"
+        ) from None
 
 
 def readme(card: GeneratorCard) -> str:

@@ -30,8 +30,7 @@ from mucode_agent.evaluation.progress import watching
 from mucode_agent.evaluation.report import write_report
 from mucode_agent.evaluation.results import Results
 from mucode_agent.evaluation.runner import environment, run_benchmark
-from mucode_agent.evaluation.store import check_unused
-from mucode_agent.files import claimed, parsed, write_whole
+from mucode_agent.evaluation.store import check_unused, locked, parsed, write_whole
 from mucode_agent.models.identity import weights_sha256
 from mucode_agent.prompts import prompt_digest
 from mucode_agent.training.bases import base_sha256, check_base
@@ -99,7 +98,7 @@ def run_loop(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ProblemError(f"cannot make {out}: {error.strerror}; give another directory") from None
-    with claimed(out):
+    with locked(out):
         begin_loop(config, out, train, validation, command)
         server = serving or serving_of(config, out)
         with contextlib.closing(server):

@@ -14,9 +14,8 @@ from typing import Any
 from mucode_agent.evaluation.figures import as_svg, intervals, new_axes, percent
 from mucode_agent.evaluation.metrics import Estimate, best_of_k, compare
 from mucode_agent.evaluation.results import Results, Rule
-from mucode_agent.evaluation.store import Solve, read_judgements, read_solves
+from mucode_agent.evaluation.store import Solve, read_judgements, read_solves, write_whole
 from mucode_agent.evaluation.tables import Table
-from mucode_agent.files import write_whole
 from mucode_agent.graphs.selection import normal_form
 from mucode_agent.types import ProblemError, Record
 

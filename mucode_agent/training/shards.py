@@ -11,6 +11,7 @@ all of them.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -30,8 +31,8 @@ from mucode_agent.evaluation.store import (
     digest,
     read_identified,
     read_problems,
+    write_whole,
 )
-from mucode_agent.files import hold, locked, mistake, write_whole
 from mucode_agent.graphs.selection import Selector, normal_form
 from mucode_agent.types import InfrastructureError, Problem, ProblemError, Record
 
@@ -171,11 +172,12 @@ class ShardDirectory:
             with contextlib.ExitStack() as undo:
                 undo.callback(os.close, descriptor)
                 try:
-                    if not hold(descriptor, wait=False):
-                        return None
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     if os.path.samestat(os.fstat(descriptor), path.stat()):
                         undo.pop_all()
                         return descriptor
+                except BlockingIOError:
+                    return None
                 except FileNotFoundError:
                     pass  # its holder has just finished and taken it away: what is locked is no longer the lock
                 except OSError as error:
@@ -192,7 +194,7 @@ def open_shards(directory: Path, config: RolloutConfig, benchmark: Benchmark) ->
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with locked(directory / "lock"):
+        with alone(directory):
             if (directory / "config.json").exists():
                 held = read_rollout_config(directory)
                 check_same(_flat(held.identity), _flat(config.identity), directory)
@@ -245,7 +247,8 @@ def read_shard(path: Path) -> Shard:
         shard = _SHARD.validate_json(data, extra="ignore")  # another version of this package may have more fields
     except ValidationError as error:
         check_version(path, data, "rollout_version", ROLLOUT_VERSION)
-        raise ProblemError(f"{path} is damaged: {mistake(error, 'the shard')}; {_REMAKE}") from None
+        cause = error.errors(include_url=False)[0]["msg"].lower()
+        raise ProblemError(f"{path} is damaged: {cause}; {_REMAKE}") from None
     if shard.key != path.stem:
         raise ProblemError(f"{path} holds the shard {shard.key}, of another problem; {_REMAKE}")
     return shard
@@ -255,3 +258,14 @@ def _flat(identity: RolloutIdentity) -> dict[str, Any]:
     fields: dict[str, Any] = identity.model_dump(mode="json")
     policy: dict[str, Any] = fields.pop("policy")
     return fields | policy
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """One process at a time, for as long as it takes to begin a directory."""
+    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -4,7 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
-from mucode_agent.files import read_card_file
+from pydantic import ValidationError
+
 from mucode_agent.models.identity import generator_identity, same_generator
 from mucode_agent.types import ProblemError, Record, Sample, Verifier
 from mucode_agent.verifiers.calibration import Platt
@@ -89,9 +90,21 @@ def read_card(directory: Path) -> VerifierCard | None:
 
     Raises ProblemError where it is damaged, of another version, or of another wording of the input.
     """
-    what = f"verifier card of version {CARD_VERSION}"
-    card = read_card_file(directory / CARD, VerifierCard, what, "train the verifier again with this version")
-    if card is not None and not is_our_text(card.text):
+    path = directory / CARD
+    try:
+        card = VerifierCard.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ProblemError(f"cannot read {path}: {error.strerror}; give a readable verifier") from None
+    except ValidationError as error:
+        cause = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in cause["loc"]) or "the file"
+        raise ProblemError(
+            f"{path} is no verifier card of version {CARD_VERSION}: {where}: {cause['msg'].lower()}; "
+            "train the verifier again with this version"
+        ) from None
+    if not is_our_text(card.text):
         raise ProblemError(
             f"the verifier {directory} was trained on the input wording {card.text}, this version writes "
             f"{text_digest()}; train it again, or use the version that trained it"

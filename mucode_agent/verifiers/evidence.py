@@ -16,7 +16,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from mucode_agent.files import mistake
 from mucode_agent.types import Candidate, Problem, ProblemError, Record, Score, Verifier
 from mucode_agent.verifiers.calibration import sigmoid
 from mucode_agent.verifiers.features import Evidence, evidence_of, feature_names, features
@@ -178,8 +177,10 @@ def _parsed(text: bytes, place: str) -> EvidenceCard:
     try:
         card = EvidenceCard.model_validate_json(text)
     except ValidationError as error:
+        cause = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in cause["loc"]) or "the file"
         raise ProblemError(
-            f"{place} is no evidence verifier of version {EVIDENCE_VERSION}: {mistake(error, 'the file')}; "
+            f"{place} is no evidence verifier of version {EVIDENCE_VERSION}: {where}: {cause['msg'].lower()}; "
             "fit it again with `train verifier`"
         ) from None
     for model in card.models:
