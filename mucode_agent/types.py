@@ -361,6 +361,14 @@ class Verifier(Protocol):
         ...
 
 
+class LoadedVerifier(Verifier, Protocol):
+    """A verifier that was loaded from a string, and that who loaded it closes."""
+
+    def close(self) -> None:
+        """Free every resource. May be called twice."""
+        ...
+
+
 class Turn(Record):
     """A finished turn: the candidate whose failure is fed back. The others of the turn stand in the trace."""
 

@@ -17,6 +17,7 @@ HEAVY = (
     "torch",
     "transformers",
     "numpy",
+    "scipy",
     "langchain_openai",
     "langchain",
     "openai",

@@ -237,6 +237,11 @@ def test_isotonic_is_the_least_squares_staircase() -> None:
     assert [found.probability(x) for x in (0, 1, 2.5, 9)] == [0.0, 0.0, 0.5, 1.0]
 
 
+def test_isotonic_never_parts_equal_logits_by_their_labels() -> None:
+    found = fit_isotonic([1, 2, 2], [True, False, True])
+    assert (found.thresholds, found.probabilities) == ((1,), pytest.approx((2 / 3,)))
+
+
 # --- served --------------------------------------------------------------------------------------------------------
 
 

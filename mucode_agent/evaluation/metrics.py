@@ -1,5 +1,8 @@
 """The statistics of an evaluation, as pure functions of numbers: estimates, intervals, comparisons, verifier quality.
 
+SciPy computes what it has: the bootstrap, the binomial test, ranks. Its Wilson interval takes whole counts only, while
+outcomes may be fractional here.
+
 Sources: pass@k, Chen et al. 2021 (arXiv 2107.03374) eq. 1; Best-of-k, the same argument on a ranking; Wilson 1927;
 McNemar 1947 in its exact binomial form; the bootstrap, Efron & Tibshirani 1993 chapter 13; AUC as the Mann-Whitney
 statistic, Hanley & McNeil 1982; calibration, Brier 1950 and Naeini et al. 2015.
@@ -161,15 +164,22 @@ def compare(a: Sequence[float], b: Sequence[float], *, seed: int = 0, resamples:
 def bootstrap_mean(values: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:
     """Ends of the 95 % percentile interval of the mean, problems drawn with replacement; seeded."""
     import numpy as np
+    from scipy.stats import bootstrap
 
     if not values:
         raise ValueError("a bootstrap needs at least one value, got none")
-    data, random = np.asarray(values, dtype=float), np.random.default_rng(seed)
-    rows = max(1, 4_000_000 // len(data))  # a bounded block of indices at a time
-    blocks = [min(rows, resamples - start) for start in range(0, resamples, rows)]
-    means = np.concatenate([data[random.integers(len(data), size=(block, len(data)))].mean(axis=1) for block in blocks])
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+    if len(values) == 1:  # SciPy asks for two
+        return float(values[0]), float(values[0])
+    rows = max(1, 4_000_000 // len(values))  # a bounded block of indices at a time
+    drawn = bootstrap(
+        (np.asarray(values, dtype=float),),
+        np.mean,
+        n_resamples=resamples,
+        batch=rows,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
@@ -177,9 +187,9 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
     Under the null hypothesis each such problem is a fair coin; 1 where there is none.
     """
-    n, smaller = only_a + only_b, min(only_a, only_b)
-    tail = Fraction(sum(math.comb(n, i) for i in range(smaller + 1)), 2**n)
-    return float(min(Fraction(1), 2 * tail))
+    from scipy.stats import binomtest
+
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
 # --- the verifier --------------------------------------------------------------------------------------------------
@@ -187,18 +197,15 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 def auc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
     """P(a right answer scores above a wrong one), ties counting half; None unless there are both kinds."""
+    from scipy.stats import rankdata
+
     right = sum(labels)
     wrong = len(labels) - right
     if not right or not wrong:
         return None
-    pairs = sorted(zip(scores, labels, strict=True), key=lambda pair: pair[0])
-    wins, below = 0.0, 0
-    for _, group in groupby(pairs, key=lambda pair: pair[0]):
-        tied = [label for _, label in group]
-        tied_right, tied_wrong = sum(tied), len(tied) - sum(tied)
-        wins += tied_right * (below + tied_wrong / 2)
-        below += tied_wrong
-    return wins / (right * wrong)
+    ranks = rankdata(scores)
+    above = math.fsum(rank for rank, label in zip(ranks, labels, strict=True) if label)
+    return (above - right * (right + 1) / 2) / (right * wrong)
 
 
 def pairwise_accuracy(problems: Iterable[tuple[Sequence[float], Sequence[bool]]]) -> Estimate | None:

@@ -15,7 +15,7 @@ from langgraph.typing import ContextT, InputT, OutputT, StateT
 
 from mucode_agent.models.identity import model_name
 from mucode_agent.tools.sandbox import SharedSandbox, load_sandbox
-from mucode_agent.types import ProblemError, Sandbox, Verifier
+from mucode_agent.types import LoadedVerifier, ProblemError, Sandbox, Verifier
 from mucode_agent.verifiers import load_verifier
 
 Generator = BaseChatModel | Runnable[LanguageModelInput, AIMessage]
@@ -44,8 +44,10 @@ class Parts:
                 f"verifier must be a string or have a method score, got {kind(verifier)}; give 'none' to score nothing"
             )
         self.model_spec, self._load = model, load
-        self.verifier = load_verifier(verifier) if isinstance(verifier, str) else verifier
-        self._owns_verifier = isinstance(verifier, str)
+        self._own_verifier: LoadedVerifier | None = None
+        if isinstance(verifier, str):
+            verifier = self._own_verifier = load_verifier(verifier)
+        self.verifier = verifier
         self._sandbox_spec = sandbox
         self._model: Generator | None = None
         self._sandbox: Sandbox | None = None
@@ -83,8 +85,8 @@ class Parts:
             sandbox, self._sandbox, self._model = self._sandbox, None, None
         if sandbox is not None and sandbox is not self._sandbox_spec:
             sandbox.close()
-        if self._owns_verifier and callable(end := getattr(self.verifier, "close", None)):
-            end()
+        if self._own_verifier is not None:
+            self._own_verifier.close()
 
     def end_with(self, graph: StateGraph[Any, Any, Any, Any]) -> None:
         """Closes when the graph is dropped, to which all that is compiled of it refers.

@@ -4,7 +4,7 @@ alone.
 
 from pathlib import Path
 
-from mucode_agent.types import ProblemError, Verifier
+from mucode_agent.types import LoadedVerifier, ProblemError
 from mucode_agent.verifiers.simple import AgreementVerifier, LogProbVerifier, NoVerifier
 
 DEFAULT = "evidence"
@@ -16,7 +16,7 @@ SPECS = (
 _SIMPLE = {verifier.name: verifier for verifier in (NoVerifier, AgreementVerifier, LogProbVerifier)}
 
 
-def load_verifier(spec: str) -> Verifier:
+def load_verifier(spec: str) -> LoadedVerifier:
     """The verifier that a string names; see `SPECS`.
 
     Weights in this process load at the first score. Of a served verifier the directory, where it is at hand, gives the
@@ -43,7 +43,7 @@ def load_verifier(spec: str) -> Verifier:
     return LocalVerifier(spec)
 
 
-def _judge(spec: str) -> Verifier:
+def _judge(spec: str) -> LoadedVerifier:
     from mucode_agent.models.load import load_model
     from mucode_agent.verifiers.judge import LLMJudge, LLMJudgeTournament
 
@@ -51,7 +51,7 @@ def _judge(spec: str) -> Verifier:
     return (LLMJudge if kind == "judge" else LLMJudgeTournament)(load_model(model))
 
 
-def _evidence(spec: str) -> Verifier:
+def _evidence(spec: str) -> LoadedVerifier:
     from mucode_agent.verifiers.evidence import EvidenceVerifier, read_evidence_card, shipped_card
 
     card = shipped_card() if spec == DEFAULT else read_evidence_card(Path(spec).expanduser())

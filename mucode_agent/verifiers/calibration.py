@@ -6,13 +6,12 @@ Platt 1999, with the target smoothing of Lin, Lin & Weng 2007; isotonic by pooli
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from itertools import groupby
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from mucode_agent.types import ProblemError, Record
-
-_MOST_STEPS = 100
 
 
 class Platt(Record):
@@ -45,7 +44,7 @@ def sigmoid(x: float) -> float:
 
 
 def fit_platt(logits: Sequence[float], labels: Sequence[bool]) -> Platt:
-    """The maximum-likelihood scaling, by Newton's method on (a, b) of sigmoid(a·logit + b).
+    """The maximum-likelihood scaling. Needs SciPy.
 
     Raises ProblemError where there are not both kinds of labels, or where the verifier ranks wrong above right: no
     scaling with a positive slope would then tell the truth.
@@ -59,13 +58,7 @@ def fit_platt(logits: Sequence[float], labels: Sequence[bool]) -> Platt:
     # Lin, Lin & Weng 2007, section 2: targets short of 0 and 1 keep the slope finite on separable data.
     targets = [(right + 1) / (right + 2) if label else 1 / (wrong + 2) for label in labels]
     scale = max(map(abs, logits), default=0.0) or 1.0
-    xs = [logit / scale for logit in logits]
-    a, b = 0.0, math.log((right + 1) / (wrong + 1))
-    for _ in range(_MOST_STEPS):
-        da, db = _newton_step(xs, targets, a, b)
-        a, b = a + da, b + db
-        if abs(da) + abs(db) < 1e-10:
-            break
+    a, b = _logistic([logit / scale for logit in logits], targets)
     if a <= 0:
         raise ProblemError(
             f"the verifier's logits do not rise with correctness on {len(labels)} held-out programs (slope {a:.2g}); "
@@ -75,35 +68,35 @@ def fit_platt(logits: Sequence[float], labels: Sequence[bool]) -> Platt:
 
 
 def fit_isotonic(logits: Sequence[float], labels: Sequence[bool]) -> Isotonic:
-    """The non-decreasing step function of least squared error."""
+    """The non-decreasing step function of least squared error. Needs SciPy."""
     if not logits:
         raise ProblemError("calibration needs at least one program, got none; give held-out data")
-    blocks: list[tuple[float, float, int]] = []  # first logit, sum of labels, count
-    for logit, label in sorted(zip(logits, map(float, labels), strict=True)):
-        blocks.append((logit, label, 1))
-        while len(blocks) > 1 and (
-            blocks[-2][0] == blocks[-1][0] or blocks[-2][1] * blocks[-1][2] >= blocks[-1][1] * blocks[-2][2]
-        ):
-            _, right, count = blocks.pop()
-            first, right_before, count_before = blocks.pop()
-            blocks.append((first, right_before + right, count_before + count))
+    from scipy.optimize import isotonic_regression
+
+    groups = [
+        (at, [label for _, label in group])
+        for at, group in groupby(sorted(zip(logits, labels, strict=True)), key=lambda pair: pair[0])
+    ]
+    shares = [sum(group) / len(group) for _, group in groups]
+    fitted = isotonic_regression(shares, weights=[len(group) for _, group in groups])
+    firsts = fitted.blocks[:-1]
     return Isotonic(
-        thresholds=tuple(first for first, _, _ in blocks),
-        probabilities=tuple(right / count for _, right, count in blocks),
+        thresholds=tuple(groups[i][0] for i in firsts), probabilities=tuple(float(fitted.x[i]) for i in firsts)
     )
 
 
-def _newton_step(xs: Sequence[float], targets: Sequence[float], a: float, b: float) -> tuple[float, float]:
-    """One damped step of the two-parameter logistic regression."""
-    ga = gb = 0.0
-    haa = hab = hbb = 0.0
-    for x, target in zip(xs, targets, strict=True):
-        p = sigmoid(a * x + b)
-        ga, gb = ga + (target - p) * x, gb + (target - p)
-        weight = p * (1 - p)
-        haa, hab, hbb = haa + weight * x * x, hab + weight * x, hbb + weight
-    haa, hbb = haa + 1e-10, hbb + 1e-10
-    determinant = haa * hbb - hab * hab
-    da, db = (hbb * ga - hab * gb) / determinant, (haa * gb - hab * ga) / determinant
-    damp = min(1.0, 10 / (abs(da) + abs(db) + 1e-30))
-    return da * damp, db * damp
+def _logistic(xs: Sequence[float], targets: Sequence[float]) -> tuple[float, float]:
+    """The a and b of sigmoid(a·x + b) whose likelihood is greatest."""
+    import numpy as np
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    x, y = np.asarray(xs), np.asarray(targets)
+
+    def loss(at: Any) -> tuple[float, Any]:
+        z = at[0] * x + at[1]
+        error = expit(z) - y
+        return float(np.sum(np.logaddexp(0, z) - y * z)) / len(x), np.array([error @ x, error.sum()]) / len(x)
+
+    found = minimize(loss, (0.0, 0.0), jac=True, method="BFGS", options={"gtol": 1e-9})
+    return float(found.x[0]), float(found.x[1])

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from mucode_agent.types import Candidate, Problem, ProblemError, Record, Score, Verifier
+from mucode_agent.types import Candidate, LoadedVerifier, Problem, ProblemError, Record, Score
 from mucode_agent.verifiers.calibration import sigmoid
 from mucode_agent.verifiers.features import Evidence, evidence_of, feature_names, features
 
@@ -113,7 +113,7 @@ class EvidenceCard(Record):
 class EvidenceVerifier:
     """Scores a turn's candidates together; needs neither weights of a language model nor torch."""
 
-    def __init__(self, card: EvidenceCard, *, name: str, language_model: Verifier | None = None) -> None:
+    def __init__(self, card: EvidenceCard, *, name: str, language_model: LoadedVerifier | None = None) -> None:
         self.card = card
         self.name = f"{name}@{hashlib.sha256(card.model_dump_json().encode()).hexdigest()[:8]}"
         self.language_model = language_model
@@ -144,6 +144,10 @@ class EvidenceVerifier:
         model = self._models.get(evidence) or self._nearest(evidence)
         rows = features(problem, candidates, model.evidence, logits)
         return [Score(logit=logit, probability=sigmoid(logit)) for logit in model.logits(rows)]
+
+    def close(self) -> None:
+        if self.language_model is not None:
+            self.language_model.close()
 
     def _nearest(self, evidence: Evidence) -> Model:
         """The weights that use most of the evidence at hand, and nothing else."""

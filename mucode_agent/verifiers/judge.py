@@ -75,6 +75,9 @@ class LLMJudge:
         values = dict(zip(codes, self._values(problem, codes), strict=True))
         return [Score(logit=_logit(values[candidate.code])) for candidate in candidates]
 
+    def close(self) -> None:
+        """It holds nothing of its own."""
+
     def _values(self, problem: Problem, codes: Sequence[str]) -> list[float]:
         """One number in (0, 1) per program, 1 for the best."""
         return self._grades([question(problem, code) for code in codes])

@@ -54,6 +54,11 @@ class LocalVerifier:
         """Raises ProblemError where a program is longer than the model reads; nothing is cut off."""
         return calibrated(self.card, candidates, self._known.logits(problem, candidates, self.scorer.logits))
 
+    def close(self) -> None:
+        """Lets the weights go; the next score would load them again."""
+        with self._loading:
+            self._scorer = None
+
 
 class KnownLogits:
     """The logits of the programs scored last: a turn's candidates come again with every wave."""

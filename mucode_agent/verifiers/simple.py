@@ -11,6 +11,9 @@ class _Uncalibrated:
     calibrated_on = None
     accept_threshold = None
 
+    def close(self) -> None:
+        """It holds nothing."""
+
 
 class NoVerifier(_Uncalibrated):
     """Scores every program equally: selection rests on the tests alone."""
