@@ -11,7 +11,7 @@ from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageSyste
 from inspect_ai.scorer import CORRECT, INCORRECT, Score, Scorer, Target, accuracy, scorer, stderr
 from inspect_ai.solver import Generate, Solver, TaskState, generate, solver
 from langchain_core.messages import AIMessage, AnyMessage
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import Runnable, RunnableLambda
 
 from mucode_agent.adapters import apart
 from mucode_agent.evaluation.benchmarks import load_benchmark
@@ -90,7 +90,7 @@ def _problem(state: TaskState) -> Problem:
     return Problem.model_validate(state.metadata["problem"])
 
 
-def _asking(model: Model) -> RunnableLambda[list[AnyMessage], AIMessage]:
+def _asking(model: Model) -> Runnable[Any, AIMessage]:
     """Inspect's model as a generator: its own settings, limits and log hold."""
 
     async def ask(messages: list[AnyMessage]) -> AIMessage:
