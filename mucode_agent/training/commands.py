@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from mucode_agent.evaluation.commands import BENCHMARKS, Limit, Place, Split
+from mucode_agent.training.rescore import score
 from mucode_agent.types import ProblemError
 
 app_traces = typer.Typer(
@@ -20,6 +21,8 @@ app_traces = typer.Typer(
     help="Shows, counts, exports and adds to what `rollout` and `evaluate run` wrote.",
     no_args_is_help=True,
 )
+
+app_traces.command()(score)
 
 Directories = Annotated[list[Path], typer.Argument(help="Of `rollout`, `evaluate run` or `traces add`.")]
 
@@ -120,14 +123,15 @@ def rollout(
 @app_traces.command()
 def export(
     directories: Directories,
-    format_: Annotated[str, typer.Option("--format", help="trl-sft · trl-preference · openai · parquet")],
+    format_: Annotated[str, typer.Option("--format", help="trl-sft · trl-preference · openai · parquet · atif")],
     output: Annotated[Path, typer.Option("--out", "--output", help="The file; one that is there is replaced.")],
     pairs: Annotated[int, typer.Option(help="trl-preference: pairs of a problem at most.")] = 32,
     seed: Annotated[int, typer.Option(help="trl-preference: draws the pairs.")] = 0,
 ) -> None:
     """Write attempts for another trainer: correct replies, pairs of a right and a wrong one, or all as a table."""
     from mucode_agent.training import export as shapes
-    from mucode_agent.training.data import stream_attempts
+    from mucode_agent.training.atif import atif
+    from mucode_agent.training.data import stream_attempts, stream_traces
 
     if format_ not in shapes.FORMATS:
         raise ProblemError(f"format must be one of {', '.join(shapes.FORMATS)}, got {format_!r}")
@@ -137,6 +141,8 @@ def export(
             count = shapes.write_parquet(shapes.flat(data), output)
         case "trl-preference":
             count = shapes.write_jsonl(shapes.trl_preference(data, pairs=pairs, seed=seed), output)
+        case "atif":
+            count = shapes.write_jsonl(atif(stream_traces(directories)), output)
         case "openai":
             count = shapes.write_jsonl(shapes.openai(data), output)
         case _:
