@@ -118,14 +118,15 @@ def rollout(
 @app.command()
 def export(
     directories: Directories,
-    format_: Annotated[str, typer.Option("--format", help="trl-sft · trl-preference · openai · parquet")],
+    format_: Annotated[str, typer.Option("--format", help="trl-sft · trl-preference · openai · parquet · atif")],
     output: Annotated[Path, typer.Option("--out", "--output", help="The file; one that is there is replaced.")],
     pairs: Annotated[int, typer.Option(help="trl-preference: pairs of a problem at most.")] = 32,
     seed: Annotated[int, typer.Option(help="trl-preference: draws the pairs.")] = 0,
 ) -> None:
     """Write attempts for another trainer: correct replies, pairs of a right and a wrong one, or all as a table."""
     from mucode_agent.training import export as shapes
-    from mucode_agent.training.data import stream_attempts
+    from mucode_agent.training.atif import atif
+    from mucode_agent.training.data import stream_attempts, stream_traces
 
     if format_ not in shapes.FORMATS:
         raise ProblemError(f"format must be one of {', '.join(shapes.FORMATS)}, got {format_!r}")
@@ -135,6 +136,8 @@ def export(
             count = shapes.write_parquet(shapes.flat(data), output)
         case "trl-preference":
             count = shapes.write_jsonl(shapes.trl_preference(data, pairs=pairs, seed=seed), output)
+        case "atif":
+            count = shapes.write_jsonl(atif(stream_traces(directories)), output)
         case "openai":
             count = shapes.write_jsonl(shapes.openai(data), output)
         case _:
@@ -194,4 +197,29 @@ def add(
         f"{added.rows} rows: {added.kept} kept, {added.without_consent} left out without consent, "
         f"{added.known} there before: {output}",
         markup=False,
+    )
+
+
+@app.command()
+def score(
+    directories: Annotated[list[Path], typer.Argument(help="Of `rollout` or `evaluate run`.")],
+    verifier: Annotated[str, typer.Option(help="As of `solve`.")],
+    output: Annotated[
+        Path | None, typer.Option("--out", "--output", help="A JSONL file of every candidate's score.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+) -> None:
+    """Score stored programs with another verifier: what it would have selected, beside chance and the oracle."""
+    from mucode_agent.training.data import stream_traces
+    from mucode_agent.training.export import write_jsonl
+    from mucode_agent.training.rescore import quality, rescored, table
+    from mucode_agent.verifiers import load_verifier
+
+    scorer = load_verifier(verifier)
+    turns = list(rescored(stream_traces(directories), scorer))
+    found = quality(turns, scorer.name)
+    if output is not None:
+        write_jsonl((row.model_dump(mode="json") for turn in turns for row in turn), output)
+    Console(highlight=False, soft_wrap=True).print(
+        found.model_dump_json(indent=2) if as_json else "\n".join(table(found)), markup=False
     )
