@@ -2,7 +2,7 @@
 
 Generator: `train_generator` against transformers.Trainer fed with padded rows whose prompt labels are -100, which is
 what a script of twenty lines does. Verifier: `train_verifier`'s fit against a torch loop over the same groups, and
-against a loop that reads every pair's two programs anew, as preference trainers do. Same base, data, batch, rate, LoRA
+against a loop that reads every pair's two programs again, as preference trainers do. Same base, data, batch, rate, LoRA
 and dtype; two epochs. Every training is a process of its own, so that its peak is its own; the variants take turns, so
 that other load on the machine meets all. Tokens are those of the data without padding; of `pairs`, those of the groups,
 so that its rate is comparable. Data: HumanEval's problems with their references, and made-up failing attempts.

@@ -62,7 +62,7 @@ def main() -> None:
     if arguments.server:
 
         def ask(problem: Problem, codes: Sequence[str]) -> list[float]:
-            served = load_verifier(arguments.server)  # anew, since it remembers what it has scored
+            served = load_verifier(arguments.server)  # again, since it remembers what it has scored
             sample = Sample(text="", seed=0)
             programs = [Candidate(turn=1, index=i, sample=sample, code=code) for i, code in enumerate(codes)]
             return [score.logit for score in served.score(problem, programs)]

@@ -1,6 +1,6 @@
 """The program in a generator's reply.
 
-Whatever Markdown allows and models write beside it is read; where a fence is ambiguous, the text that parses as Python
+All forms of Markdown and the deviations of models are read; where a fence is ambiguous, the text that parses as Python
 decides. Thoughts are no part of an answer, and the tests that a program makes of itself are no part of it.
 """
 
@@ -108,7 +108,7 @@ def _loose(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
 
 
 def _is_quoted(match: re.Match[str]) -> bool:
-    """It stands between quotes or backticks on its line."""
+    """It is between quotes or backticks on its line."""
     text = match.string
     before = text[max(0, match.start() - _LINE_READ) : match.start()].rpartition("\n")[2]
     after = text[match.end() : match.end() + _LINE_READ].partition("\n")[0]
@@ -226,7 +226,7 @@ def _without_numbers(code: str) -> str:
 
 
 def _whole_part(code: str, entry_point: str | None) -> str:
-    """`code` without what is cut off at its end, where the program stands before that."""
+    """`code` without what is cut off at its end, where the program is before that."""
     if _parsed(code):
         return code
     start = _parsing_start(code)

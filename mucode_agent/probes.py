@@ -18,7 +18,7 @@ from mucode_agent.syntax import parse, parse_expression
 from mucode_agent.types import CodeTest, Problem, StdioTest
 
 MOST = 24
-"""Probes per problem, unless told otherwise."""
+"""Probes per problem, by default."""
 _LONGEST = 2000
 """Characters of one probe."""
 _TRIES = 20

@@ -400,7 +400,7 @@ _SEPARATOR = re.compile(r"\s*(?:==>|==|=>|➞|→|->|=|returns?|should return|#\
 _DENIAL = re.compile(
     r"\b(?:not|never|wrong(?:ly)?|incorrect(?:ly)?|instead of|rather than|false that)\b|n't\b", re.IGNORECASE
 )
-"""Says that what stands beside it is no result, or one of several."""
+"""Words after which a text is no result, or one of several."""
 
 
 def _one_line_examples(line: str, entry_point: str) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """The nouns, in the order of the flow: Problem, Candidate, ExecutionReport, Score, Turn, Solution; and the protocols.
 
-Records are frozen pydantic models. Inside LangGraph's state they stand as their JSON form (`model_dump(mode="json")`).
+Records are frozen pydantic models. LangGraph's state holds their JSON form (`model_dump(mode="json")`).
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class MucodeError(Exception):
 
 
 class ProblemError(MucodeError, ValueError):
-    """The input cannot be used: a malformed problem, option or file. The caller mends it."""
+    """The input cannot be used: a malformed problem, option or file. The caller fixes it."""
 
 
 class ContextOverflowError(ProblemError):
@@ -81,9 +81,9 @@ class CodeTest(Record):
 Comparison = Literal["lines", "tokens", "decimals"]
 """How printed text is compared.
 
-`lines`: equal lines, white space at their ends aside. `tokens`, as CodeContests judges: equal words in either case,
-whatever stands between them, numbers to 1e-5. `decimals`, as LiveCodeBench judges: as many lines, each equal but for
-white space around it, or made of equal decimal numbers.
+`lines`: equal lines; white space at the end of a line does not count. `tokens`, as CodeContests judges: equal words in
+either case, with any white space between them, numbers to 1e-5. `decimals`, as LiveCodeBench judges: the same number of
+lines, each equal apart from white space around it, or made of equal decimal numbers.
 """
 
 
@@ -125,7 +125,7 @@ class Problem(Record):
     entry_point: str | None = None
     """The function that the tests call; None for a program that reads stdin and writes stdout."""
     setup: str = ""
-    """Trusted code that stands before the candidate and before the tests: imports, helpers that the prompt defines."""
+    """Trusted code that is run before the candidate and before the tests: imports, helpers that the prompt defines."""
     public_tests: tuple[Test, ...] = ()
     """Shown to the generator; candidates run on them and their failures are fed back."""
     show_tests: bool = True
@@ -205,7 +205,7 @@ class ExecutionReport(Record):
     """What one program did on a list of tests; `results` has one entry per test, in order."""
 
     status: Status
-    """`passed` if every test passed and there was at least one, else the first failure's."""
+    """`passed` if every test passed and there was at least one, else the status of the first failure."""
     results: tuple[TestResult, ...] = ()
     error: str = ""
     """The cause, for `infra` and for a program that failed before its first test."""
@@ -311,7 +311,7 @@ class Sample(Record):
 
 
 class Score(Record):
-    """A verifier's judgement of one candidate: R(x, y) of the paper, eq. 3, or what stands in its place."""
+    """A verifier's judgement of one candidate: R(x, y) of the paper, eq. 3, or what replaces it."""
 
     logit: Annotated[float, Field(allow_inf_nan=False)]
     probability: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -125,7 +125,7 @@ def test_a_dead_server_is_one_sentence_and_what_was_finished_is_reported(tmp_pat
     evaluated(tmp_path, server, "--no-independent")
     server.failing = True
     try:
-        with pytest.raises(InfrastructureError, match="run the same command to go on") as caught:
+        with pytest.raises(InfrastructureError, match="run the same command to continue") as caught:
             run(
                 "run",
                 written(tmp_path, DOUBLE, SQUARE),

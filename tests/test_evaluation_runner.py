@@ -252,7 +252,7 @@ def test_a_server_that_dies_ends_the_run_with_everything_saved_and_the_same_comm
     with pytest.raises(InfrastructureError, match="connection refused") as caught:
         evaluate(tmp_path / "run", model=dead_after_20, sandbox=RuleSandbox(passes))
 
-    assert "run the same command to go on" in str(caught.value)
+    assert "run the same command to continue" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len((tmp_path / "run" / "samples.jsonl").read_text().splitlines()) > 0
     assert whole_run(tmp_path / "run") == whole_run(tmp_path / "never died")

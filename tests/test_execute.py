@@ -229,9 +229,9 @@ def test_known_verdicts_are_not_run_again_but_missing_ones_are(tmp_path: Path) -
     [_, second] = verdicts(file, BrokenSandbox())
     sandbox = passing()
 
-    mended = verdicts(file, sandbox, [first, second])
+    repaired = verdicts(file, sandbox, [first, second])
 
-    assert [json.loads(line)["status"] for line in mended] == ["passed", "passed"]
+    assert [json.loads(line)["status"] for line in repaired] == ["passed", "passed"]
     assert [job.code for job in sandbox.jobs] == [ECHO["code"]]
 
 
@@ -295,12 +295,12 @@ def test_mending_replaces_the_file_whole_or_not_at_all(tmp_path: Path) -> None:
         yield b"new\n"
         raise InfrastructureError("gone")
 
-    with VerdictFile.open(path) as file, pytest.raises(InfrastructureError), file.mended(lines()):
+    with VerdictFile.open(path) as file, pytest.raises(InfrastructureError), file.repaired(lines()):
         pass
     assert path.read_bytes() == b"old\n"
 
-    with VerdictFile.open(path) as file, file.mended(iter([b"new\n"])) as mended:
-        mended.append(b"more\n")
+    with VerdictFile.open(path) as file, file.repaired(iter([b"new\n"])) as repaired:
+        repaired.append(b"more\n")
         assert path.read_bytes() == b"new\nmore\n"
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.jsonl"]
 
@@ -445,16 +445,16 @@ def test_rows_without_a_verdict_are_tried_again_and_alone(tmp_path: Path, monkey
         first = out.read_bytes().splitlines()
 
         server.kill_on = None
-        mended = ran(file, "--output", out, "--sandbox", "e2b")
+        repaired = ran(file, "--output", out, "--sandbox", "e2b")
         second = out.read_bytes().splitlines()
 
     assert isinstance(broken.exception, InfrastructureError)
     assert "1 of 3 programs have no verdict" in str(broken.exception)
     assert [json.loads(line)["status"] for line in first] == ["passed", "infra", "wrong_answer"]
-    assert mended.exit_code == 0
+    assert repaired.exit_code == 0
     assert [json.loads(line)["status"] for line in second] == ["passed", "missing_entry_point", "wrong_answer"]
     assert (second[0], second[2]) == (first[0], first[2])
-    assert "E2B: 1 machines" in mended.stderr
+    assert "E2B: 1 machines" in repaired.stderr
     assert not server.machines
 
 

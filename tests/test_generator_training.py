@@ -93,9 +93,9 @@ def test_a_rows_loss_is_the_mean_over_its_answers_tokens_whatever_stands_beside_
 @pytest.mark.parametrize(
     ("template", "words"),
     [
-        (TEMPLATE.replace("{% for", "{{ messages | length }}{% for", 1), "does not go on from its own prompt: token 0"),
+        (TEMPLATE.replace("{% for", "{{ messages | length }}{% for", 1), "does not continue its own prompt: token 0"),
         (TEMPLATE.replace("m.content", "m.content | upper"), "changes the answer"),
-        (TEMPLATE.replace("<assistant>{% endif", "<other>{% endif"), "does not go on from its own prompt"),
+        (TEMPLATE.replace("<assistant>{% endif", "<other>{% endif"), "does not continue its own prompt"),
     ],
 )
 def test_a_template_that_cannot_be_trained_on_ends_in_one_sentence(tmp_path, template, words):

@@ -181,7 +181,7 @@ def test_a_check_of_a_benchmark_names_the_problems_that_need_it(sandbox):
     chosen = problem.model_copy(update={"id": "chosen", "judge": "together"})
     made = Benchmark(name="own", split="fixed", testless=False, problems=(problem, adding, wrong, chosen))
     found = check_references(made, sandbox)
-    assert {oddity.problem_id: oddity.finding for oddity in found.oddities} == {
+    assert {failure.problem_id: failure.finding for failure in found.failures} == {
         "prints": "needs judge: together",
         "wrong": "public test fails",
     }

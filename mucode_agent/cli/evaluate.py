@@ -25,7 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-ODDITIES = 1
+REFERENCE_FAILS = 1
 """Exit code of `check` where a reference does not pass."""
 
 BENCHMARKS = (
@@ -54,7 +54,7 @@ def run(
     benchmark: Bench,
     model: Annotated[str, typer.Option(help="smollm2 · hf:PATH_OR_ID · vllm:NAME@URL · a URL · provider:model")],
     output: Annotated[
-        Path | None, typer.Option(help="Directory of the run; the same command goes on with it. Default: runs/…")
+        Path | None, typer.Option(help="Directory of the run; the same command continues it. Default: runs/…")
     ] = None,
     n: Annotated[int, typer.Option("--n", help="Candidates per turn.")] = 5,
     turns: Annotated[int, typer.Option(help="Turns at most.")] = 3,
@@ -81,7 +81,7 @@ def run(
     preload: Annotated[list[str] | None, typer.Option(help="A module that programs may import, such as numpy.")] = None,
     judge: JudgedBy = None,
 ) -> None:
-    """Run a benchmark, or go on with a run; print the tables, write results.json and report.html."""
+    """Run a benchmark, or continue a run; print the tables, write results.json and report.html."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
     from mucode_agent.evaluation.check import without_false_examples
     from mucode_agent.evaluation.libraries import preloads
@@ -164,7 +164,7 @@ def check(
     with contextlib.closing(load_sandbox(sandbox, preload=packages)) as place:
         found = check_references(asked, place, lambda done: console.print(f"{done}/{len(asked.problems)}"))
     _out().print(for_terminal(check_table(found)))
-    raise typer.Exit(ODDITIES if found.oddities else 0)
+    raise typer.Exit(REFERENCE_FAILS if found.failures else 0)
 
 
 @app.command()
@@ -205,7 +205,7 @@ def report(
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
 ) -> None:
-    """Make the tables, figures and the HTML page of a run anew."""
+    """Make the tables, figures and the HTML page of a run again."""
     console = Console(stderr=True, highlight=False)
     if markdown:
         from mucode_agent.evaluation.report import write_report

@@ -69,7 +69,7 @@ def execute(
         tally.started = time.monotonic()
         show = stack.enter_context(_progress(tally, console, alone=output is not None or not sys.stdout.isatty()))
         if verdicts and tally.missing:
-            verdicts = stack.enter_context(verdicts.mended(judge(place, programs, tally, show, verdicts.lines())))
+            verdicts = stack.enter_context(verdicts.repaired(judge(place, programs, tally, show, verdicts.lines())))
         rest = judge(place, itertools.islice(programs, tally.known, None), tally, show)
         write = verdicts.append if verdicts else write_bytes
         for line in rest:

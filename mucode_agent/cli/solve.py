@@ -160,7 +160,7 @@ def _limited(problem: Problem, timeout: float | None) -> Problem:
 
 
 async def _watched(solver: "Solver", problem: Problem, show: Callable[[str], None]) -> Solution:
-    """Runs the solver and tells of its events as they come. Async, so that an interruption ends a node at once."""
+    """Runs the solver and shows its events as they come. Async, so that an interruption ends a node at once."""
     state: dict[str, Any] = {}
     line = Line()
     mode: str

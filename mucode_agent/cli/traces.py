@@ -26,7 +26,7 @@ def rollout(
     problems: Annotated[str, typer.Argument(metavar="PROBLEMS", help=BENCHMARKS)],
     model: Annotated[str, typer.Option(help="smollm2 · hf:PATH_OR_ID · vllm:NAME@URL · a URL · provider:model")],
     output: Annotated[
-        Path, typer.Option("--out", "--output", help="Directory of the rollouts; the same command goes on with it.")
+        Path, typer.Option("--out", "--output", help="Directory of the rollouts; the same command continues it.")
     ],
     per_problem: Annotated[int, typer.Option(help="Trajectories of each problem (K).")] = 15,
     turns: Annotated[int, typer.Option(help="Turns at most (T).")] = 3,

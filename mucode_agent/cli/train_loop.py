@@ -22,7 +22,7 @@ def generator(
     traces: Annotated[list[Path], typer.Option(help="A directory of `rollout` or `evaluate run`; may be repeated.")],
     base: Annotated[str, typer.Option(help="Checkpoint directory or hub id to start from.")],
     output: Annotated[
-        Path, typer.Option("--out", "--output", help="Directory of the checkpoint; the same command goes on with it.")
+        Path, typer.Option("--out", "--output", help="Directory of the checkpoint; the same command continues it.")
     ],
     verifier: Annotated[str, typer.Option(help="Of `train verifier`; none where no score is asked for.")] = "none",
     expert: Annotated[str, typer.Option(help="both · oracle · learned · lexicographic")] = "both",
@@ -57,7 +57,7 @@ def generator(
     save_steps: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 50,
     seed: Annotated[int, typer.Option(help="Of the order and the rows kept.")] = 0,
 ) -> None:
-    """Pair visited states with the expert's programs and fine-tune a generator on them, or go on with that."""
+    """Pair visited states with the expert's programs and fine-tune a generator on them, or continue that training."""
     with installed("training", "train"):
         from mucode_agent.training.generator import GeneratorSettings, train_generator
     from mucode_agent.evaluation.benchmarks import load_benchmark
@@ -111,10 +111,10 @@ def generator(
 def loop(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="See examples/training and docs/training.md.")],
     output: Annotated[
-        Path | None, typer.Option("--out", "--output", help="The run directory; the same command goes on with it.")
+        Path | None, typer.Option("--out", "--output", help="The run directory; the same command continues it.")
     ] = None,
 ) -> None:
-    """Run a whole training, or go on with it: rollouts, verifier, relabelling, generator, round by round."""
+    """Run a whole training, or continue it: rollouts, verifier, relabelling, generator, round by round."""
     with installed("the loop", "train,evaluate"):
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401

@@ -15,7 +15,7 @@ BATCH = 64
 Finding = Literal["no reference", "no tests", "public test fails", "private test fails", "needs judge: together"]
 
 
-class Oddity(Record):
+class ReferenceFailure(Record):
     """A problem whose reference does not pass, and why."""
 
     problem_id: str
@@ -31,7 +31,7 @@ class Check(Record):
     problems: int
     passed: int
     """References that pass all their tests, at least one."""
-    oddities: tuple[Oddity, ...]
+    failures: tuple[ReferenceFailure, ...]
     """One for each of the others."""
     judged_together: int
     """Problems whose reference was judged in its own process, because their `judge` says so."""
@@ -41,26 +41,26 @@ class Check(Record):
     """Their public tests alone judge."""
 
 
-def check_references(benchmark: Benchmark, sandbox: Sandbox, told: Callable[[int], None] = lambda _: None) -> Check:
-    """Runs every reference; `told` hears how many are done. Raises InfrastructureError where the sandbox fails."""
-    oddities: list[Oddity] = []
+def check_references(benchmark: Benchmark, sandbox: Sandbox, progress: Callable[[int], None] = lambda _: None) -> Check:
+    """Runs every reference; `progress` gets how many are done. Raises InfrastructureError where the sandbox fails."""
+    failures: list[ReferenceFailure] = []
     for start in range(0, len(benchmark.problems), BATCH):
         batch = benchmark.problems[start : start + BATCH]
         runnable = [p for p in batch if p.reference is not None and (p.public_tests or p.private_tests)]
         reports = run(sandbox, [problem.judge_job(problem.reference or "") for problem in runnable])
-        found = {p.id: _oddity(p, report) for p, report in zip(runnable, reports, strict=True)}
+        found = {p.id: _failure_of(p, report) for p, report in zip(runnable, reports, strict=True)}
         found |= _needing_together(sandbox, [(p, odd) for p in runnable if (odd := found[p.id]) is not None])
         for problem in batch:
-            oddity = found[problem.id] if problem.id in found else _unrunnable(problem)
-            if oddity is not None:
-                oddities.append(oddity)
-        told(start + len(batch))
+            failure = found[problem.id] if problem.id in found else _unrunnable(problem)
+            if failure is not None:
+                failures.append(failure)
+        progress(start + len(batch))
     return Check(
         benchmark=benchmark.name,
         split=benchmark.split,
         problems=len(benchmark.problems),
-        passed=len(benchmark.problems) - len(oddities),
-        oddities=tuple(oddities),
+        passed=len(benchmark.problems) - len(failures),
+        failures=tuple(failures),
         judged_together=sum(problem.judge == "together" for problem in benchmark.problems),
         without_public_tests=tuple(problem.id for problem in benchmark.problems if not problem.public_tests),
         without_private_tests=tuple(problem.id for problem in benchmark.problems if not problem.private_tests),
@@ -96,19 +96,19 @@ def without_false_examples(benchmark: Benchmark, sandbox: Sandbox) -> Benchmark:
     return benchmark.model_copy(update={"problems": problems})
 
 
-def _needing_together(sandbox: Sandbox, odd: list[tuple[Problem, Oddity]]) -> dict[str, Oddity]:
+def _needing_together(sandbox: Sandbox, odd: list[tuple[Problem, ReferenceFailure]]) -> dict[str, ReferenceFailure]:
     """Those that pass in the program's own process, with the cause that they met in the judge's."""
-    apart = [(problem, oddity) for problem, oddity in odd if problem.judge == "apart"]
+    apart = [(problem, failure) for problem, failure in odd if problem.judge == "apart"]
     jobs = [p.judge_job(p.reference or "").model_copy(update={"judge": "together"}) for p, _ in apart]
     return {
-        problem.id: oddity.model_copy(update={"finding": "needs judge: together"})
-        for (problem, oddity), report in zip(apart, run(sandbox, jobs), strict=True)
+        problem.id: failure.model_copy(update={"finding": "needs judge: together"})
+        for (problem, failure), report in zip(apart, run(sandbox, jobs), strict=True)
         if report.passed and report.judge == "together"
     }
 
 
 def check_table(check: Check) -> Table:
-    """Every oddity with its cause, under the sums."""
+    """Every failure with its cause, under the sums."""
     lacking = [
         f"{len(ids)} without {kind} tests"
         + (f" ({', '.join(ids[:30])}{', …' if len(ids) > 30 else ''})" if ids else "")
@@ -119,24 +119,24 @@ def check_table(check: Check) -> Table:
         title=f"{check.benchmark}, split {check.split}: {check.passed} of {check.problems} references pass all tests",
         note=f"{'; '.join([*lacking, *together])}.",
         columns=("problem", "finding", "cause"),
-        rows=tuple((oddity.problem_id, oddity.finding, oddity.cause) for oddity in check.oddities),
+        rows=tuple((failure.problem_id, failure.finding, failure.cause) for failure in check.failures),
     )
 
 
-def _unrunnable(problem: Problem) -> Oddity:
+def _unrunnable(problem: Problem) -> ReferenceFailure:
     if problem.reference is None:
-        return Oddity(problem_id=problem.id, finding="no reference", cause="the row holds no solution to run")
-    return Oddity(problem_id=problem.id, finding="no tests", cause="nothing judges an answer")
+        return ReferenceFailure(problem_id=problem.id, finding="no reference", cause="the row holds no solution to run")
+    return ReferenceFailure(problem_id=problem.id, finding="no tests", cause="nothing judges an answer")
 
 
-def _oddity(problem: Problem, report: ExecutionReport) -> Oddity | None:
+def _failure_of(problem: Problem, report: ExecutionReport) -> ReferenceFailure | None:
     if report.passed:
         return None
     if report.status == "infra":
         raise InfrastructureError(f"the reference of {problem.id} could not be run: {report.error}")
     failed = next((i for i, result in enumerate(report.results) if result.status != "passed"), 0)
     public = failed < len(problem.public_tests)
-    return Oddity(
+    return ReferenceFailure(
         problem_id=problem.id,
         finding="public test fails" if public else "private test fails",
         cause=_cause(report),
@@ -149,9 +149,9 @@ def _cause(report: ExecutionReport) -> str:
         return f"{report.status}: {report.error}"
     values = f"expected {failure.expected}, got {failure.actual}" if failure.expected or failure.actual else ""
     test = failure.test.strip()
-    is_told_by_error = bool(failure.error) and failure.error[:60] in test  # an assert's own message
-    told = [failure.error, values, f"in {test}" if test and not is_told_by_error else ""]
-    return _short(f"{failure.status}: {'; '.join(part for part in told if part)}")
+    error_shows_test = bool(failure.error) and failure.error[:60] in test  # an assert's own message
+    parts = [failure.error, values, f"in {test}" if test and not error_shows_test else ""]
+    return _short(f"{failure.status}: {'; '.join(part for part in parts if part)}")
 
 
 def _short(text: str) -> str:

@@ -27,11 +27,11 @@ def read_results(path: Path) -> Results:
             f"cannot read {file}: {error.strerror}; give a directory that `evaluate run` wrote"
         ) from None
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ProblemError(f"{file} holds no results of a run; make them anew with `evaluate report`") from None
+        raise ProblemError(f"{file} holds no results of a run; make them again with `evaluate report`") from None
     if version != RESULTS_VERSION:
         raise ProblemError(
             f"{file} has results_version {version}, this version of mucode_agent reads {RESULTS_VERSION}; "
-            "make it anew with `evaluate report`, or use the version that wrote it"
+            "make it again with `evaluate report`, or use the version that wrote it"
         )
     return parsed(_RESULTS, data, str(file))
 
@@ -45,7 +45,7 @@ def compare_runs(a: Results, b: Results) -> list[Comparison]:
         )
     common = [problem for problem in a.outcomes if problem in b.outcomes]
     if not common:
-        raise ProblemError("the runs have finished no problem in common; let them go on, then compare")
+        raise ProblemError("the runs have finished no problem in common; let them finish more, then compare")
     figures = [figure for figure in a.outcomes[common[0]] if figure in b.outcomes[common[0]]]
     if not figures:
         raise ProblemError("the runs have no figure in common; run both with a search that the other has")

@@ -1,6 +1,6 @@
 """`execute`: one verdict per program of a JSONL file, in the order of the file, resumable.
 
-The output holds whole lines in order at every moment, so a run that was killed goes on behind its last line. Each line
+The output holds whole lines in order at every moment, so a killed run continues after its last line. Each line
 names its program by a digest: a verdict is never taken for that of another program or limit. Lines without a verdict
 (`infra`) are tried again by the next run.
 """
@@ -180,7 +180,7 @@ def _line(program: Program, work: bytes | Future[ExecutionReport], tally: Tally,
     if failures + 1 >= _GIVE_UP:
         raise InfrastructureError(
             f"{_GIVE_UP} programs in a row have no verdict: {report.error}; see `python -m mucode_agent doctor`, then "
-            "run the same command again to go on"
+            "run the same command again to continue"
         )
     return verdict_line(program, report), failures + 1
 
@@ -198,7 +198,7 @@ def _verdict(line: bytes, program: Program) -> dict[str, Any]:
     if not isinstance(row, dict) or row.get("program") != program.digest or not isinstance(row.get("status"), str):
         raise ProblemError(
             f"the output holds something else than a verdict on {program.name!r} under these limits and packages; "
-            "give another --output, or remove it to start anew"
+            "give another --output, or remove it to start again"
         )
     return row
 
@@ -255,13 +255,13 @@ class VerdictFile:
             ) from error
 
     @contextlib.contextmanager
-    def mended(self, lines: Iterable[bytes]) -> Iterator["VerdictFile"]:
+    def repaired(self, lines: Iterable[bytes]) -> Iterator["VerdictFile"]:
         """The file with `lines` in place of its own: whole or not at all."""
-        path = self._path.with_name(f".{self._path.name}.mending")
+        path = self._path.with_name(f".{self._path.name}.repaired")
         path.unlink(missing_ok=True)
-        with VerdictFile.open(path) as mended:
+        with VerdictFile.open(path) as repaired:
             for line in lines:
-                mended.append(line)
+                repaired.append(line)
             path.replace(self._path)
-            mended._path = self._path  # noqa: SLF001 - another of this class
-            yield mended
+            repaired._path = self._path  # noqa: SLF001 - another of this class
+            yield repaired

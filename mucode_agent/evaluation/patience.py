@@ -90,7 +90,7 @@ class Patience:
         """Waits a little, or raises when nothing has worked for longer than patience lasts."""
         if time.monotonic() - self._last_success >= self._seconds:
             raise InfrastructureError(
-                f"{error}. All that was finished is saved in {self._directory}; run the same command to go on"
+                f"{error}. All that was finished is saved in {self._directory}; run the same command to continue"
             ) from error
         pause = min(LONGEST_PAUSE_S, 0.25 * 2.0**failures, self._seconds)
         self._watch.waiting(str(error), pause)

@@ -1,4 +1,4 @@
-"""How a run tells of itself on standard error: a live line at a terminal, plain lines elsewhere."""
+"""Progress of a run on standard error: a live line at a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence

@@ -33,14 +33,14 @@ TEXT_CHARS = 20_000
 """Of one reply, program or test shown; the run directory holds all of it."""
 
 _FIGURE_WORDS = {
-    "turns": "Accuracy when the search may go on to a turn, with 95 % intervals.",
+    "turns": "Accuracy when the search may use so many turns, with 95 % intervals.",
     "best-of-k": "Best of k independent samples by rule, with 95 % intervals over problems.",
     "calibration": "The verifier's probabilities against what happened.",
 }
 
 
 def write_report(directory: Path, output: Path | None = None) -> tuple[Results, Path]:
-    """Makes results.json, report.md, report.html and figures/ of a run directory anew from its rows.
+    """Makes results.json, report.md, report.html and figures/ of a run directory again from its rows.
 
     Works on a run that is unfinished too. `output` is where the page goes, if not into the directory. Raises
     ProblemError where there is no run, or nothing finished.

@@ -40,7 +40,7 @@ class ArmResults(Record):
     accuracy: tuple[Estimate, ...]
     """The share of problems whose answer is right when the search may go on to this turn."""
     rules: dict[Rule, tuple[Estimate, ...]]
-    """The same with the answer chosen anew by each rule among all candidates drawn so far, ties averaged exactly."""
+    """The same with the answer chosen again by each rule among all candidates drawn so far, ties averaged exactly."""
     candidates: tuple[float, ...]
     """Mean candidates drawn per problem up to this turn; a search that has accepted draws no more."""
     accepted: Estimate

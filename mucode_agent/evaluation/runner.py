@@ -69,7 +69,7 @@ def run_benchmark(
     patience: float = 60.0,
     command: str = "",
 ) -> list[Failure]:
-    """Begins a run in `directory`, or goes on with it, until every problem is finished or given up.
+    """Starts a run in `directory`, or continues it, until every problem is finished or given up.
 
     `model` is anything that `models.sample` draws from, and `model_name` what the run is known by. Returns the problems
     that were given up; `report.write_report` makes the figures. Raises ProblemError where the directory holds another
@@ -152,7 +152,7 @@ async def evaluate(
         patience: Seconds without any success after which a failing model, sandbox or verifier ends the run.
 
     Raises:
-        InfrastructureError: Patience is at its end. What was finished is saved, and the same call goes on from there.
+        InfrastructureError: Patience is at its end. What was finished is saved, and the same call continues from there.
     """
     async with own_connections(model) as generator:
         run = _Run(store, generator, sandbox, verifier, watch, concurrency, patience)

@@ -8,7 +8,7 @@
     results.json      the figures
 
 Files ending in .jsonl only grow, each write is on disk when it returns, and half a last line is cut off at the next
-start. So a run that was killed goes on where it stood. One process at a time may hold a directory.
+start. So a killed run continues where it was. One process at a time may hold a directory.
 """
 
 import contextlib

@@ -134,7 +134,7 @@ def _turn_rules(results: Results) -> Table | None:
     return Table(
         title="Which candidate is the answer (N candidates a turn, with feedback)",
         note=(
-            f"The answer chosen anew by each rule among all candidates drawn up to a turn, ties averaged exactly. The "
+            f"The answer chosen again by each rule among all candidates drawn up to a turn, ties averaged exactly. The "
             f"candidates are those of a search led by {results.identity.selector}: another leader draws others. "
             "Majority votes among candidates without public tests take part in the searches above, not in these rules."
         ),

@@ -35,9 +35,9 @@ def draft(
     """Exactly n answers to the messages, each after at most `calls` calls of the tool; all requests of answer i have
     the seed `seed + i`.
 
-    A sample's tokens are those of all its requests, its text and log-probability those of the answer. A model that
-    still calls when none are left has answered with the text beside its call. Raises as `sample` does, and ProblemError
-    where the model cannot call tools.
+    A sample's tokens are those of all its requests; its text and log-probability are those of the answer. If a model
+    still calls a tool when no call is left, the text of that message is its answer. Raises as `sample` does, and
+    ProblemError where the model cannot call tools.
     """
 
     def one(index: int) -> Sample:

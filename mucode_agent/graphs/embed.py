@@ -35,7 +35,7 @@ DESCRIPTION = (
 
 
 class NodeOptions(TypedDict, total=False):
-    """What `StateGraph.add_node` takes beside name and action."""
+    """The other arguments of `StateGraph.add_node`."""
 
     defer: bool
     metadata: dict[str, Any] | None
@@ -100,7 +100,7 @@ class CodingTask(BaseModel):
     entry_point: Annotated[
         str | None, Field(description="Name of the function to write; may be left out where tests call it.")
     ] = None
-    setup: Annotated[str, Field(description="Code that stands before the answer: imports and helpers.")] = ""
+    setup: Annotated[str, Field(description="Code that is run before the answer: imports and helpers.")] = ""
 
 
 def create_solver_tool(

@@ -1,4 +1,4 @@
-"""Which candidate is best, and what to do next. Pure functions: the graph's judgement stands here."""
+"""Which candidate is best, and what to do next. Pure functions, which hold all that the graph decides."""
 
 import random
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ Approval = Literal["unneeded", "pending", "given", "refused"]
 def rank_key(candidate: Candidate, selector: Selector) -> tuple[float, ...]:
     """Sorts candidates; greater is better, equal keys are ties.
 
-    With tests in the selector a candidate that passes all public tests stands above any that does not; among failing
+    With tests in the selector a candidate that passes all public tests ranks above any that does not; among failing
     ones more passed tests are better. `tests+verifier` breaks ties by the verifier's logit, `random` ties everything.
-    A candidate without code, or whose run failed for the sandbox's sake, stands last under every selector but `random`.
+    A candidate without code, or whose run failed because of the sandbox, ranks last under every selector but `random`.
     """
     report, logit = candidate.report, candidate.score.logit if candidate.score else 0.0
     if selector == "random":

@@ -34,9 +34,9 @@ class Settings(Record):
     """Calls of `run_python` that the generator may make while it writes one candidate, in the same sandbox and without
     any test; needs a model that can call tools. Each call is another request."""
     probes: Annotated[int, Field(ge=0, le=256)] = MOST
-    """Inputs on which candidates are run beside the tests, to compare what they do. 0 compares nothing."""
+    """Extra inputs on which candidates are run, to compare what they do. 0 compares nothing."""
     proposed_probes: Annotated[int, Field(ge=0, le=64)] = 0
-    """Calls asked of the model beside those, in one more request."""
+    """More such calls, for which the model is asked in one request."""
     partial: bool = False
     """Whether a model, sandbox or verifier that fails after the first candidates ends the solve with the best so far,
     instead of an exception that carries it."""

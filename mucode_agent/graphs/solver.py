@@ -1,6 +1,6 @@
 """The solver: generate → execute → verify → select as LangGraph nodes, looped by a route.
 
-One turn draws up to n candidates in waves, runs them on the public tests and on probes, scores them beside each other,
+One turn draws up to n candidates in waves, runs them on the public tests and on probes, scores them together,
 selects the best, and the route accepts it, draws more, feeds its failure back for another turn, or stops. Two more
 nodes serve where they are asked for: `propose` has the model propose further probes, `approve` asks a person before an
 answer is accepted. State is plain JSON; model, sandbox and verifier are `parts` outside of it, so any checkpointer
@@ -474,7 +474,7 @@ class _Nodes:
         usage = _usage(state).plus(seconds=time.monotonic() - started)
         return {"probes": inputs, "reports": reports, "usage": _json(usage)}
 
-    # --- verify: the turn's candidates beside each other, again at every wave ---
+    # --- verify: the turn's candidates together, again at every wave ---
 
     def verify(self, state: SolverState) -> dict[str, Any]:
         started = time.monotonic()

@@ -1,7 +1,7 @@
 """Draws several completions of one prompt from a transformers causal language model.
 
 The prompt is read once and its key-value cache repeated for every row; rows that end are taken out of the batch. Each
-row has its own random stream, so what a seed draws does not depend on how many rows are drawn beside it, up to the
+row has its own random stream, so what a seed draws does not depend on how many rows are drawn with it, up to the
 rounding of batched arithmetic: exact in float32 but for ties, and not guaranteed in bfloat16.
 Not covered: repetition penalties, beam search, encoder-decoder models.
 """
@@ -62,7 +62,7 @@ class Completion:
     finish_reason: str = ""
     """`stop` or `length`; empty while the row is being drawn."""
     shown: int = 0
-    """Tokens in the text but for the last few, which `_read_text` decodes again beside the next one."""
+    """Tokens in the text but for the last few, which `_read_text` decodes again with the next one."""
     read: int = 0
 
     def __post_init__(self) -> None:

@@ -100,7 +100,7 @@ def _served(
         except (openai.OpenAIError, ValueError, AttributeError, TypeError) as error:  # the last two: no JSON
             raise InfrastructureError(
                 f"{url}/models did not say which model is served ({type(error).__name__}: {error}): "
-                "start the server, mend the URL (it ends in /v1 on most servers), or set MUCODE_API_KEY"
+                "start the server, fix the URL (it ends in /v1 on most servers), or set MUCODE_API_KEY"
             ) from error
         if not served:
             raise InfrastructureError(f"{url}/models lists no model: load one into the server")

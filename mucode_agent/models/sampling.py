@@ -401,14 +401,14 @@ def _has_native_n(model: Any) -> bool:
 
 
 def _name(model: Any) -> str:
-    """`name at endpoint`, as far as the model tells."""
+    """`name at endpoint`, as far as the model says."""
 
-    def told(*attributes: str) -> str | None:
+    def known(*attributes: str) -> str | None:
         values = (getattr(model, attribute, None) for attribute in attributes)
         return next((value for value in values if isinstance(value, str) and value), None)
 
-    name = repr(told("model_name", "model", "model_id") or type(model).__name__)
-    endpoint = told("openai_api_base", "azure_endpoint", "base_url", "endpoint_url")
+    name = repr(known("model_name", "model", "model_id") or type(model).__name__)
+    endpoint = known("openai_api_base", "azure_endpoint", "base_url", "endpoint_url")
     return f"{name} at {endpoint}" if endpoint else name
 
 
@@ -449,7 +449,7 @@ def _remedy(error: Exception, status: int | None) -> str:
     if "Timeout" in kind:
         return "raise the timeout, or lower n or max_tokens"
     if "Connect" in kind:
-        return "start the server, or mend the URL"
+        return "start the server, or fix the URL"
     return "look at the error that this one names as its cause"
 
 

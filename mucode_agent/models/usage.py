@@ -1,7 +1,7 @@
 """Who is billed for what: the usage of one request for n choices, for callbacks as a whole and for each sample in part.
 
 LangChain's usage handlers read the first choice of a request and nothing else, and only where it names its model. So
-the first message carries the whole usage, and each message's own part stands beside it as `mucode_usage`.
+the first message carries the whole usage, and each message's own part is `mucode_usage`.
 """
 
 from collections.abc import Mapping, Sequence

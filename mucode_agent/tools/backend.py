@@ -50,7 +50,7 @@ class BackendSandbox(RemoteSandbox):
     """Judges programs inside a backend, which needs a shell, coreutils and Python 3.11 or newer.
 
     The backend is used by one thread at a time and stays open: it belongs to the caller. Its isolation is taken as it
-    is, under the name `backend`; what the runner adds inside stands behind it.
+    is, under the name `backend`; what the runner adds inside follows it.
     """
 
     def __init__(self, backend: Backend, *, directory: str = "/tmp", batch: int = 64, backoff_s: float = 1.0) -> None:  # noqa: S108

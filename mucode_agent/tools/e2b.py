@@ -258,7 +258,7 @@ def _errors(doing: str) -> Iterator[None]:
 
 
 def _refusal(error: Exception) -> ProblemError | None:
-    """What the caller has to mend, where E2B will not create a machine however often it is asked."""
+    """What the caller has to fix, where E2B will not create a machine however often it is asked."""
     from e2b import exceptions
 
     if isinstance(error, exceptions.AuthenticationException):

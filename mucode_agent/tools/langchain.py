@@ -86,7 +86,7 @@ def create_run_python(sandbox: Sandbox, *, limits: Limits | None = None) -> Base
 
     def answer(report: ExecutionReport) -> tuple[str, dict[str, Any]]:
         result = _script_result(report)
-        return _told(result), result.model_dump(mode="json")
+        return _as_text(result), result.model_dump(mode="json")
 
     return _tool(
         sandbox,
@@ -167,12 +167,12 @@ def _tool(
 
 
 def _misused(error: object) -> str:
-    """What a model must mend in its call."""
+    """What a model must fix in its call."""
     if not isinstance(error, ValidationError):
         return f"The arguments cannot be used: {error}"
     faults = error.errors(include_url=False, include_input=False)
-    told = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].lower()}" for fault in faults)
-    return f"The arguments cannot be used: {'; '.join(told)}."
+    faults_in_words = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].lower()}" for fault in faults)
+    return f"The arguments cannot be used: {'; '.join(faults_in_words)}."
 
 
 async def _submitted(sandbox: Sandbox, job: Job) -> ExecutionReport:
@@ -216,7 +216,7 @@ def _script_result(report: ExecutionReport) -> ScriptResult:
     )
 
 
-def _told(result: ScriptResult) -> str:
+def _as_text(result: ScriptResult) -> str:
     lines = [_bounded(result.output) or "(no output)"]
     if result.stderr:
         lines += ["", "standard error:", _bounded(result.stderr)]

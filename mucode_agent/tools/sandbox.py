@@ -23,7 +23,7 @@ def load_sandbox(
 
     `workers` is the number of programs at a time, on E2B of virtual machines (2 unless given). `require="strong"` is
     met by E2B as such: programs run on another machine; the layers within it are named in every report. `preload`
-    names the installed modules that programs of the local sandbox may import beside the standard library.
+    names the installed modules that programs of the local sandbox may import besides the standard library.
     """
     if spec == "local":
         for name in preload:

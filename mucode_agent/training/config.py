@@ -159,7 +159,7 @@ def read_loop_config(path: Path) -> LoopConfig:
     except OSError as error:
         raise ProblemError(f"cannot read {path}: {error.strerror}; give a readable TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ProblemError(f"{path} is no TOML: {error}; mend the file") from None
+        raise ProblemError(f"{path} is no TOML: {error}; fix the file") from None
     try:
         return LoopConfig.model_validate(given)
     except ValidationError as error:

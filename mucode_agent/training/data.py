@@ -116,8 +116,8 @@ def stream_traces(
             for attempt in labelled:
                 attempts.setdefault((attempt.solve, attempt.candidate.turn, attempt.candidate.index), attempt)
         kept = _tests_first(attempts.values())
-        told = [_told(attempt) for attempt in kept if attempt.source == "user"]
-        trajectories = (*map(trajectory_of, solves.values()), *told)
+        of_users = [_trajectory_of_user(attempt) for attempt in kept if attempt.source == "user"]
+        trajectories = (*map(trajectory_of, solves.values()), *of_users)
         yield ProblemAttempts(problem=problem, attempts=kept, trajectories=trajectories), list(solves.values())
 
 
@@ -232,7 +232,7 @@ def _voted(form: str, code: str, weight: float) -> Attempt:
     )
 
 
-def _told(attempt: Attempt) -> Trajectory:
+def _trajectory_of_user(attempt: Attempt) -> Trajectory:
     """Of a user's verdict only the first state is known: nobody says what was fed back."""
     return Trajectory(solve=attempt.solve, turns=(Turn(best=attempt.candidate, candidates=1),), accepted=True)
 

@@ -50,7 +50,7 @@ class FitSettings(Record):
     """Share of the steps in which the learning rate rises; it then falls to 0 in a straight line."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     save_steps: Annotated[int, Field(ge=1)] = 50
-    """Optimiser steps between checkpoints; a killed run goes on from the last one."""
+    """Optimiser steps between checkpoints; a killed run continues from the last one."""
     compile: bool = False
     """Compile the decoder blocks: on two cores half again as many tokens per second, after half a minute. Needs a C++
     compiler."""

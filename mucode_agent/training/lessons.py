@@ -33,7 +33,7 @@ def lesson(row: Row, tokenizer: Any, ends: Collection[int]) -> Lesson:
 
     The prompt is the template with its generation prompt; the target is what the template writes on from there when
     the answer stands in the conversation, up to its end-of-turn token. A template that writes none gets the token that
-    generation stops at. Raises ProblemError where the template does not go on from its own prompt, or changes the
+    generation stops at. Raises ProblemError where the template does not continue its own prompt, or changes the
     answer.
     """
     if not tokenizer.chat_template:
@@ -47,7 +47,7 @@ def lesson(row: Row, tokenizer: Any, ends: Collection[int]) -> Lesson:
     if whole[: len(prompt)] != prompt:
         same = next((i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(whole))
         raise ProblemError(
-            f"the chat template of {tokenizer.name_or_path!r} does not go on from its own prompt: token {same} of "
+            f"the chat template of {tokenizer.name_or_path!r} does not continue its own prompt: token {same} of "
             f"{len(prompt)} differs once the answer is there; take a checkpoint whose template only appends"
         )
     tail = whole[len(prompt) :]

@@ -9,7 +9,7 @@
     round-R/STAGE.json         written when the stage is finished
     best.json, report.html     the pair that did best on validation, and how all of them did
 
-Killed at any time, the same call goes on and ends with the same artefacts.
+After a kill the same call continues and ends with the same artefacts.
 """
 
 import contextlib
@@ -66,7 +66,7 @@ def run_loop(
     command: str = "",
     console: Console | None = None,
 ) -> Best:
-    """Begins a training in `out`, or goes on with it, and returns the best pair on validation.
+    """Starts a training in `out`, or continues it, and returns the best pair on validation.
 
     `serving` computes generators, by default as the configuration says. Raises ProblemError where `out` holds another
     training or is in use, or the data teach nothing; InfrastructureError where a model, sandbox or disk failed.

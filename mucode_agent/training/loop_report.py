@@ -60,7 +60,7 @@ def gauge(solves: Sequence[Solve], correct: Any) -> Gauge | None:
 
 
 def write_loop_report(directory: Path) -> Path:
-    """Makes report.html of a training directory anew. Raises ProblemError where its training is not finished."""
+    """Makes report.html of a training directory again. Raises ProblemError where its training is not finished."""
     try:
         best = Best.model_validate_json((directory / "best.json").read_bytes())
         config = json.loads((directory / "config.json").read_bytes())
@@ -227,7 +227,7 @@ def _html(
 ) -> str:
     import jinja2
 
-    by_turn = "Accuracy when {} may go on to a turn, with 95 % intervals."
+    by_turn = "Accuracy when {} may use so many turns, with 95 % intervals."
     drawn = [(_by_turn(results, arm.arm.name), by_turn.format(arm.arm.name)) for arm in results[0].arms]
     more = (
         (_by_n(results), "Best of N independent programs: tests then verifier (line), verifier alone (dots)."),

@@ -223,7 +223,7 @@ class _Worker:
             *(self.solve(k, problem) for k in range(len(self.solvers))), return_exceptions=True
         )
         if failed := [result for result in results if isinstance(result, BaseException)]:
-            # What the problem's owner must mend comes before what another attempt may mend.
+            # What the problem's owner must fix comes before what another attempt may fix.
             raise min(failed, key=lambda error: isinstance(error, InfrastructureError))
         return [solve for solve in results if isinstance(solve, Solve)]
 

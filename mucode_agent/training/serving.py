@@ -99,7 +99,7 @@ class AdapterServer:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise InfrastructureError(
                 f"the model server at {self.url} cannot be reached ({type(error).__name__}: {error}): "
-                "start it, or mend serving.server"
+                "start it, or fix serving.server"
             ) from error
         return response.status_code, " ".join(response.text.split())[:200]
 
@@ -166,7 +166,7 @@ class StartedServer:
                 self.close()
                 raise InfrastructureError(
                     f"serving.command did not serve {checkpoint} at {self.url} within {self._start_s:g} s; see "
-                    f"{self._log}, mend serving.server, or raise serving.start_s"
+                    f"{self._log}, fix serving.server, or raise serving.start_s"
                 )
             time.sleep(_LOOK_S)
 

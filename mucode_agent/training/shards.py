@@ -107,7 +107,7 @@ class Shard(Record):
 
 
 _SHARD = TypeAdapter(Shard)
-_REMAKE = "remove it, and run the same `rollout` again, which makes it anew"
+_REMAKE = "remove it, and run the same `rollout` again, which makes it again"
 _CONFIG = TypeAdapter(RolloutConfig)
 
 

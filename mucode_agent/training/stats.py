@@ -1,4 +1,4 @@
-"""What is in a heap of traces, counted; and one problem's trajectories, told turn by turn."""
+"""Counts over traces, and one problem's trajectories turn by turn."""
 
 import unicodedata
 from collections import Counter, defaultdict
@@ -116,7 +116,7 @@ def stats_tables(stats: TraceStats) -> list[Table]:
 
 
 def story(entry: ProblemAttempts, solves: Sequence[Solve]) -> Iterator[str]:
-    """Lines that tell every trajectory of a problem turn by turn. What models and tests said is shown as text."""
+    """The lines that show every trajectory of a problem, turn by turn. What models and tests said is shown as text."""
     labels = {(attempt.solve, attempt.candidate.turn, attempt.candidate.index): attempt for attempt in entry.attempts}
     yield from _block(f"problem {entry.problem.id}", task(entry.problem))
     for number, solve in enumerate(solves):

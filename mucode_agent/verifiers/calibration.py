@@ -1,4 +1,4 @@
-"""From logits to P(correct): Platt's scaling, with isotonic regression beside it for comparison.
+"""From logits to P(correct): Platt's scaling, with isotonic regression for comparison.
 
 Platt 1999, with the target smoothing of Lin, Lin & Weng 2007; isotonic by pooling adjacent violators (Zadrozny & Elkan
 2002). The form is that of vLLM's pooler: P = sigmoid((logit - mean) / sigma).
@@ -47,7 +47,7 @@ def fit_platt(logits: Sequence[float], labels: Sequence[bool]) -> Platt:
     """The maximum-likelihood scaling. Needs SciPy.
 
     Raises ProblemError where there are not both kinds of labels, or where the verifier ranks wrong above right: no
-    scaling with a positive slope would then tell the truth.
+    scaling with a positive slope would then be right.
     """
     right = sum(labels)
     wrong = len(labels) - right

@@ -1,4 +1,4 @@
-"""What a trained verifier is worth, and for what: the file that stands beside its weights."""
+"""The card of a trained verifier: the file next to its weights that says how good it is, and for which generator."""
 
 import hashlib
 from pathlib import Path
@@ -66,7 +66,7 @@ def start_logit(start: Platt | None, sample: Sample) -> float:
 
 
 def verifier_name(model: str, card: VerifierCard | None) -> str:
-    """The directory's name with a digest of the card: a verifier trained anew is another one. Else the model's name."""
+    """The directory's name with a digest of the card: a verifier trained again has another name. Else the model's."""
     if card is None:
         return model
     known = card.model_dump_json(exclude={"start"} if card.start is None else None)  # cards of earlier versions
@@ -86,7 +86,7 @@ def calibration_mismatch(verifier: Verifier, model: Any) -> str | None:
 
 
 def read_card(directory: Path) -> VerifierCard | None:
-    """The card beside the weights; None where there is none, as for a public reward model.
+    """The card next to the weights; None where there is none, as for a public reward model.
 
     Raises ProblemError where it is damaged, of another version, or of another wording of the input.
     """

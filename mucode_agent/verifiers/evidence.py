@@ -1,4 +1,4 @@
-"""The evidence verifier: P(correct) of a turn's candidates from what they do, beside each other.
+"""The evidence verifier: P(correct) of a turn's candidates from what they do, compared with each other.
 
 A logistic regression over `features`, one set of weights for each combination of evidence that a group may have, so
 that missing tests, probes or log-probabilities need no guess. It reads the group and never the history: one-step

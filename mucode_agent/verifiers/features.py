@@ -1,4 +1,4 @@
-"""What is known of each candidate beside the others of its turn: the inputs of the evidence verifier. Pure functions.
+"""The inputs of the evidence verifier: facts on each candidate, compared with the others of its turn. Pure functions.
 
 Nothing here reads a program's text as a model would: it is compared, run and counted. A candidate's own signals stand
 twice, as the difference to the group's mean, which orders the group, and as that mean, which says how hard the problem

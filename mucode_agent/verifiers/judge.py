@@ -26,7 +26,7 @@ GRADES = "ABCDEFGHIJKLMNOPQRST"
 """From best to worst: A is 1 and T is 0, the others lie between at equal distances."""
 PIVOTS = 2
 _LIKELIEST = 20
-"""Log-probabilities asked for: the most that OpenAI and, unless told otherwise, vLLM give."""
+"""Log-probabilities asked for: the most that OpenAI and, by default, vLLM give."""
 _SURE = 1e-6
 """An expectation this near to 0 or 1 is taken for this, so that its logit is finite."""
 _REMEMBERED = 4096
@@ -114,9 +114,9 @@ class LLMJudge:
 
 
 class LLMJudgeTournament(LLMJudge):
-    """Grades programs beside each other in pairs: the Probabilistic Pivot Tournament of llm-verifier.
+    """Grades programs in pairs: the Probabilistic Pivot Tournament of llm-verifier.
 
-    n distinct programs are compared around a random ring, in which each stands once first and once second; then each
+    n distinct programs are compared around a random ring, in which each is once first and once second; then each
     with the PIVOTS that did best: n + k(n - k) + k(k - 1)/2 comparisons for k pivots, two requests of one token each. A
     comparison counts for its first program by sigmoid(difference of the grades), and a program's value is its mean.
     """

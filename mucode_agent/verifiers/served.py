@@ -86,7 +86,7 @@ class ServedVerifier:
             body = error.response.text.strip()[:200] if isinstance(error, httpx.HTTPStatusError) else str(error)
             raise InfrastructureError(
                 f"the verifier at {self.url} gave no scores ({type(error).__name__}: {body}): "
-                "start it with `vllm serve DIRECTORY --runner pooling`, or mend the URL"
+                "start it with `vllm serve DIRECTORY --runner pooling`, or fix the URL"
             ) from error
 
     def _logits(self, answer: Any, count: int) -> list[float]:
