@@ -1,6 +1,6 @@
 """`python -m mucode_agent`."""
 
-from mucode_agent.cli import main
+from mucode_agent.cli.app import main
 
 if __name__ == "__main__":
     main()

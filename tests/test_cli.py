@@ -15,16 +15,9 @@ from openai_server import ChatServer, serve
 from processes import alive, busy_programs, descendants
 from waiting import until
 
-from mucode_agent.cli import (
-    BAD_INPUT,
-    INFRASTRUCTURE,
-    INTERRUPTED,
-    NOT_SOLVED,
-    READER_GONE,
-    SOLVED,
-    SolveOutput,
-    main,
-)
+from mucode_agent.cli.app import main
+from mucode_agent.cli.output import BAD_INPUT, INFRASTRUCTURE, INTERRUPTED, NOT_SOLVED, READER_GONE, SOLVED
+from mucode_agent.cli.solve import SolveOutput
 from mucode_agent.traces import CandidateRow, read_trace
 
 GOOD, BAD = "def inc(x):\n    return x + 1\n", "def inc(x):\n    return x\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mucode_agent import Solution, create_solver
-from mucode_agent.cli import SOLVED
+from mucode_agent.cli.output import SOLVED
 
 ROOT = Path(__file__).parents[1]
 PROBLEM = ROOT / "examples" / "problem.json"

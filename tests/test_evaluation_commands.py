@@ -14,7 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 from waiting import until
 
-from mucode_agent.evaluation.commands import app
+from mucode_agent.cli.evaluate import app
 from mucode_agent.evaluation.progress import Tally, duration, watching
 from mucode_agent.types import InfrastructureError, ProblemError, Sample
 

@@ -18,8 +18,9 @@ from fakes import BrokenSandbox, RuleSandbox
 from typer.testing import CliRunner, Result
 from waiting import until
 
+from mucode_agent.cli.execute import execute
 from mucode_agent.evaluation import execute as under_test
-from mucode_agent.evaluation.execute import VerdictFile, check, execute, judge
+from mucode_agent.evaluation.execute import VerdictFile, check, judge
 from mucode_agent.evaluation.programs import Problems, ProgramFile
 from mucode_agent.types import ExecutionReport, InfrastructureError, Job, ProblemError, TestResult
 
@@ -415,7 +416,7 @@ def test_an_option_that_cannot_be_used_is_one_sentence(tmp_path: Path, arguments
 def test_a_killed_run_goes_on_where_it_stood(tmp_path: Path) -> None:
     rows = [(WRONG if number % 3 else ADD) | {"name": f"row {number}"} for number in range(600)]
     file, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
-    command = "import typer; from mucode_agent.evaluation.execute import execute; typer.run(execute)"
+    command = "import typer; from mucode_agent.cli.execute import execute; typer.run(execute)"
     process = subprocess.Popen([sys.executable, "-c", command, file, "--output", out], stderr=subprocess.DEVNULL)
     until(lambda: out.exists() and out.stat().st_size > 5000)
     os.kill(process.pid, signal.SIGKILL)

@@ -210,7 +210,7 @@ def test_two_workers_share_a_directory_and_no_draw_is_made_twice(tmp_path, undis
 def test_what_a_killed_worker_held_is_taken_over_by_the_other(tmp_path, undisturbed):
     log = tmp_path / "draws"
 
-    killed = start_worker(tmp_path / "run", log, pause=1)
+    killed = start_worker(tmp_path / "run", log, pause=60)
     until(log.exists)  # its first draws are under way, so it holds locks
     other = start_worker(tmp_path / "run", tmp_path / "draws of the other")
     until((tmp_path / "draws of the other").exists)

@@ -100,6 +100,7 @@ def test_values_that_collide_cost_the_judge_no_more_than_their_limit(sandbox, it
 
 def test_a_malformed_value_is_no_exception_that_a_test_may_expect(sandbox):
     forms = "['c', []]", "['T', ['date']]", "['r', [1, 2, 0]]", "['N', ['x', ['a'], []]]", "['n', []]", "['H', []]"
+    forms += "['p', ['d', 'AA==']]", "['p', ['z', '']]", "['p', [[], '']]", "['p', ['i', 5]]", "['C', 3]", "['i', 'x']"
     for form in forms:
         code = (
             "import os, json, struct, time\ndef f(x):\n"

@@ -103,3 +103,24 @@ def test_a_test_that_is_seen_twice_leaves_the_others_and_the_output_alone(sandbo
     report = sandbox.submit(Job(code=code, tests=tests)).result(60)
     assert [result.status for result in report.results] == ["passed", "unjudged", "wrong_answer"]
     assert report.stdout == "loaded\n"
+
+
+NUMBERS = (
+    "[n % 3 for n in range(600)]",
+    "[-(2**63), 2**63 - 1] * 400",
+    "[2**63] * 600",
+    "[True, 1, 0] * 300",
+    "[0.0, -0.0, 1e308, 5e-324, float('inf')] * 200",
+    "[1, 1.0] * 300",
+    "[list(range(600)), [0.5] * 600]",
+    "[1 / (n + 1) for n in range(511)]",
+)
+
+
+@pytest.mark.parametrize("numbers", NUMBERS)
+def test_long_lists_of_numbers_arrive_as_they_are(sandbox, numbers):
+    same = "assert repr(f(x)) == repr(x) and f(x) == x"
+    assert status(sandbox, "def f(x): return x", f"x = {numbers}\n{same}") == "passed"
+    assert status(sandbox, f"def f(x): return ({numbers})[1:]", f"x = {numbers}\n{same}") == "wrong_answer"
+    changes = "x = {numbers}\nf(x)\nassert x[-1] is None and x[:-1] == ({numbers})[:-1]".replace("{numbers}", numbers)
+    assert status(sandbox, "def f(x): x[-1] = None", changes) == "passed"

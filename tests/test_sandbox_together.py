@@ -190,7 +190,7 @@ def test_a_check_of_a_benchmark_names_the_problems_that_need_it(sandbox):
 
 
 def test_rows_of_execute_choose_and_the_command_chooses_for_all(tmp_path, monkeypatch, capsys):
-    from mucode_agent import cli
+    from mucode_agent.cli.app import main
 
     code, test = NEEDS["captured output"]
     rows = tmp_path / "rows.jsonl"
@@ -200,7 +200,7 @@ def test_rows_of_execute_choose_and_the_command_chooses_for_all(tmp_path, monkey
     for options, expected in (((), ["passed", "unjudged"]), (("--judge", "together"), ["passed", "passed"])):
         monkeypatch.setattr("sys.argv", ["mucode-agent", "execute", str(rows), "--workers", "1", *options])
         with pytest.raises(SystemExit):
-            cli.main()
+            main()
         told = capsys.readouterr()
         assert [json.loads(line)["status"] for line in told.out.splitlines()] == expected
         assert f"{expected.count('passed')} judged together" in told.err

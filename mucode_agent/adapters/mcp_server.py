@@ -4,7 +4,6 @@ Each answers with text for a model and with structured content of a declared sch
 a call that is cancelled ends its programs. Works with `mcp` 1.30 and with 2.x, which renamed its server.
 """
 
-import asyncio
 import inspect
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 from langchain_core.tools import BaseTool
 from pydantic import BaseModel
 
+from mucode_agent.adapters import apart
 from mucode_agent.graphs.embed import DESCRIPTION, CodingTask, response_of
 from mucode_agent.graphs.settings import Settings
 from mucode_agent.graphs.solver import Solver, SolverInput
@@ -104,20 +104,6 @@ def _calling(tool: BaseTool) -> Callable[..., Coroutine[Any, Any, Answer]]:
     return call
 
 
-async def _apart(call: Coroutine[Any, Any, Answer]) -> Answer:
-    """The call in a task of its own, cancelled once.
-
-    The server cancels by anyio, which cancels again at every step until a task has ended; that would cancel LangGraph's
-    own clean-up, and leave the programs running.
-    """
-    task = asyncio.create_task(call)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        task.cancel()
-        raise
-
-
 def _add(
     server: Any,
     name: str,
@@ -130,7 +116,7 @@ def _add(
 
     async def tool(context: Any, **given: Any) -> Any:
         try:
-            text, content = await _apart(call(context, **given))
+            text, content = await apart(call(context, **given))
         except MucodeError as error:
             raise ToolError(str(error)) from error
         said = {"content": [{"type": "text", "text": text}], "structuredContent": content}

@@ -11,88 +11,24 @@ import io
 import itertools
 import json
 import os
-import signal
 import stat
-import sys
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import typer
-from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from mucode_agent.evaluation.programs import JUDGE_HELP, Problems, Program, ProgramFile
-from mucode_agent.types import ExecutionReport, InfrastructureError, Judge, Limits, ProblemError, Sandbox
+from mucode_agent.evaluation.programs import Program
+from mucode_agent.types import ExecutionReport, InfrastructureError, ProblemError, Sandbox
 
 WINDOW = 512
 """Programs that may be under way, or done and waiting for one before them."""
 _GIVE_UP = 64
 """Programs in a row without a verdict after which the sandbox is taken to be broken."""
-_PLAIN_PROGRESS_S = 10.0
 _PASS_AT = (1, 10, 100)
 _OPENING = b'{"name": '
-
-
-def execute(
-    file: Annotated[str, typer.Argument(help="Rows of programs with tests (.jsonl or .jsonl.gz), or - for stdin.")],
-    output: Annotated[
-        Path | None, typer.Option(help="Write the verdicts here; the same command continues where it stopped.")
-    ] = None,
-    problems: Annotated[
-        Path | None, typer.Option(help="HumanEval's problems, for rows of task_id and completion.")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Programs at a time; default: one per core.")] = None,
-    sandbox: Annotated[str, typer.Option(help="Where programs run: local · e2b")] = "local",
-    require_isolation: Annotated[
-        Literal["any", "strong"], typer.Option(help="strong refuses a host that lacks a layer of isolation.")
-    ] = "any",
-    preload: Annotated[list[str] | None, typer.Option(help="A module that programs may import, such as numpy.")] = None,
-    timeout: Annotated[
-        float | None, typer.Option(help="CPU seconds to load a program and for each test; default: the row's, else 5.")
-    ] = None,
-    judge_by: Annotated[Judge | None, typer.Option("--judge", help=JUDGE_HELP)] = None,
-) -> None:
-    """Run the programs of a file on their tests: one verdict per row, in order."""
-    from mucode_agent.tools.sandbox import load_sandbox
-
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    time_s = _time_limit(timeout)
-    if output is not None and Path(file).exists() and output.exists() and output.samefile(file):
-        raise ProblemError(f"--output {output} is the input itself; give another path")
-    with contextlib.ExitStack() as stack:
-        programs = stack.enter_context(
-            contextlib.closing(
-                ProgramFile(file, Problems(problems), time_s=time_s, preload=tuple(preload or ()), judge=judge_by)
-            )
-        )
-        verdicts = stack.enter_context(VerdictFile.open(output)) if output else None
-        known = verdicts.lines() if verdicts else iter(())
-        tally = check(programs, known)
-        if tally.known == tally.rows and not tally.missing:
-            console.print(tally.summary(), markup=False)
-            return
-        place = stack.enter_context(
-            contextlib.closing(load_sandbox(sandbox, workers=workers, require=require_isolation, preload=preload or ()))
-        )
-        tally.started = time.monotonic()
-        show = stack.enter_context(_progress(tally, console, alone=output is not None or not sys.stdout.isatty()))
-        if verdicts and tally.missing:
-            verdicts = stack.enter_context(verdicts.repaired(judge(place, programs, tally, show, verdicts.lines())))
-        rest = judge(place, itertools.islice(programs, tally.known, None), tally, show)
-        write = verdicts.append if verdicts else _print
-        for line in rest:
-            write(line)
-    console.print(tally.summary(), markup=False)
-    if cost := getattr(place, "cost", ""):
-        console.print(cost, markup=False)
-    if tally.missing:
-        raise InfrastructureError(tally.complaint())
 
 
 # --- the flow ------------------------------------------------------------------------------------------------------
@@ -329,52 +265,3 @@ class VerdictFile:
             path.replace(self._path)
             repaired._path = self._path  # noqa: SLF001 - another of this class
             yield repaired
-
-
-def _print(line: bytes) -> None:
-    try:
-        sys.stdout.buffer.write(line)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
-        raise typer.Exit(128 + signal.SIGPIPE) from None
-
-
-# --- showing -------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _progress(tally: Tally, console: Console, *, alone: bool) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal that shows nothing else, else a plain line now and then."""
-    if not (console.is_terminal and alone):
-        yield _plain(tally, console)
-        return
-    columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=tally.rows)
-
-        def show() -> None:
-            done = tally.statuses.total()
-            bar.update(task, completed=done, description=f"{tally.rate:.0f}/s · {tally.counts()}")
-
-        yield show
-
-
-def _plain(tally: Tally, console: Console) -> Callable[[], None]:
-    last = time.monotonic()
-
-    def show() -> None:
-        nonlocal last
-        if time.monotonic() - last >= _PLAIN_PROGRESS_S:
-            last = time.monotonic()
-            done = tally.statuses.total()
-            console.print(f"{done} of {tally.rows} · {tally.rate:.0f} verdicts/s · {tally.counts()}", markup=False)
-
-    return show
-
-
-def _time_limit(seconds: float | None) -> float | None:
-    try:
-        return None if seconds is None else Limits(time_s=seconds).time_s
-    except ValidationError as error:
-        raise ProblemError(f"--timeout: {error.errors()[0]['msg'].lower()}, got {seconds:g}") from None

@@ -15,6 +15,7 @@ from langchain_core.runnables.config import get_executor_for_config
 from langchain_core.tools import BaseTool
 
 from mucode_agent.models import aask, ask
+from mucode_agent.models.sampling import of_candidate
 from mucode_agent.types import ContextOverflowError, InfrastructureError, Sample
 
 LAST = "No calls are left: answer with the code now."
@@ -40,10 +41,10 @@ def draft(
     """
 
     def one(index: int) -> Sample:
-        conversation = _Conversation(messages, tool, calls)
+        conversation, own = _Conversation(messages, tool, calls), of_candidate(config, index)
         while True:
             try:
-                drawn = ask(model, conversation.messages, tools=[tool], seed=seed + index, config=config, **options)
+                drawn = ask(model, conversation.messages, tools=[tool], seed=seed + index, config=own, **options)
             except ContextOverflowError:
                 return conversation.cut_short()
             for call in (asked := conversation.asked(*drawn)):
@@ -70,12 +71,12 @@ async def adraft(
     gate = asyncio.Semaphore(config.get("max_concurrency") or n)
 
     async def one(index: int) -> Sample:
-        conversation = _Conversation(messages, tool, calls)
+        conversation, own = _Conversation(messages, tool, calls), of_candidate(config, index)
         async with gate:
             while True:
                 request = conversation.messages
                 try:
-                    drawn = await aask(model, request, tools=[tool], seed=seed + index, config=config, **options)
+                    drawn = await aask(model, request, tools=[tool], seed=seed + index, config=own, **options)
                 except ContextOverflowError:
                     return conversation.cut_short()
                 for call in (asked := conversation.asked(*drawn)):

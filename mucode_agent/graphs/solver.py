@@ -16,6 +16,7 @@ from typing import Any, Final, TypedDict, TypeVar, Unpack
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langchain_core.runnables.config import merge_configs
 from langgraph.config import get_config, get_stream_writer
 from langgraph.graph import END, START, StateGraph
 from langgraph.managed import RemainingSteps
@@ -336,18 +337,19 @@ class _Nodes:
     def propose(self, state: SolverState) -> dict[str, Any]:
         started = time.monotonic()
         messages, options = self._proposal(state)
-        return self._proposed(state, sample(self._parts.model(), messages, config=get_config(), **options), started)
+        return self._proposed(state, sample(self._parts.model(), messages, **options), started)
 
     async def apropose(self, state: SolverState) -> dict[str, Any]:
         started = time.monotonic()
         messages, options = self._proposal(state)
         model = await asyncio.to_thread(self._parts.model)
-        return self._proposed(state, await asample(model, messages, config=get_config(), **options), started)
+        return self._proposed(state, await asample(model, messages, **options), started)
 
     def _proposal(self, state: SolverState) -> tuple[list[BaseMessage], dict[str, Any]]:
         problem, settings = _problem(state), self._settings(state)
         return ask_for_inputs(problem, settings.proposed_probes), {
             "n": 1,
+            "config": _traced(state, "mucode.propose"),
             "seed": _seed(problem, settings.seed, 0),
             "temperature": settings.temperature,
             "max_tokens": settings.max_tokens,
@@ -369,7 +371,7 @@ class _Nodes:
         messages, options = self._request(state)
         draw = draft if "tool" in options else sample
         try:
-            samples = draw(self._parts.model(), messages, config=get_config(), **options)
+            samples = draw(self._parts.model(), messages, **options)
         except InfrastructureError as error:
             samples = self._paid_for(state, error)
         return self._generated(state, samples, started)
@@ -380,7 +382,7 @@ class _Nodes:
         model = await asyncio.to_thread(self._parts.model)
         draw = adraft if "tool" in options else asample
         try:
-            samples = await draw(model, messages, config=get_config(), **options)
+            samples = await draw(model, messages, **options)
         except InfrastructureError as error:
             samples = self._paid_for(state, error)
         return self._generated(state, samples, started)
@@ -395,13 +397,14 @@ class _Nodes:
     def _request(self, state: SolverState) -> tuple[list[BaseMessage], dict[str, Any]]:
         problem, turns, settings = _problem(state), _turns(state), self._settings(state)
         drawn, number = len(state["samples"]), len(turns) + 1
-        seed, most_n = _missing(state, _seed(problem, settings.seed, number), settings.n)
+        seed, most_n = _missing(state, first := _seed(problem, settings.seed, number), settings.n)
         n = min(settings.wave or settings.n, most_n)
         if (most := settings.budget.candidates) is not None:
             n = min(n, most - _usage(state).candidates)
         _emit("turn_started" if not drawn else "wave_started", state, turn=number, candidates=n)
         options: dict[str, Any] = {
             "n": n,
+            "config": _traced(state, "mucode.generate", turn=number, candidate=seed - first),
             "seed": seed,
             "temperature": settings.temperature,
             "max_tokens": settings.max_tokens,
@@ -729,6 +732,13 @@ def _seed(problem: Problem, seed: int, turn: int) -> int:
     """The first sample's seed of a turn, below 2^30; sample i has this plus i, so a larger n only adds samples."""
     key = f"{seed}/{turn}/{problem.prompt}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(key).digest()[:4]) >> 2
+
+
+def _traced(state: SolverState, name: str, **facts: int) -> RunnableConfig:
+    """The node's config with what LangChain's callbacks, LangSmith's among them, are told of a request."""
+    about = {"problem_id": state["problem"]["id"], "run_id": state["run_id"], **facts}
+    metadata = {f"mucode_{key}": value for key, value in about.items()}
+    return merge_configs(get_config(), {"run_name": name, "tags": ["mucode"], "metadata": metadata})
 
 
 def _emit(event: str, state: SolverState, **fields: Any) -> None:

@@ -219,7 +219,7 @@ class _Draw:
 
     def each(self) -> Exception | None:
         missing, failures = self._missing(), list[Exception]()
-        configs = get_config_list(self.config, len(missing))
+        configs = list(map(of_candidate, get_config_list(self.config, len(missing)), missing))
 
         def one(i: int, config: RunnableConfig) -> None:
             if failures:  # what is under way is waited for; nothing more is begun
@@ -240,7 +240,7 @@ class _Draw:
 
     async def aeach(self) -> Exception | None:
         missing, failures = self._missing(), list[Exception]()
-        configs = get_config_list(self.config, len(missing))
+        configs = list(map(of_candidate, get_config_list(self.config, len(missing)), missing))
         gate = asyncio.Semaphore(self.config.get("max_concurrency") or self.n)
 
         async def one(i: int, config: RunnableConfig) -> None:
@@ -333,6 +333,12 @@ class _Draw:
         )
         failure.samples = tuple(self._drawn())
         raise failure from error
+
+
+def of_candidate(config: RunnableConfig, index: int) -> RunnableConfig:
+    """The config of one of several requests: its metadata's `mucode_candidate`, the first one's number, is its own."""
+    first = config.get("metadata", {}).get("mucode_candidate")
+    return config if first is None else merge_configs(config, {"metadata": {"mucode_candidate": first + index}})
 
 
 def _unwrapped(model: Any, config: RunnableConfig) -> tuple[Any, dict[str, Any], RunnableConfig]:

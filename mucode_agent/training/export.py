@@ -20,7 +20,7 @@ from mucode_agent.evaluation.store import beside
 from mucode_agent.training.data import Attempt, ProblemAttempts, state
 from mucode_agent.types import InfrastructureError, ProblemError
 
-Format = Literal["trl-sft", "trl-preference", "openai", "parquet"]
+Format = Literal["trl-sft", "trl-preference", "openai", "parquet", "atif"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 EXPORT_VERSION = 1

@@ -34,17 +34,19 @@ from mucode_agent.evaluation.store import check_unused, locked, parsed, write_wh
 from mucode_agent.models.identity import weights_sha256
 from mucode_agent.prompts import prompt_digest
 from mucode_agent.training.bases import base_sha256, check_base
+from mucode_agent.training.best import Best, Pair, read_results
 from mucode_agent.training.config import LoopConfig
 from mucode_agent.training.data import ProblemAttempts, generators_of, read_attempts
 from mucode_agent.training.examples import held_out, without_overlap
 from mucode_agent.training.generator import ADAPTER, train_generator
+from mucode_agent.training.loop_report import write_loop_report
 from mucode_agent.training.relabel import Row
 from mucode_agent.training.rollouts import roll_out
 from mucode_agent.training.rows import make_rows
 from mucode_agent.training.serving import AdapterServer, InProcess, Serving, StartedServer
 from mucode_agent.training.stages import Stage, Stages
 from mucode_agent.training.verifier import VerifierSettings, train_verifier
-from mucode_agent.types import ProblemError, Record, Sandbox
+from mucode_agent.types import ProblemError, Sandbox
 from mucode_agent.verifiers import load_verifier
 
 ROUND_SEEDS = 10_000
@@ -53,26 +55,6 @@ MOST_GIVEN_UP = 0.05
 """Share of the problems that a stage may leave unfinished."""
 
 _ROW = TypeAdapter(Row)
-
-
-class Pair(Record):
-    """A generator with the verifier that selects among its programs, measured on the validation problems."""
-
-    number: int
-    """0 is the base; generator i was trained in round i."""
-    generator: str
-    verifier: str
-    results: Path
-    """The directory of its validation run."""
-
-
-class Best(Record):
-    """What the training came to: `best.json`."""
-
-    pair: Pair
-    chosen_by: str
-    accuracy: Estimate
-    pairs: tuple[Pair, ...]
 
 
 def run_loop(
@@ -193,8 +175,6 @@ class _Loop:
                 self._stage(number, "rows", self.relabel)
                 self._stage(number, "generator", self.train_generator)
         best = self.choose(pairs)
-        from mucode_agent.training.loop_report import write_loop_report
-
         page = write_loop_report(self.out)
         self.console.print(
             f"best: generator {best.pair.number} with {best.pair.verifier}, {_percent(best.accuracy)} by "
@@ -424,14 +404,6 @@ def read_rows(directory: Path) -> list[Row]:
     except OSError as error:
         raise ProblemError(f"cannot read {path}: {error.strerror}; remove {directory}.json to make it again") from None
     return [parsed(_ROW, line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
-
-
-def read_results(directory: Path) -> Results:
-    path = directory / "results.json"
-    try:
-        return parsed(TypeAdapter(Results), path.read_bytes(), str(path))
-    except OSError as error:
-        raise ProblemError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _accuracies(results: Results) -> dict[str, Estimate]:

@@ -17,6 +17,7 @@ from mucode_agent.evaluation.results import Results, Rule
 from mucode_agent.evaluation.store import Solve, read_judgements, read_solves, write_whole
 from mucode_agent.evaluation.tables import Table
 from mucode_agent.graphs.selection import normal_form
+from mucode_agent.training.best import Best, read_results
 from mucode_agent.types import ProblemError, Record
 
 _COLOURS = ("#7b8794", "#0b69a3", "#2d9d78", "#cb6e17", "#8719e0", "#c0392b", "#0f766e", "#6b4f1d")
@@ -60,8 +61,6 @@ def gauge(solves: Sequence[Solve], correct: Any) -> Gauge | None:
 
 def write_loop_report(directory: Path) -> Path:
     """Makes report.html of a training directory again. Raises ProblemError where its training is not finished."""
-    from mucode_agent.training.loop import Best, read_results
-
     try:
         best = Best.model_validate_json((directory / "best.json").read_bytes())
         config = json.loads((directory / "config.json").read_bytes())

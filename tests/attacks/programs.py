@@ -443,7 +443,7 @@ _add(
     "wrong_answer",
 )
 _add(
-    "network", "tcp", _solve("import socket; socket.create_connection(('127.0.0.1', {PORT}), 1); return 4"), "exception"
+    "network", "tcp", _solve("import socket; socket.create_connection(('127.0.0.1', {PORT}), 1); return 4"), "unjudged"
 )
 _add(
     "network",
@@ -451,23 +451,23 @@ _add(
     _solve(
         "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', {PORT})); return 4"
     ),
-    "exception",
+    "unjudged",
 )
 _add(
     "network",
     "netlink",
     _solve("import socket; socket.socket(socket.AF_NETLINK, socket.SOCK_RAW); return 4"),
-    "exception",
+    "unjudged",
 )
-_add("network", "unix", _solve("import socket; socket.socket(socket.AF_UNIX); return 4"), "exception")
-_add("network", "dns", _solve("import socket; socket.getaddrinfo('example.org', 80); return 4"), "exception")
+_add("network", "unix", _solve("import socket; socket.socket(socket.AF_UNIX); return 4"), "unjudged")
+_add("network", "dns", _solve("import socket; socket.getaddrinfo('example.org', 80); return 4"), "unjudged")
 _add("process", "kill_canary", _solve("import os\nos.kill({PID}, 9)"), "exception")
 _add("process", "kill_everyone", _solve("import os\nos.kill(-1, 9)"))
 _add("process", "kill_parent", _solve("import os\nos.kill(os.getppid(), 9)"))
 _add("process", "stop_parent", _solve("import os, signal\nos.kill(os.getppid(), signal.SIGSTOP)"))
-_add("process", "fork", _solve("import os\nos.fork()"), "exception")
-_add("process", "daemon", _solve("import subprocess\nsubprocess.Popen(['sleep', '1000'])"), "exception")
-_add("process", "system", _solve("import os\nreturn 4 if os.system('true') == 0 else 5"), "wrong_answer", "exception")
+_add("process", "fork", _solve("import os\nos.fork()"), "unjudged")
+_add("process", "daemon", _solve("import subprocess\nsubprocess.Popen(['sleep', '1000'])"), "unjudged")
+_add("process", "system", _solve("import os\nreturn 4 if os.system('true') == 0 else 5"), "unjudged")
 _add(
     "process",
     "ptrace",

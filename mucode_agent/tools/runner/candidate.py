@@ -85,10 +85,8 @@ class Program:
             message = self._receive()
             operation = message["op"]
             if operation == "return":
-                form = message["value"]
-                was = _snapshot(form)
-                value = self._decode(form)
-                self._note(self._shared, (value,), (was,))
+                value = self._decode(message["value"])
+                self._note(self._shared, value, _snapshot(message["value"], value))
                 return value
             if operation == "raise":
                 raise (codec.builtin_error(message["kind"]) or RuntimeError)(message["value"])
@@ -169,29 +167,27 @@ class Program:
         if operation == "next":
             return self._next(value)
         forms = [*message["args"], *message.get("kw", {}).values()] if message.get("back") else []
-        were = [*map(_snapshot, forms)]  # first, because a decoded list is the form's own
         arguments = [self._decode(item) for item in message["args"]]
         keywords = {name: self._decode(item) for name, item in message["kw"].items()} if "kw" in message else {}
         if operation == "name":
             return {"ok": self._encode(value)}
+        given = [
+            (item, _snapshot(form, item)) for form, item in zip(forms, (*arguments, *keywords.values()), strict=False)
+        ]
         result = _OPERATIONS[operation](value, *arguments, **keywords)
         answer = {"ok": self._encode(result)}
         if "keep" in message:
-            self._note(self._returned, (result,), (_snapshot(answer["ok"]),))
+            self._note(self._returned, result, _snapshot(answer["ok"], result))
         if forms:
-            given = [*zip((*arguments, *keywords.values()), were, strict=True)]
-            answer["args"] = [self._changed(*each) for each in given]
-            pairs = zip(were, answer["args"], strict=True)
-            self._note(
-                self._shared, [value for value, _ in given], [w if f is None else _snapshot(f) for w, f in pairs]
-            )
+            answer["args"] = [self._changed(item, was) for item, was in given]
+            for (item, was), form in zip(given, answer["args"], strict=True):
+                self._note(self._shared, item, was if form is None else _snapshot(form, item))
         return answer
 
-    def _note(self, shared: list[tuple[Any, Any]], values: Any, snapshots: Any) -> None:
-        """From here on the test may hold these values, too."""
-        for value, was in zip(values, snapshots, strict=True):
-            if was is not None and len(was) < _MOST_SHARED and len(shared) < _MOST_SHARED:
-                shared.append((value, was))
+    def _note(self, shared: list[tuple[Any, Any]], value: Any, was: Any) -> None:
+        """From here on the test may hold this value, too."""
+        if was is not None and len(was) < _MOST_SHARED and len(shared) < _MOST_SHARED:
+            shared.append((value, was))
 
     def _changed(self, value: Any, was: Any) -> Any:
         """The form of a value that is not any more what it was, else None."""
@@ -279,7 +275,8 @@ class Program:
                 raise RuntimeError("the call that was given this function has returned")
             forms = [self._encode(item) for item in arguments]
             self._send({"callback": number, "args": forms, "kw": {k: self._encode(v) for k, v in keywords.items()}})
-            self._note(self._returned, arguments, map(_snapshot, forms))
+            for item, form in zip(arguments, forms, strict=True):
+                self._note(self._returned, item, _snapshot(form, item))
             return self.serve()
 
     def _failure(self, error: BaseException | None) -> dict[str, Any]:
@@ -305,8 +302,9 @@ class Program:
             frame = codec.pack({"exc": type(error).__name__, "message": str(error)[:200], "frames": [], "kinds": []})
         if len(frame) > self._limit + codec.SLACK:
             frame = codec.pack({"big": len(frame)})
-        while frame:
-            frame = frame[os.write(_CHANNEL, frame[: codec.PART]) :]
+        rest = memoryview(frame)
+        while rest:
+            rest = rest[os.write(_CHANNEL, rest[: codec.PART]) :]
 
     def _receive(self) -> Any:
         data: bytes | bytearray = b""
@@ -426,14 +424,14 @@ def describe(error: BaseException | None, code: str) -> tuple[str, str, list[str
     return type(error).__name__[:80], message, frames if len(frames) <= _FRAMES else [*frames[:2], *frames[-3:]]
 
 
-def _snapshot(form: Any) -> Any:
-    """What a decoded value will be compared with to see its changes; None where it cannot change."""
+def _snapshot(form: Any, value: Any) -> Any:
+    """What the value of a form will be compared with to see its changes; None where it cannot change."""
     if type(form) is not list or form[0] not in _CHANGING:
         return None
-    return list(form[1]) if form[0] == "v" else codec.text(form)
+    return list(value) if form[0] in ("v", "p") else codec.text(form)
 
 
-_CHANGING = frozenset("vltdSqmnBNou")
+_CHANGING = frozenset("vpltdSqmnBNou")
 """Tags of what can be changed in place, and of what may hold such."""
 
 

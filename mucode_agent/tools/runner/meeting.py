@@ -29,9 +29,11 @@ _PLACES = (
     ("global names", r"^\s*(global|nonlocal)\b", r""),
     ("clocks", r"\btime\.|datetime\.now|perf_counter|freeze", r"\btime\b|datetime"),
 )
-_REFUSED = re.compile(
-    r"^\s*(from|import)\s.*\b(subprocess|multiprocessing|ProcessPoolExecutor|pty|socket|socketserver|urllib|http|asyncio)\b"
-    r"|\bos\.(system|popen|fork|forkpty|spawn\w*|exec\w*|posix_spawn\w*)\b",
+_PROCESSES = r"\bos\.(system|popen|fork|forkpty|spawn\w*|exec\w*|posix_spawn\w*)\b|\bsubprocess\.\w+\("
+_ASKS = re.compile(_PROCESSES)
+_MAY_ASK = re.compile(
+    r"^\s*(from|import)\s.*\b(subprocess|multiprocessing|ProcessPoolExecutor|pty|socket|socketserver|urllib|http|asyncio)\b|"
+    + _PROCESSES,
     re.MULTILINE,
 )
 _REFUSALS = re.compile(
@@ -50,6 +52,9 @@ def meeting(test: str, program: str) -> str:
 
 def refused(program: str, status: str, error: str) -> str:
     """The reason where a failure comes from what the sandbox refuses to a program that asks for it, or empty."""
-    possible = status == "wrong_answer" or (status == "exception" and _REFUSALS.match(error))
-    found = _REFUSED.search(program) if possible else None
+    found = None
+    if status == "wrong_answer":  # it may have swallowed the refusal
+        found = _ASKS.search(program)
+    elif status == "exception" and _REFUSALS.match(error):
+        found = _MAY_ASK.search(program)
     return f"the sandbox refuses processes and the network: {found[0].strip()[:80]}" if found else ""

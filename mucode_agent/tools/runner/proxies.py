@@ -353,9 +353,15 @@ class Conversation:
         if self.fate is not None:
             return ""
         try:
-            holds, changed = self._request({"op": "shared"})["ok"]
-        except (Ended, NotData, ValueError, TypeError):
+            answer = self._request({"op": "shared"})["ok"]
+        except (Ended, NotData) as fate:
+            self.settled(fate)
             return ""
+        except Exception:  # noqa: BLE001 - the program's own
+            return ""
+        if type(answer) is not list or [type(part) for part in answer] != [bool, bool]:
+            return ""
+        holds, changed = answer
         if changed:
             return "the program later changed a value that it has shared with the test, which may still hold it"
         if any((holds or held) and show(value) != was for value, was, held in self._lent):

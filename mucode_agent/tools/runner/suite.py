@@ -182,8 +182,9 @@ def _compile(source: str, tree: ast.Module, wanted: frozenset[str], entry_point:
     test.uses_program = bool(names & {*wanted, "candidate"} or modules & {"solution", "__main__"})
     test.named = frozenset(names | {node.attr for node in nodes if isinstance(node, ast.Attribute)})
     test.changes = any(map(_changes, nodes))
-    test.keeps = any(isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load) for node in nodes)
-    test.in_place = test.keeps and not any(isinstance(node, _DECIDES) for node in nodes) and _in_place(nodes)
+    test.keeps = any(map(_keeps, nodes))
+    kinds = set(map(type, nodes))
+    test.in_place = ast.Assign in kinds and not kinds & _DECIDES and _in_place(nodes)
     rewritten = _Rewrite(test, wanted | {"candidate"}, entry_point).visit(tree)
     try:
         test.code = compile(ast.fix_missing_locations(rewritten), "<test>", "exec", dont_inherit=True)
@@ -260,7 +261,8 @@ class _Rewrite(ast.NodeTransformer):
         return b"".join(lines).decode()
 
 
-_DECIDES = (ast.If, ast.IfExp, ast.While, ast.Match, ast.Raise, ast.Try)
+_DECIDES = {ast.If, ast.IfExp, ast.While, ast.Match, ast.Raise, ast.Try}
+"""What may fail a test that is no assert."""
 
 
 def _in_place(nodes: list[ast.AST]) -> bool:
@@ -285,6 +287,13 @@ def _in_place(nodes: list[ast.AST]) -> bool:
     return bool(tests) and all(
         isinstance(value, ast.Compare) and any(map(pure, (value.left, *value.comparators))) for value in compared
     )
+
+
+def _keeps(node: ast.AST) -> bool:
+    """It gives a name to what a call returned."""
+    value = node.iter if isinstance(node, ast.For | ast.comprehension) else getattr(node, "value", None)
+    binds = isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.NamedExpr | ast.For | ast.comprehension)
+    return binds and value is not None and any(isinstance(part, ast.Call) for part in ast.walk(value))
 
 
 def _changes(node: ast.AST) -> bool:

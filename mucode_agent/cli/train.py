@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mucode_agent.evaluation.commands import Place
-from mucode_agent.training.generator_commands import generator, installed, loop, settings_of
+from mucode_agent.cli.evaluate import Place
+from mucode_agent.cli.train_loop import generator, installed, loop, settings_of
 from mucode_agent.types import ProblemError
 from mucode_agent.verifiers import DEFAULT
 

@@ -1,31 +1,22 @@
-"""The command line. Results go to standard output, progress and failures to standard error; see EXIT_CODES."""
+"""`python -m mucode_agent solve`: one problem, its program on standard output and how it went on standard error."""
 
 import asyncio
 import contextlib
 import itertools
-import json
 import os
-import signal
 import stat
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from mucode_agent.adapters.commands import mcp, serve
-from mucode_agent.evaluation.commands import Threshold, Trust, VerifierSpec
-from mucode_agent.evaluation.commands import app as evaluate
-from mucode_agent.evaluation.execute import execute
-from mucode_agent.prompts import outcome
-from mucode_agent.training.commands import app_traces, rollout
-from mucode_agent.training.train_commands import train
+from mucode_agent.cli.evaluate import Threshold, Trust, VerifierSpec
+from mucode_agent.cli.output import NOT_SOLVED, SOLVED, write_bytes
 from mucode_agent.types import (
     ExecutionReport,
     InfrastructureError,
@@ -37,28 +28,9 @@ from mucode_agent.types import (
 )
 from mucode_agent.verifiers import DEFAULT
 
-SOLVED, NOT_SOLVED, BAD_INPUT, INFRASTRUCTURE, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 130, 141
-EXIT_CODES = {
-    SOLVED: "solved",
-    NOT_SOLVED: "not solved: the best attempt is printed, with what still fails",
-    BAD_INPUT: "bad input: a file, field or option cannot be used",
-    INFRASTRUCTURE: "a model, sandbox or verifier failed",
-    INTERRUPTED: "interrupted",
-    READER_GONE: "standard output was closed early",
-}
-
 if TYPE_CHECKING:
     from mucode_agent.graphs.selection import Selector
     from mucode_agent.graphs.solver import Solver, SolverInput
-
-app = typer.Typer(
-    name="mucode_agent",
-    help="Solves programming problems by sampling, running and verifying code over several turns (µCODE).",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    epilog="Exit codes: " + " · ".join(f"{code} {words}" for code, words in EXIT_CODES.items()),
-)
 
 
 class SolveOutput(Record):
@@ -73,11 +45,6 @@ class SolveOutput(Record):
     """Of the answer on all tests, made after the solve; None where there are no private tests."""
 
 
-app.add_typer(evaluate, name="evaluate")
-app.add_typer(app_traces, name="traces")
-
-
-@app.command()
 def solve(
     problem: Annotated[
         str, typer.Argument(help="A problem.json (ours, a HumanEval row or an MBPP row), or - for standard input.")
@@ -166,75 +133,12 @@ def solve(
         judgement=judgement,
     )
     text = result.model_dump_json(indent=2) if as_json else result.code
-    _print(text.rstrip("\n") + "\n", output)
+    write_text(text.rstrip("\n") + "\n", output)
     doubt = calibration_mismatch(scorer, model)
     own = scorer.accept_threshold if doubt is None or trust_calibration else None
     needed = None if task.public_tests else accept_threshold if accept_threshold is not None else own
     _report(result, scorer.name, doubt, needed)
     raise typer.Exit(SOLVED if result.solved else NOT_SOLVED)
-
-
-app.command()(execute)
-app.command()(rollout)
-app.add_typer(train, name="train")
-app.command()(serve)
-app.command()(mcp)
-
-
-@app.command()
-def schema() -> None:
-    """Print the JSON schema of problem.json."""
-    from mucode_agent.problems import problem_schema
-
-    _print(json.dumps(problem_schema(), indent=2) + "\n", None)
-
-
-@app.command()
-def doctor(
-    preload: Annotated[list[str] | None, typer.Option(help="A module that programs may import, such as numpy.")] = None,
-) -> None:
-    """Say which layers of isolation hold on this host, each tried from inside; exit code 3 where they are not all.
-
-    Give the `--preload` that you will use: where packages lie can decide what the host gives.
-    """
-    from mucode_agent.tools.doctor import examine
-
-    findings = examine(preload or ())
-    for finding in findings:
-        mark = "yes" if finding.holds else "NO"
-        _print(f"{finding.name:<11} {mark:<4} {finding.detail}\n", None)
-    raise typer.Exit(0 if all(finding.holds for finding in findings) else INFRASTRUCTURE)
-
-
-def main() -> None:
-    """Runs a command; every failure ends in one sentence on standard error and a documented exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        app()
-    except ProblemError as error:
-        _fail(error, BAD_INPUT)
-    except InfrastructureError as error:
-        _fail(error, INFRASTRUCTURE)
-    except SystemExit as stop:
-        if stop.code == INTERRUPTED:
-            _fail("interrupted; nothing was left running", INTERRUPTED)
-        raise
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    """SIGTERM ends a run as Ctrl-C does: everything is closed on the way out."""
-    del signum, frame
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell gives it to a job in the background
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.raise_signal(signal.SIGINT)
-
-
-def _fail(error: Exception | str, code: int) -> NoReturn:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"mucode_agent: {error}", markup=False)
-    sys.exit(code)
-
-
-# --- solve ---------------------------------------------------------------------------------------------------------
 
 
 def _isolation(given: str) -> Literal["any", "strong"]:
@@ -305,6 +209,8 @@ def _report(result: SolveOutput, verifier: str, doubt: str | None, needed: float
 
     `needed` is the P(correct) from which on an answer without public tests is accepted.
     """
+    from mucode_agent.prompts import outcome
+
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     solution = result.solution
     if not result.solved:
@@ -357,16 +263,10 @@ def _check_paths(problem: str, output: Path | None, trace: Path | None) -> None:
         raise ProblemError(f"cannot write {output}: its directory must exist and be writable")
 
 
-def _print(text: str, path: Path | None) -> None:
+def write_text(text: str, path: Path | None) -> None:
     """UTF-8, to standard output, or to a file: a regular one is replaced whole or not at all, another written to."""
     if path is None:
-        try:
-            sys.stdout.flush()
-            sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
-            sys.stdout.flush()
-        except BrokenPipeError:  # the reader has what it wanted
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(READER_GONE) from None
+        write_bytes(text.encode("utf-8", "backslashreplace"))
         return
     try:
         _write(path.resolve(), text.encode("utf-8", "backslashreplace"))

@@ -1,21 +1,19 @@
 """`python -m mucode_agent rollout` and `traces export | stats | show | add`: what training learns from."""
 
 import contextlib
-import os
 import shlex
-import signal
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from mucode_agent.evaluation.commands import BENCHMARKS, Limit, Place, Split
+from mucode_agent.cli.evaluate import BENCHMARKS, Limit, Place, Split
+from mucode_agent.cli.output import write_lines
 from mucode_agent.types import ProblemError
 
-app_traces = typer.Typer(
+app = typer.Typer(
     name="traces",
     help="Shows, counts, exports and adds to what `rollout` and `evaluate run` wrote.",
     no_args_is_help=True,
@@ -117,17 +115,18 @@ def rollout(
         raise unfinished(failures, total, told)
 
 
-@app_traces.command()
+@app.command()
 def export(
     directories: Directories,
-    format_: Annotated[str, typer.Option("--format", help="trl-sft · trl-preference · openai · parquet")],
+    format_: Annotated[str, typer.Option("--format", help="trl-sft · trl-preference · openai · parquet · atif")],
     output: Annotated[Path, typer.Option("--out", "--output", help="The file; one that is there is replaced.")],
     pairs: Annotated[int, typer.Option(help="trl-preference: pairs of a problem at most.")] = 32,
     seed: Annotated[int, typer.Option(help="trl-preference: draws the pairs.")] = 0,
 ) -> None:
     """Write attempts for another trainer: correct replies, pairs of a right and a wrong one, or all as a table."""
     from mucode_agent.training import export as shapes
-    from mucode_agent.training.data import stream_attempts
+    from mucode_agent.training.atif import atif
+    from mucode_agent.training.data import stream_attempts, stream_traces
 
     if format_ not in shapes.FORMATS:
         raise ProblemError(f"format must be one of {', '.join(shapes.FORMATS)}, got {format_!r}")
@@ -137,6 +136,8 @@ def export(
             count = shapes.write_parquet(shapes.flat(data), output)
         case "trl-preference":
             count = shapes.write_jsonl(shapes.trl_preference(data, pairs=pairs, seed=seed), output)
+        case "atif":
+            count = shapes.write_jsonl(atif(stream_traces(directories)), output)
         case "openai":
             count = shapes.write_jsonl(shapes.openai(data), output)
         case _:
@@ -144,7 +145,7 @@ def export(
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"{count:,} rows: {output}", markup=False)
 
 
-@app_traces.command()
+@app.command()
 def stats(
     directories: Directories,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
@@ -156,17 +157,17 @@ def stats(
 
     found = trace_stats(stream_traces(directories))
     if as_json:
-        _say([found.model_dump_json(indent=2)])
+        write_lines([found.model_dump_json(indent=2)])
         return
     console = Console(highlight=False)
     with console.capture() as captured:
         for table in stats_tables(found):
             console.print(for_terminal(table))
             console.print()
-    _say([captured.get().rstrip()])
+    write_lines([captured.get().rstrip()])
 
 
-@app_traces.command()
+@app.command()
 def show(
     directory: Annotated[Path, typer.Argument(help="Of `rollout`, `evaluate run` or `traces add`.")],
     problem: Annotated[str, typer.Argument(help="Its id.")],
@@ -180,10 +181,10 @@ def show(
         raise ProblemError(f"{directory} has no problem {problem!r}; problems.jsonl lists their ids")
     if not entry.attempts and not solves:
         raise ProblemError(f"{directory} has no trajectory of {problem!r} yet; run the command that makes it")
-    _say(story(entry, solves))
+    write_lines(story(entry, solves))
 
 
-@app_traces.command()
+@app.command()
 def add(
     file: Annotated[Path, typer.Argument(help="JSONL: {problem, code, accepted, consent, weight?, id?} per line.")],
     output: Annotated[Path, typer.Option("--out", "--output", help="Directory that takes the rows.")],
@@ -199,12 +200,26 @@ def add(
     )
 
 
-def _say(lines: Iterable[str]) -> None:
-    """Lines to standard output, which may be closed early."""
-    try:
-        for line in lines:
-            sys.stdout.buffer.write(line.encode("utf-8", "backslashreplace") + b"\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
-        raise typer.Exit(128 + signal.SIGPIPE) from None
+@app.command()
+def score(
+    directories: Annotated[list[Path], typer.Argument(help="Of `rollout` or `evaluate run`.")],
+    verifier: Annotated[str, typer.Option(help="As of `solve`.")],
+    output: Annotated[
+        Path | None, typer.Option("--out", "--output", help="A JSONL file of every candidate's score.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+) -> None:
+    """Score stored programs with another verifier: what it would have selected, beside chance and the oracle."""
+    from mucode_agent.training.data import stream_traces
+    from mucode_agent.training.export import write_jsonl
+    from mucode_agent.training.rescore import quality, rescored, table
+    from mucode_agent.verifiers import load_verifier
+
+    scorer = load_verifier(verifier)
+    turns = list(rescored(stream_traces(directories), scorer))
+    found = quality(turns, scorer.name)
+    if output is not None:
+        write_jsonl((row.model_dump(mode="json") for turn in turns for row in turn), output)
+    Console(highlight=False, soft_wrap=True).print(
+        found.model_dump_json(indent=2) if as_json else "\n".join(table(found)), markup=False
+    )

@@ -1,0 +1,92 @@
+"""The command line. Results go to standard output, progress and failures to standard error; see EXIT_CODES."""
+
+import json
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from mucode_agent.cli.evaluate import app as evaluate
+from mucode_agent.cli.execute import execute
+from mucode_agent.cli.output import BAD_INPUT, EXIT_CODES, INFRASTRUCTURE, INTERRUPTED, write_lines
+from mucode_agent.cli.serve import mcp, serve
+from mucode_agent.cli.solve import solve
+from mucode_agent.cli.traces import app as traces
+from mucode_agent.cli.traces import rollout
+from mucode_agent.cli.train import train
+from mucode_agent.types import InfrastructureError, ProblemError
+
+app = typer.Typer(
+    name="mucode_agent",
+    help="Solves programming problems by sampling, running and verifying code over several turns (µCODE).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: " + " · ".join(f"{code} {words}" for code, words in EXIT_CODES.items()),
+)
+
+
+app.add_typer(evaluate, name="evaluate")
+app.add_typer(traces, name="traces")
+app.command()(solve)
+app.command()(execute)
+app.command()(rollout)
+app.add_typer(train, name="train")
+app.command()(serve)
+app.command()(mcp)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of problem.json."""
+    from mucode_agent.problems import problem_schema
+
+    write_lines([json.dumps(problem_schema(), indent=2)])
+
+
+@app.command()
+def doctor(
+    preload: Annotated[list[str] | None, typer.Option(help="A module that programs may import, such as numpy.")] = None,
+) -> None:
+    """Say which layers of isolation hold on this host, each tried from inside; exit code 3 where they are not all.
+
+    Give the `--preload` that you will use: where packages lie can decide what the host gives.
+    """
+    from mucode_agent.tools.doctor import examine
+
+    findings = examine(preload or ())
+    for finding in findings:
+        mark = "yes" if finding.holds else "NO"
+        write_lines([f"{finding.name:<11} {mark:<4} {finding.detail}"])
+    raise typer.Exit(0 if all(finding.holds for finding in findings) else INFRASTRUCTURE)
+
+
+def main() -> None:
+    """Runs a command; every failure ends in one sentence on standard error and a documented exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except ProblemError as error:
+        _fail(error, BAD_INPUT)
+    except InfrastructureError as error:
+        _fail(error, INFRASTRUCTURE)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            _fail("interrupted; nothing was left running", INTERRUPTED)
+        raise
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM ends a run as Ctrl-C does: everything is closed on the way out."""
+    del signum, frame
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell gives it to a job in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.raise_signal(signal.SIGINT)
+
+
+def _fail(error: Exception | str, code: int) -> NoReturn:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"mucode_agent: {error}", markup=False)
+    sys.exit(code)

@@ -1,0 +1,33 @@
+"""What every command shares: exit codes, and standard output that may be closed early."""
+
+import os
+import sys
+from collections.abc import Iterable
+
+import typer
+
+SOLVED, NOT_SOLVED, BAD_INPUT, INFRASTRUCTURE, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 130, 141
+EXIT_CODES = {
+    SOLVED: "solved",
+    NOT_SOLVED: "not solved: the best attempt is printed, with what still fails",
+    BAD_INPUT: "bad input: a file, field or option cannot be used",
+    INFRASTRUCTURE: "a model, sandbox or verifier failed",
+    INTERRUPTED: "interrupted",
+    READER_GONE: "standard output was closed early",
+}
+
+
+def write_bytes(data: bytes) -> None:
+    """To standard output at once. Exits with READER_GONE where its reader has closed it."""
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
+        raise typer.Exit(READER_GONE) from None
+
+
+def write_lines(lines: Iterable[str]) -> None:
+    """Lines to standard output, as UTF-8."""
+    write_bytes(b"".join(line.encode("utf-8", "backslashreplace") + b"\n" for line in lines))
