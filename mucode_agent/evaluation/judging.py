@@ -32,7 +32,7 @@ async def judge(
 
 
 class WholeSolves:
-    """A trace sink that keeps the rows of a solve until it is whole, so that two tellings of one are never mixed."""
+    """A trace sink that keeps the rows of a solve until it is whole, so that two records of it are never mixed."""
 
     def __init__(self, finish: Callable[[list[TraceRow]], None]) -> None:
         """`finish` gets the rows of each finished solve, no candidate of which met a failing sandbox."""

@@ -272,7 +272,7 @@ def peak_memory_mb() -> float:
 
 @contextlib.contextmanager
 def writing(directory: Path) -> Iterator[None]:
-    """Raises InfrastructureError where the disk refuses, in whose words soever: each writer has its own error."""
+    """Raises InfrastructureError where the disk refuses, whatever error the writer raised: each has its own."""
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:

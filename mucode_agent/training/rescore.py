@@ -1,4 +1,4 @@
-"""`traces score`: stored programs scored by another verifier, and what it would have selected, without drawing anew."""
+"""`traces score`: stored programs scored by another verifier, and what it would have selected; nothing is drawn."""
 
 import math
 from collections.abc import Iterable, Iterator
