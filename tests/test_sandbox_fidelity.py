@@ -164,27 +164,28 @@ def test_no_memory_is_held_outside_a_programs_limit(sandbox):
 import socket
 def solve(x):
     refused = []
-    a, b = socket.socketpair()
+    a = socket.socket(fileno=3)  # the one that there is
     for name, attempt in {
         "buffer": lambda: a.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 24),
         "in flight": lambda: socket.send_fds(a, [b"x"], [0]),
         "message": lambda: a.sendmsg([b"x"]),
         "address": lambda: a.sendto(b"x", "/tmp/socket"),
+        "another": lambda: socket.socketpair(socket.AF_UNIX),
     }.items():
         try: attempt()
         except PermissionError: refused.append(name)
-    a.sendall(b"hello")
-    return [*refused, b.recv(9)]
+    a.detach()
+    return refused
 """
-    expected = ["buffer", "in flight", "message", "address", b"hello"]
+    expected = ["buffer", "in flight", "message", "address", "another"]
     assert judged(sandbox, code, f"assert solve(2) == {expected}").passed
 
 
 def test_no_other_process_is_signalled_by_input_or_output(sandbox):
     code = """
-import fcntl, socket
+import fcntl
 def solve(x):
-    a, b = socket.socketpair()
+    a = 3
     refused = 0
     for command in (fcntl.F_SETOWN, 10, 15):
         try: fcntl.fcntl(a, command, 1)

@@ -9,6 +9,7 @@ import builtins
 import contextlib
 import copy
 import enum
+import errno
 import functools
 import gc
 import io
@@ -394,6 +395,43 @@ def _devices() -> None:
         return plain(file if number is None else os.dup(number), *arguments, **keywords)
 
     builtins.open = opened
+
+
+class _WakeEnd:
+    """One end of what wakes asyncio's loop, where pairs of sockets are refused; it carries null bytes only."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def setblocking(self, flag: bool) -> None:
+        """It never blocks."""
+
+    def recv(self, size: int) -> bytes:
+        return bytes(min(os.eventfd_read(self._descriptor), size))
+
+    def send(self, data: bytes) -> int:
+        if data.strip(b"\0"):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        os.eventfd_write(self._descriptor, len(data))
+        return len(data)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+    __del__ = close
+
+
+def wake_pair(*kind: Any, **named: Any) -> tuple[_WakeEnd, _WakeEnd]:
+    """`socket.socketpair()` for asyncio."""
+    if kind or named:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+    descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    return _WakeEnd(descriptor), _WakeEnd(os.dup(descriptor))
 
 
 def standard_names() -> None:

@@ -282,7 +282,8 @@ kcmp=312 finit_module=313 sched_setattr=314 seccomp=317 memfd_create=319 kexec_f
 userfaultfd=323 uselib=134 nfsservctl=180 setpriority=141 setsockopt=54 sendto=44 sendmsg=46 sendmmsg=307 fcntl=72
 ioctl=16 open=2 openat=257 statx=332 mincore=27 preadv2=327 pwritev2=328 membarrier=324 io_setup=206 io_destroy=207
 io_getevents=208 io_submit=209 io_cancel=210 io_pgetevents=333 fallocate=285 fadvise64=221 readahead=187 sync=162
-syncfs=306 fsync=74 fdatasync=75 sync_file_range=277 msync=26 flock=73 madvise=28 prctl=157
+syncfs=306 fsync=74 fdatasync=75 sync_file_range=277 msync=26 flock=73 madvise=28 prctl=157 pipe=22 pipe2=293
+socketpair=53
 """)
 _AARCH64 = _table("""
 setxattr=5 lsetxattr=6 fsetxattr=7 removexattr=14 lremovexattr=15 fremovexattr=16 lookup_dcookie=18 inotify_init1=26
@@ -299,7 +300,7 @@ process_vm_readv=270 process_vm_writev=271 kcmp=272 finit_module=273 sched_setat
 bpf=280 execveat=281 userfaultfd=282 mlock2=284 kexec_file_load=294 setsockopt=208 sendto=206 sendmsg=211 sendmmsg=269
 fcntl=25 ioctl=29 openat=56 statx=291 mincore=232 preadv2=286 pwritev2=287 membarrier=283 io_setup=0 io_destroy=1
 io_submit=2 io_cancel=3 io_getevents=4 io_pgetevents=292 fallocate=47 fadvise64=223 readahead=213 sync=81 syncfs=267
-fsync=82 fdatasync=83 sync_file_range=84 msync=227 flock=32 madvise=233 prctl=167
+fsync=82 fdatasync=83 sync_file_range=84 msync=227 flock=32 madvise=233 prctl=167 pipe2=59 socketpair=199
 """)
 _COMMON = {  # numbers from 424 on are the same on every architecture
     "pidfd_send_signal": 424,
@@ -374,7 +375,8 @@ def _instruction(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
 def seccomp_filter(pid: int) -> bytes:
     """The program of a filter that allows computing, files and threads, and signals to the process `pid` alone.
 
-    Pairs of sockets work, to nobody else and in buffers of the usual size, whose memory no limit of a process counts.
+    Sockets and pipes are refused, in pairs too: the kernel numbers them for the whole machine, so that a program could
+    count the numbers up and a later one read them; and no limit of a process counts the memory of their buffers.
     """
     architecture, _ = _TABLES[platform.machine()]
     numbers = _numbers()

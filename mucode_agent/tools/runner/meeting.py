@@ -29,7 +29,7 @@ _PLACES = (
     ("global names", r"^\s*(global|nonlocal)\b", r""),
     ("clocks", r"\btime\.|datetime\.now|perf_counter|freeze", r"\btime\b|datetime"),
 )
-_PROCESSES = r"\bos\.(system|popen|fork|forkpty|spawn\w*|exec\w*|posix_spawn\w*)\b|\bsubprocess\.\w+\("
+_PROCESSES = r"\bos\.(system|popen|fork|forkpty|spawn\w*|exec\w*|posix_spawn\w*|pipe2?)\b|\bsubprocess\.\w+\("
 _ASKS = re.compile(_PROCESSES)
 _MAY_ASK = re.compile(
     r"^\s*(from|import)\s.*\b(subprocess|multiprocessing|ProcessPoolExecutor|pty|socket|socketserver|urllib|http|asyncio)\b|"

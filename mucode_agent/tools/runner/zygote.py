@@ -19,6 +19,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable
+from socket import socketpair
 from typing import Any
 
 from . import candidate, codec, confine, judge
@@ -325,6 +326,8 @@ class Server:
         """Until the host is gone."""
         candidate.standard_streams()
         candidate.standard_names()
+        if self._filter is not None:
+            socket.socketpair = candidate.wake_pair  # type: ignore[assignment]
         random.seed(0)
         _warm_up()
         gc.collect()
@@ -411,7 +414,7 @@ class Server:
         page copies it.
         """
         made = [
-            (*socket.socketpair(socket.AF_UNIX, codec.CHANNEL), [_memory_file(name) for name in _STREAMS])
+            (*socketpair(socket.AF_UNIX, codec.CHANNEL), [_memory_file(name) for name in _STREAMS])
             for _ in range(count)
         ]
         given = [[*map(self._reopened, streams, _MODES)] for _, _, streams in made]
@@ -437,7 +440,7 @@ class Server:
                 os.close(descriptor)
 
     def _fork_judge(self, host: int) -> int:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, codec.PACKETS)
+        ours, theirs = socketpair(socket.AF_UNIX, codec.PACKETS)
         null = os.open(os.devnull, os.O_RDWR)
         pid = self._fork(apart=False)
         if pid == 0:
