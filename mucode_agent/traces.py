@@ -5,15 +5,15 @@ Nothing here labels anything: private tests never appear in a trace. Rows of a r
 """
 
 import errno
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Protocol
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
+from mucode_agent.files import append_lines, as_lines, end_of_last_line, lock_file, parsed
 from mucode_agent.types import Candidate, Decision, InfrastructureError, Problem, ProblemError, Record, Solution
 
 TRACE_VERSION: Final = 1
@@ -54,7 +54,9 @@ class DecisionRow(Record):
 
 
 TraceRow = Annotated[ProblemRow | CandidateRow | DecisionRow, Field(discriminator="kind")]
-_ROW: TypeAdapter[TraceRow] = TypeAdapter(TraceRow)
+_ROW: TypeAdapter[Any] = TypeAdapter(TraceRow)
+_WRONG = f"is no trace row of version {TRACE_VERSION}"
+_REMEDY = "if a newer mucode_agent wrote it, update the package"
 
 
 class TraceSink(Protocol):
@@ -97,9 +99,8 @@ class JsonlTrace:
 
     def write(self, rows: Sequence[TraceRow]) -> None:
         """All of `rows`, on disk when this returns, or none. Raises InfrastructureError."""
-        lines = b"".join(row.model_dump_json().encode() + b"\n" for row in rows)
         try:
-            _append(self.path, lines)
+            _append(self.path, as_lines(rows).encode())
         except OSError as error:
             raise InfrastructureError(
                 f"cannot write the trace {self.path}: {error.strerror}; free room, then resume"
@@ -118,7 +119,7 @@ def read_trace(path: str | Path) -> Iterator[TraceRow]:
                 if not line.endswith(b"\n") or (digest := hashlib.sha256(line).digest()) in seen:
                     continue
                 seen.add(digest)
-                yield _parsed(line, path, number)
+                yield parsed(_ROW, line, f"{path}, line {number}", wrong=_WRONG, remedy=_REMEDY, extra="ignore")
     except OSError as error:
         raise ProblemError(f"cannot read the trace {path}: {error.strerror}") from None
 
@@ -130,44 +131,7 @@ def run_id(problem: Problem, settings: dict[str, Any]) -> str:
 
 
 def _append(path: Path, lines: bytes) -> None:
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        end = _end_of_last_line(descriptor)
-        if not _OPENING.startswith(os.pread(descriptor, len(_OPENING), end)):
+    with lock_file(path, wait=True) as descriptor:
+        if not _OPENING.startswith(os.pread(descriptor, len(_OPENING), end_of_last_line(descriptor))):
             raise OSError(errno.EINVAL, "its last line is no trace row")
-        os.ftruncate(descriptor, end)
-        try:
-            view = memoryview(lines)
-            while view:
-                view = view[os.write(descriptor, view) :]
-            os.fsync(descriptor)
-        except OSError:
-            os.ftruncate(descriptor, end)
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _end_of_last_line(descriptor: int) -> int:
-    """Where whole lines end: a writer that was killed may have left half a line behind."""
-    end = os.lseek(descriptor, 0, os.SEEK_END)
-    while end > 0:
-        start = max(0, end - 65536)
-        chunk = os.pread(descriptor, end - start, start)
-        if (newline := chunk.rfind(b"\n")) >= 0:
-            return start + newline + 1
-        end = start
-    return 0
-
-
-def _parsed(line: bytes, path: str | Path, number: int) -> TraceRow:
-    try:
-        return _ROW.validate_json(line, extra="ignore")  # a newer version of this package may have added fields
-    except ValidationError as error:
-        cause = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in cause["loc"])
-        raise ProblemError(
-            f"{path}, line {number} is no trace row of version {TRACE_VERSION}: {where}: {cause['msg']}; "
-            "if a newer mucode_agent wrote it, update the package"
-        ) from None
+        append_lines(descriptor, lines)

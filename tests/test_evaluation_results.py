@@ -12,7 +12,8 @@ from mucode_agent.evaluation.comparison import compare_runs, read_results
 from mucode_agent.evaluation.metrics import best_of_k
 from mucode_agent.evaluation.report import write_report
 from mucode_agent.evaluation.results import RULES, compute
-from mucode_agent.evaluation.store import Arm, finished_solves, read_config, read_problems, read_solves, write_whole
+from mucode_agent.evaluation.store import Arm, finished_solves, read_config, read_problems, read_solves
+from mucode_agent.files import write_whole
 from mucode_agent.graphs.selection import normal_form, rank_key
 from mucode_agent.types import ProblemError
 

@@ -288,7 +288,7 @@ def test_one_output_is_written_by_one_run_at_a_time(tmp_path: Path) -> None:
         pass
 
 
-def test_mending_replaces_the_file_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_new_verdicts_replace_the_file_whole_or_not_at_all(tmp_path: Path) -> None:
     path = write(tmp_path / "out.jsonl", ["old"])
 
     def lines() -> Any:

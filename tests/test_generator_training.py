@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mucode_agent.models.checkpoints import load_engine
 from mucode_agent.models.decoding import Completion, Decoding
-from mucode_agent.training.fit import FitSettings, alone, begin, fit, last_checkpoint
+from mucode_agent.training.fit import FitSettings, begin, fit, hold_training, last_checkpoint
 from mucode_agent.training.generator import (
     ADAPTER,
     CARD,
@@ -316,7 +316,11 @@ def test_data_that_teach_nothing_leave_no_directory(base, tmp_path):
 
 def test_two_trainings_in_one_directory_are_refused(tmp_path):
     begin(tmp_path / "t", {"kind": "test"})
-    with alone(tmp_path / "t"), pytest.raises(ProblemError, match="in use by another training"), alone(tmp_path / "t"):
+    with (
+        hold_training(tmp_path / "t"),
+        pytest.raises(ProblemError, match="in use by another training"),
+        hold_training(tmp_path / "t"),
+    ):
         raise AssertionError
 
 

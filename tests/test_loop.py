@@ -20,6 +20,7 @@ from tiny import save_tiny
 from transformers import AutoTokenizer
 from waiting import until
 
+from mucode_agent.evaluation.comparison import read_results
 from mucode_agent.extraction import extract_code
 from mucode_agent.graphs.selection import normal_form
 from mucode_agent.prompts import task
@@ -28,7 +29,7 @@ from mucode_agent.training.data import data_sha256, read_attempts
 from mucode_agent.training.examples import held_out
 from mucode_agent.training.expert import ExpertSettings
 from mucode_agent.training.generator import read_generator_card
-from mucode_agent.training.loop import plan, read_results, read_rows
+from mucode_agent.training.loop import plan, read_rows
 from mucode_agent.training.loop_report import Gauge, gauge
 from mucode_agent.training.rows import logits_of
 from mucode_agent.training.serving import AdapterServer, StartedServer

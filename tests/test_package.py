@@ -34,13 +34,14 @@ HEAVY = (
     "inspect_ai",
     "verifiers",
 )
-GROUND = "types syntax"
+GROUND = "types syntax files"
 BELOW_GRAPHS = f"{GROUND} problems extraction prompts wording probes traces models tools verifiers"
 IMPORTS = {
     part: set(others.split())
     for part, others in {
         "types": "",
         "syntax": "",
+        "files": "types",
         "wording": "types",
         "problems": GROUND,
         "extraction": GROUND,
@@ -53,7 +54,7 @@ IMPORTS = {
         "graphs": BELOW_GRAPHS,
         "evaluation": f"{BELOW_GRAPHS} graphs",
         "training": f"{BELOW_GRAPHS} graphs evaluation",
-        "adapters": f"{BELOW_GRAPHS} graphs",
+        "adapters": f"{BELOW_GRAPHS} graphs evaluation",
         "cli": f"{BELOW_GRAPHS} graphs evaluation training adapters",
         "__main__": "cli",
         "__init__": f"{BELOW_GRAPHS} graphs",

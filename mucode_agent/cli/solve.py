@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import itertools
 import os
-import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ from rich.console import Console
 
 from mucode_agent.cli.evaluate import Threshold, Trust, VerifierSpec
 from mucode_agent.cli.output import NOT_SOLVED, SOLVED, write_bytes
+from mucode_agent.files import replacing
 from mucode_agent.types import (
     ExecutionReport,
     InfrastructureError,
@@ -278,18 +277,5 @@ def _write(path: Path, data: bytes) -> None:
     if path.exists() and not path.is_file():
         path.write_bytes(data)
         return
-    mode = path.stat().st_mode if path.exists() else 0o666 & ~_umask()
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), stat.S_IMODE(mode))
-            file.write(data)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+    with replacing(path) as file:
+        file.write(data)

@@ -191,7 +191,7 @@ def _evidence(
 ) -> None:
     """Fits, or calibrates an earlier card."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
-    from mucode_agent.evaluation.store import write_whole
+    from mucode_agent.files import write_whole
     from mucode_agent.tools.sandbox import load_sandbox
     from mucode_agent.training.data import generators_of, read_attempts
     from mucode_agent.training.examples import without_overlap

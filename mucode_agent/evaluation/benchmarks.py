@@ -21,6 +21,7 @@ from typing import Any, Literal, get_args
 from pydantic import ValidationError
 
 from mucode_agent.evaluation.testless import without_examples
+from mucode_agent.files import first_cause
 from mucode_agent.problems import read_problem
 from mucode_agent.types import CodeTest, Judge, Limits, Problem, ProblemError, Record, StdioTest
 
@@ -513,9 +514,7 @@ def _problems(rows: Iterator[_Numbered], reader: Reader, split: Split, *, prefix
         except KeyError as error:
             raise ProblemError(f"{where}: field {error.args[0]} is missing") from None
         except ValidationError as error:
-            cause = error.errors(include_url=False)[0]
-            field = ".".join(str(part) for part in cause["loc"]) or "the row"
-            raise ProblemError(f"{where}: field {field}: {cause['msg'].lower()}") from None
+            raise ProblemError(f"{where}: field {first_cause(error)}") from None
         except ProblemError as error:
             raise ProblemError(f"{where}: {error}") from None
         except (TypeError, ValueError, AttributeError) as error:

@@ -8,8 +8,9 @@ from pydantic import TypeAdapter
 
 from mucode_agent.evaluation.metrics import compare
 from mucode_agent.evaluation.results import RESULTS_VERSION, Comparison, Results, belongs
-from mucode_agent.evaluation.store import ArmName, parsed, read_config, read_solves
+from mucode_agent.evaluation.store import ArmName, read_config, read_solves
 from mucode_agent.evaluation.tables import Table
+from mucode_agent.files import parsed
 from mucode_agent.graphs.selection import normal_form
 from mucode_agent.types import Candidate, ProblemError
 

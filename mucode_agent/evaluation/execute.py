@@ -6,12 +6,8 @@ names its program by a digest: a verdict is never taken for that of another prog
 """
 
 import contextlib
-import fcntl
-import io
 import itertools
 import json
-import os
-import stat
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mucode_agent.evaluation.programs import Program
+from mucode_agent.files import append_lines, lock_file, replacing
 from mucode_agent.types import ExecutionReport, InfrastructureError, ProblemError, Sandbox
 
 WINDOW = 512
@@ -209,27 +206,24 @@ def _verdict(line: bytes, program: Program) -> dict[str, Any]:
 class VerdictFile:
     """Verdict lines on disk, held by one run at a time. Half a line at the end, of a killed run, does not count."""
 
-    def __init__(self, path: Path, file: io.FileIO) -> None:
+    def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
-        self._file = file
-        self._cut = False
+        self._descriptor = descriptor
 
     @classmethod
     @contextlib.contextmanager
     def open(cls, path: Path) -> Iterator["VerdictFile"]:
         """Takes the file. Raises ProblemError."""
-        try:
-            file = os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+b", 0)
-        except OSError as error:
-            raise ProblemError(f"cannot write {path}: {error.strerror}; give a writable --output") from None
-        with file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ProblemError(f"cannot resume {path}, which is no plain file; leave --output away to print")
+        if path.exists() and not path.is_file():
+            raise ProblemError(f"cannot resume {path}, which is no plain file; leave --output away to print")
+        with contextlib.ExitStack() as held:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+                descriptor = held.enter_context(lock_file(path))
+            except BlockingIOError:
                 raise ProblemError(f"another run is writing {path}; wait for it, or give another --output") from None
-            yield cls(path, file)
+            except OSError as error:
+                raise ProblemError(f"cannot write {path}: {error.strerror}; give a writable --output") from None
+            yield cls(path, descriptor)
 
     def lines(self) -> Iterator[bytes]:
         """Raises ProblemError where half a line is not half of ours."""
@@ -243,25 +237,22 @@ class VerdictFile:
     def append(self, line: bytes) -> None:
         """On its way to the disk when this returns: only a crash of the machine may lose it."""
         try:
-            if not self._cut:  # not before there is something to write: until then the file may be somebody else's
-                self._file.truncate(sum(len(whole) for whole in self.lines()))
-                self._cut = True
-            view = memoryview(line)
-            while view:
-                view = view[self._file.write(view) :]
+            append_lines(self._descriptor, line, sync=False)
         except OSError as error:
-            raise InfrastructureError(
-                f"cannot write {self._path}: {error.strerror}; free room, then run the same command again"
-            ) from error
+            raise self._refused(error) from error
 
     @contextlib.contextmanager
     def repaired(self, lines: Iterable[bytes]) -> Iterator["VerdictFile"]:
         """The file with `lines` in place of its own: whole or not at all."""
-        path = self._path.with_name(f".{self._path.name}.repaired")
-        path.unlink(missing_ok=True)
-        with VerdictFile.open(path) as repaired:
-            for line in lines:
-                repaired.append(line)
-            path.replace(self._path)
-            repaired._path = self._path  # noqa: SLF001 - another of this class
+        try:
+            with replacing(self._path) as file:
+                file.writelines(lines)
+        except OSError as error:
+            raise self._refused(error) from error
+        with VerdictFile.open(self._path) as repaired:
             yield repaired
+
+    def _refused(self, error: OSError) -> InfrastructureError:
+        return InfrastructureError(
+            f"cannot write {self._path}: {error.strerror}; free room, then run the same command again"
+        )

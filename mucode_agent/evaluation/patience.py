@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from mucode_agent.evaluation.store import DiskError
+from mucode_agent.files import DiskError
 from mucode_agent.types import InfrastructureError, ProblemError, Record, Sample
 
 ATTEMPTS = 4

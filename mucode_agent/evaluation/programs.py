@@ -21,6 +21,7 @@ from typing import IO, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from mucode_agent.files import first_cause
 from mucode_agent.problems import HumanEvalRow, check_test, json_object, parse_source
 from mucode_agent.types import CodeTest, Job, Judge, Limits, Problem, ProblemError, Record, Test
 
@@ -230,10 +231,7 @@ def _human_eval_problem(row: Mapping[str, Any], where: str) -> Problem:
     try:
         return HumanEvalRow.model_validate(row).problem()
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ProblemError(
-            f"{where} is no problem of HumanEval: field {first['loc'][0]}: {first['msg'].lower()}"
-        ) from None
+        raise ProblemError(f"{where} is no problem of HumanEval: field {first_cause(error)}") from None
 
 
 @functools.lru_cache(maxsize=256)

@@ -23,9 +23,9 @@ from mucode_agent.evaluation.store import (
     read_judgements,
     read_problems,
     read_solves,
-    write_whole,
 )
 from mucode_agent.evaluation.tables import for_markdown, tables
+from mucode_agent.files import write_whole
 from mucode_agent.graphs.selection import normal_form
 from mucode_agent.types import Candidate, Problem, ProblemError, StdioTest
 

@@ -12,23 +12,31 @@ start. So a killed run continues where it was. One process at a time may hold a 
 """
 
 import contextlib
-import fcntl
-import hashlib
 import json
-import os
-import secrets
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Generic, Literal, Self, TypeVar, get_args
+from typing import Any, Literal, Self, get_args
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from mucode_agent.evaluation.benchmarks import Benchmark, Split
+from mucode_agent.files import (
+    Journal,
+    Row,
+    as_lines,
+    check_same,
+    check_unused,
+    check_version,
+    hold_directory,
+    parsed,
+    read_bytes,
+    read_rows,
+    write_whole,
+)
 from mucode_agent.graphs.selection import Selector
 from mucode_agent.traces import CandidateRow, DecisionRow, ProblemRow, TraceRow
-from mucode_agent.types import Candidate, InfrastructureError, Problem, ProblemError, Record, Sample, Solution, Status
+from mucode_agent.types import Candidate, Problem, ProblemError, Record, Sample, Solution, Status
 
 STORE_VERSION: Literal[1] = 1
 
@@ -130,66 +138,6 @@ class Solve(Record):
         return solution
 
 
-Row = TypeVar("Row", bound=Record)
-
-
-class DiskError(InfrastructureError):
-    """What is drawn now could not be kept: no run goes on."""
-
-
-class Journal(Generic[Row]):
-    """Rows in a file that only grows: on disk when `append` returns, whole or not at all."""
-
-    def __init__(self, path: Path, form: TypeAdapter[Row]) -> None:
-        """Reads what is there and cuts off half a last line. Raises ProblemError naming a line of another form."""
-        self.path, self._lock = path, threading.Lock()
-        try:
-            self._file = path.open("a+b")
-        except OSError as error:
-            raise ProblemError(f"cannot use {path}: {error.strerror}; give a writable directory") from None
-        try:
-            self.rows = list(self._read(form))
-        except BaseException:
-            self._file.close()
-            raise
-
-    def _read(self, form: TypeAdapter[Row]) -> Iterator[Row]:
-        end = 0
-        self._file.seek(0)
-        for number, line in enumerate(self._file, start=1):
-            if not line.endswith(b"\n"):
-                break
-            end += len(line)
-            yield parsed(form, line, f"{self.path}, line {number}", extra="ignore")
-        self._file.truncate(end)
-
-    def append(self, rows: Sequence[Row]) -> None:
-        """Raises DiskError, and takes back what was half written, where the disk refuses. Threads may share it."""
-        data = b"".join(row.model_dump_json().encode() + b"\n" for row in rows)
-        with self._lock:
-            end = self._file.seek(0, os.SEEK_END)
-            try:
-                self._file.write(data)
-                self._file.flush()
-                os.fsync(self._file.fileno())
-            except OSError as error:
-                self._take_back(end)
-                raise DiskError(
-                    f"cannot write {self.path}: {error.strerror}; everything up to here is saved: free room, then run "
-                    "the same command"
-                ) from error
-            self.rows.extend(rows)
-
-    def _take_back(self, end: int) -> None:
-        with contextlib.suppress(OSError):
-            self._file.close()  # closing flushes what the disk has just refused
-        os.truncate(self.path, end)
-        self._file = self.path.open("a+b")
-
-    def close(self) -> None:
-        self._file.close()
-
-
 _SAMPLES = TypeAdapter(DrawnRow)
 _JUDGEMENTS = TypeAdapter(Judgement)
 _TRACE: TypeAdapter[TraceRow] = TypeAdapter(TraceRow)
@@ -236,15 +184,14 @@ def open_store(directory: Path, config: Config, benchmark: Benchmark) -> Iterato
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ProblemError(f"cannot make {directory}: {error.strerror}; give another directory") from None
-    with locked(directory):
+    with hold_directory(directory):
         if (directory / "config.json").exists():
             held = read_config(directory)
             check_same(held.identity.model_dump(mode="json"), config.identity.model_dump(mode="json"), directory)
             config = held
         else:
             check_unused(directory)
-            lines = "".join(problem.model_dump_json() + "\n" for problem in benchmark.problems)
-            write_whole(directory / "problems.jsonl", lines)
+            write_whole(directory / "problems.jsonl", as_lines(benchmark.problems))
             write_whole(directory / "config.json", config.model_dump_json(indent=2) + "\n")
         with Store(directory, config) as store:
             yield store
@@ -258,7 +205,7 @@ def read_config(directory: Path) -> Config:
 def read_identified(directory: Path, form: TypeAdapter[Row], field: str, version: int, command: str) -> Row:
     """The config.json that `command` wrote; `field` of its identity is its version. Raises ProblemError."""
     path = directory / "config.json"
-    data = _bytes(path, f"{directory} is no run directory")
+    data = read_bytes(path, f"{directory} is no run directory")
     try:
         identity = json.loads(data)["identity"]
         known = field in identity
@@ -270,23 +217,10 @@ def read_identified(directory: Path, form: TypeAdapter[Row], field: str, version
     return parsed(form, data, str(path))
 
 
-def check_version(where: Path | str, data: bytes, field: str, version: int) -> None:
-    """Raises ProblemError where the JSON object says that another version of this package wrote it."""
-    try:
-        found = json.loads(data)[field]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return  # no version at all: its reader says what is wrong
-    if found != version:
-        raise ProblemError(
-            f"{where} has {field} {found}, this version of mucode_agent reads {version}; "
-            "use the version that wrote it, or run again into another directory"
-        )
-
-
 def read_problems(directory: Path) -> list[Problem]:
     """Raises ProblemError where the file is damaged, or holds fewer than the run was begun with."""
     path = directory / "problems.jsonl"
-    problems = list(_read_rows(path, _PROBLEMS))
+    problems = list(_rows(path, _PROBLEMS))
     try:
         asked = json.loads((directory / "config.json").read_bytes())["identity"]["problems"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -301,11 +235,11 @@ def read_problems(directory: Path) -> list[Problem]:
 
 def read_solves(directory: Path) -> list[Solve]:
     """Finished solves of a run, which may still be going on. Raises ProblemError."""
-    return finished_solves(list(_read_rows(directory / "trace.jsonl", _TRACE)))
+    return finished_solves(list(_rows(directory / "trace.jsonl", _TRACE)))
 
 
 def read_judgements(directory: Path) -> dict[tuple[str, str], Judgement]:
-    return {(row.problem_id, row.program): row for row in _read_rows(directory / "judgements.jsonl", _JUDGEMENTS)}
+    return {(row.problem_id, row.program): row for row in _rows(directory / "judgements.jsonl", _JUDGEMENTS)}
 
 
 def finished_solves(rows: Sequence[TraceRow]) -> list[Solve]:
@@ -337,120 +271,5 @@ def finished_solves(rows: Sequence[TraceRow]) -> list[Solve]:
     ]
 
 
-def parsed(form: TypeAdapter[Row], data: bytes, where: str, *, extra: Literal["ignore"] | None = None) -> Row:
-    """Raises ProblemError naming the place and the cause.
-
-    `extra="ignore"` passes over fields that another version of this package may have, as in rows of a run.
-    """
-    try:
-        return form.validate_json(data, extra=extra)
-    except ValidationError as error:
-        cause = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in cause["loc"]) or "the row"
-        raise ProblemError(
-            f"{where} is damaged or of another version: {field}: {cause['msg'].lower()}; "
-            "restore the file, or run again into another directory"
-        ) from None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """`path` holds all of `text`, or what it held before. Raises InfrastructureError."""
-    try:
-        descriptor, temporary = beside(path)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            _sync(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise InfrastructureError(f"cannot write {path}: {error.strerror}; free room, then run again") from error
-
-
-def beside(path: Path) -> tuple[int, Path]:
-    """A new hidden file in the directory of `path`, open, with the rights that a new `path` would have."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), temporary
-
-
-def _sync(directory: Path) -> None:
-    """A renamed file is still there after a crash of the machine only where its directory is on disk too."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of the JSON form."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
-
-
-# --- whose directory it is -----------------------------------------------------------------------------------------
-
-
-@contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Holds a directory for this process. Raises ProblemError where another does."""
-    path = directory / "lock"
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise ProblemError(f"cannot write into {directory}: {error.strerror}; give another directory") from None
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-            raise ProblemError(
-                f"{directory} is in use by another run (process {holder or 'unknown'}); "
-                "wait for it, or give another directory"
-            ) from None
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def check_same(held: dict[str, Any], asked: dict[str, Any], directory: Path) -> None:
-    """Raises ProblemError saying what differs where results of two identities would be mixed."""
-    differing = [f"{key} was {_told(held[key])}, now {_told(asked[key])}" for key in asked if held[key] != asked[key]]
-    if differing:
-        raise ProblemError(
-            f"{directory} holds results of another run: {'; '.join(differing)}; "
-            "give another directory, or the old settings"
-        )
-
-
-def check_unused(directory: Path) -> None:
-    """Raises ProblemError where a new run would be begun among somebody's files."""
-    others = sorted(path.name for path in directory.iterdir() if path.name != "lock" and not path.name.startswith("."))
-    strange = [name for name in others if name != "problems.jsonl"]  # written first: a start that was killed leaves it
-    if strange:
-        raise ProblemError(f"{directory} is no run directory and holds {strange[0]}; give a new or an empty directory")
-
-
-def _told(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 200 else text[:197] + "..."
-
-
-def _bytes(path: Path, sentence: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ProblemError(
-            f"{sentence}: cannot read {path.name}: {error.strerror}; give a directory that a run has written"
-        ) from None
-
-
-def _read_rows(path: Path, form: TypeAdapter[Row]) -> Iterator[Row]:
-    # What stands after the last line end is half a row that a running process is writing.
-    lines = _bytes(path, f"{path.parent} is no whole run").split(b"\n")[:-1]
-    for number, line in enumerate(lines, start=1):
-        yield parsed(form, line, f"{path}, line {number}", extra="ignore")
+def _rows(path: Path, form: TypeAdapter[Row]) -> Iterator[Row]:
+    return read_rows(path, form, needed_for=f"{path.parent} is no whole run")

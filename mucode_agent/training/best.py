@@ -2,12 +2,8 @@
 
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from mucode_agent.evaluation.metrics import Estimate
-from mucode_agent.evaluation.results import Results
-from mucode_agent.evaluation.store import parsed
-from mucode_agent.types import ProblemError, Record
+from mucode_agent.types import Record
 
 
 class Pair(Record):
@@ -28,11 +24,3 @@ class Best(Record):
     chosen_by: str
     accuracy: Estimate
     pairs: tuple[Pair, ...]
-
-
-def read_results(directory: Path) -> Results:
-    path = directory / "results.json"
-    try:
-        return parsed(TypeAdapter(Results), path.read_bytes(), str(path))
-    except OSError as error:
-        raise ProblemError(f"cannot read {path}: {error.strerror}") from None

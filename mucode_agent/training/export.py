@@ -7,7 +7,6 @@ https://platform.openai.com/docs/guides/supervised-fine-tuning.
 
 import itertools
 import json
-import os
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from typing import Any, BinaryIO, Literal, get_args
 
 from langchain_core.messages import BaseMessage
 
-from mucode_agent.evaluation.store import beside
+from mucode_agent.files import replacing
 from mucode_agent.training.data import Attempt, ProblemAttempts, state
 from mucode_agent.types import InfrastructureError, ProblemError
 
@@ -185,16 +184,9 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     if path.exists() and not path.is_file():
         raise ProblemError(f"cannot write {path}: it is no plain file; give another path")
     try:
-        descriptor, temporary = beside(path)
-    except OSError as error:
-        raise ProblemError(f"cannot write {path}: {error.strerror}; give a path in a writable directory") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+        with replacing(path) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError as error:
-        raise InfrastructureError(f"cannot write {path}: {error.strerror}; free room, then run again") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise InfrastructureError(
+            f"cannot write {path}: {error.strerror}; free room, or give a path in a writable directory"
+        ) from error

@@ -11,10 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from mucode_agent.evaluation.store import Journal, check_unused, check_version, digest, parsed
+from mucode_agent.files import Journal, check_unused, digest, first_cause, lock_file, read_rows
 from mucode_agent.graphs.selection import normal_form
 from mucode_agent.problems import read_problem
-from mucode_agent.training.shards import alone
 from mucode_agent.types import Problem, ProblemError, Record
 
 FEEDBACK_VERSION: Literal[1] = 1
@@ -68,7 +67,7 @@ def add_feedback(file: Path, directory: Path) -> Added:
     given = list(_given(file))
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with alone(directory):
+        with lock_file(directory / "lock", wait=True):
             if holds_feedback(directory):
                 _ = list(read_feedback(directory))  # another version's rows are told before anything is added to them
             else:
@@ -88,15 +87,7 @@ def holds_feedback(directory: Path) -> bool:
 
 def read_feedback(directory: Path) -> Iterator[Feedback]:
     """Raises ProblemError naming a line that is damaged or of another version."""
-    path = directory / _FILE
-    try:
-        lines = path.read_bytes().split(b"\n")[:-1]  # what stands after the last line end is half a row
-    except OSError as error:
-        raise ProblemError(f"cannot read {path}: {error.strerror}") from None
-    for number, line in enumerate(lines, start=1):
-        where = f"{path}, line {number}"
-        check_version(where, line, "feedback_version", FEEDBACK_VERSION)
-        yield parsed(_FEEDBACK, line, where)
+    yield from read_rows(directory / _FILE, _FEEDBACK, version=("feedback_version", FEEDBACK_VERSION))
 
 
 def votes(rows: Iterable[Feedback]) -> dict[str, tuple[str, float]]:
@@ -168,6 +159,4 @@ def _row(line: bytes, where: str) -> _Given | None:
     try:
         return _Given.model_validate(row)
     except ValidationError as error:
-        cause = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in cause["loc"])
-        raise ProblemError(f"{where}: {field}: {cause['msg'].lower()}") from None
+        raise ProblemError(f"{where}: {first_cause(error)}") from None

@@ -4,7 +4,6 @@ Not a training framework: what a Trainer does is left to it (gradient accumulati
 """
 
 import contextlib
-import fcntl
 import functools
 import json
 import math
@@ -25,7 +24,7 @@ from safetensors import SafetensorError
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from mucode_agent.evaluation.progress import BETWEEN_LINES_S, duration
-from mucode_agent.evaluation.store import write_whole
+from mucode_agent.files import check_same, lock_file, write_whole
 from mucode_agent.models.checkpoints import quiet
 from mucode_agent.types import InfrastructureError, ProblemError, Record
 
@@ -100,11 +99,7 @@ def begin(directory: Path, identity: dict[str, Any]) -> None:
     except OSError as error:
         raise ProblemError(f"cannot make {directory}: {error.strerror}; give another directory") from None
     if path.exists():  # looked for after the others: another process of this training may be making it now
-        held, now = _held(path), json.loads(text)
-        differing = [key for key in sorted({*held, *now}) if held.get(key) != now.get(key)]
-        if differing:
-            told = "; ".join(f"{key} was {held.get(key)!r}, now {now.get(key)!r}"[:200] for key in differing[:4])
-            raise ProblemError(f"{directory} holds another training: {told}; give another directory")
+        check_same(_held(path), json.loads(text), directory, "another training")
     elif others:
         raise ProblemError(f"{directory} holds {others[0]} and no training; give a new or an empty directory")
     else:
@@ -112,14 +107,14 @@ def begin(directory: Path, identity: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def alone(directory: Path) -> Iterator[None]:
+def hold_training(directory: Path) -> Iterator[None]:
     """Holds a begun training for this process and its helpers. Raises ProblemError where another holds it."""
     if os.environ.get("RANK", "0") != "0":
         yield
         return
-    with (directory / "training.json").open() as file:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(lock_file(directory / "training.json"))
         except BlockingIOError:
             raise ProblemError(
                 f"{directory} is in use by another training; wait for it, or give another directory"

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mucode_agent.evaluation.store import write_whole
+from mucode_agent.files import parsed, write_whole
 from mucode_agent.models.checkpoints import best_device, quiet
 from mucode_agent.models.decoding import end_tokens
 from mucode_agent.prompts import prompt_digest
@@ -22,9 +22,9 @@ from mucode_agent.training.bases import base_sha256, reading
 from mucode_agent.training.fit import (
     FitSettings,
     Fitted,
-    alone,
     begin,
     fit,
+    hold_training,
     is_main_process,
     merged,
     seed_everything,
@@ -126,7 +126,7 @@ def train_generator(
     lessons = encoded(rows, tokenizer, model, settings)
     if not begun:  # settings or data that cannot be used leave no directory behind
         begin(out, identity)
-    with alone(out):
+    with hold_training(out):
         pad = pad_token(tokenizer)
         model = trainable(model, settings, task="CAUSAL_LM")
         fitted = fit(
@@ -178,17 +178,13 @@ def read_generator_card(directory: Path) -> GeneratorCard | None:
     """The card beside the weights; None where there is none. Raises ProblemError where it is damaged."""
     path = directory / CARD
     try:
-        return GeneratorCard.model_validate_json(path.read_bytes())
+        data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise ProblemError(f"cannot read {path}: {error.strerror}; give a readable generator") from None
-    except ValidationError as error:
-        cause = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in cause["loc"]) or "the file"
-        raise ProblemError(
-            f"{path} is no generator card of this version: {where}: {cause['msg'].lower()}; train the generator again"
-        ) from None
+    wrong = "is no generator card of this version"
+    return parsed(TypeAdapter(GeneratorCard), data, str(path), wrong=wrong, remedy="train the generator again")
 
 
 def readme(card: GeneratorCard) -> str:

@@ -24,17 +24,19 @@ from pydantic import TypeAdapter
 from rich.console import Console
 
 from mucode_agent.evaluation.benchmarks import Benchmark, load_benchmark
+from mucode_agent.evaluation.comparison import read_results
 from mucode_agent.evaluation.metrics import Estimate
 from mucode_agent.evaluation.patience import Failure, unfinished
 from mucode_agent.evaluation.progress import watching
 from mucode_agent.evaluation.report import write_report
 from mucode_agent.evaluation.results import Results
 from mucode_agent.evaluation.runner import environment, run_benchmark
-from mucode_agent.evaluation.store import check_unused, locked, parsed, write_whole
+from mucode_agent.files import as_lines, check_same, check_unused, hold_directory, write_whole
+from mucode_agent.files import read_rows as read_whole_rows
 from mucode_agent.models.identity import weights_sha256
 from mucode_agent.prompts import prompt_digest
 from mucode_agent.training.bases import base_sha256, check_base
-from mucode_agent.training.best import Best, Pair, read_results
+from mucode_agent.training.best import Best, Pair
 from mucode_agent.training.config import LoopConfig
 from mucode_agent.training.data import ProblemAttempts, generators_of, read_attempts
 from mucode_agent.training.examples import held_out, without_overlap
@@ -80,7 +82,7 @@ def run_loop(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ProblemError(f"cannot make {out}: {error.strerror}; give another directory") from None
-    with locked(out):
+    with hold_directory(out):
         begin_loop(config, out, train, validation, command)
         server = serving or serving_of(config, out)
         with contextlib.closing(server):
@@ -129,11 +131,7 @@ def begin_loop(config: LoopConfig, out: Path, train: Benchmark, validation: Benc
             held = json.loads(path.read_bytes())["identity"]
         except (OSError, ValueError, KeyError, TypeError):
             raise ProblemError(f"{path} is no configuration of a training; give another directory") from None
-        differing = list(_differing(held, identity))
-        if differing:
-            raise ProblemError(
-                f"{out} holds another training: {'; '.join(differing[:4])}; give another directory, or the old settings"
-            )
+        check_same(held, identity, out, "another training")
         return
     check_unused(out)
     facts = {
@@ -284,7 +282,7 @@ class _Loop:
         earlier = read_rows(self._dir(number - 1) / "rows") if not fresh and number > 1 else []
         rows = [*earlier, *made.rows]
         place.mkdir(exist_ok=True)
-        write_whole(place / "rows.jsonl", "".join(row.model_dump_json() + "\n" for row in rows))
+        write_whole(place / "rows.jsonl", as_lines(rows))
         facts = {"rows": len(rows), "right": sum(row.correct for row in rows), **made.model_dump(exclude={"rows"})}
         return facts, f"{len(rows)} rows of {made.states} states, {facts['right']} with a right answer"
 
@@ -398,12 +396,7 @@ def rollout_facts(data: Sequence[ProblemAttempts]) -> dict[str, Any]:
 
 def read_rows(directory: Path) -> list[Row]:
     """Raises ProblemError naming a damaged line."""
-    path = directory / "rows.jsonl"
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise ProblemError(f"cannot read {path}: {error.strerror}; remove {directory}.json to make it again") from None
-    return [parsed(_ROW, line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+    return list(read_whole_rows(directory / "rows.jsonl", _ROW, needed_for=f"remove {directory}.json to make it again"))
 
 
 def _accuracies(results: Results) -> dict[str, Estimate]:
@@ -412,12 +405,3 @@ def _accuracies(results: Results) -> dict[str, Estimate]:
 
 def _percent(estimate: Estimate) -> str:
     return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
-
-
-def _differing(held: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> Any:
-    for key in sorted({*held, *asked}):
-        old, new = held.get(key), asked.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from _differing(old, new, f"{prefix}{key}.")
-        elif old != new:
-            yield f"{prefix}{key} was {json.dumps(old)}, now {json.dumps(new)}"

@@ -10,27 +10,25 @@ killed worker had begun is begun again by the next. Workers on several machines 
 all of them.
 """
 
-import contextlib
-import fcntl
 import json
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from mucode_agent.evaluation.benchmarks import Benchmark, Split
-from mucode_agent.evaluation.store import (
-    Judgement,
-    Solve,
+from mucode_agent.evaluation.store import Judgement, Solve, read_identified, read_problems
+from mucode_agent.files import (
+    as_lines,
     check_same,
     check_unused,
     check_version,
+    claim_file,
     digest,
-    read_identified,
-    read_problems,
+    lock_file,
+    parsed,
     write_whole,
 )
 from mucode_agent.graphs.selection import Selector, normal_form
@@ -147,43 +145,9 @@ class ShardDirectory:
             raise InfrastructureError(f"cannot write {path}: {error.strerror}; free room, then run again") from error
         write_whole(path, shard.model_dump_json() + "\n")
 
-    @contextmanager
-    def claim(self, key: str) -> Iterator[bool]:
-        """Whether the shard is this caller's to make, until the end of the block; False where another is making it.
-
-        Raises InfrastructureError where the directory takes no lock.
-        """
-        descriptor = self._lock(self.directory / "locks" / key)
-        if descriptor is None:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            (self.directory / "locks" / key).unlink(missing_ok=True)  # while held: who waits for it looks again
-            os.close(descriptor)
-
-    def _lock(self, path: Path) -> int | None:
-        while True:
-            try:
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            except OSError as error:
-                raise InfrastructureError(f"cannot lock {path}: {error.strerror}; free room, then run again") from error
-            with contextlib.ExitStack() as undo:
-                undo.callback(os.close, descriptor)
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    if os.path.samestat(os.fstat(descriptor), path.stat()):
-                        undo.pop_all()
-                        return descriptor
-                except BlockingIOError:
-                    return None
-                except FileNotFoundError:
-                    pass  # its holder has just finished and taken it away: what is locked is no longer the lock
-                except OSError as error:
-                    raise InfrastructureError(
-                        f"cannot lock {path}: {error.strerror}; take a file system that has flock"
-                    ) from error
+    def claim(self, key: str) -> AbstractContextManager[bool]:
+        """Whether the shard is this caller's to make, until the end of the block; see `files.claim_file`."""
+        return claim_file(self.directory / "locks" / key)
 
 
 def open_shards(directory: Path, config: RolloutConfig, benchmark: Benchmark) -> ShardDirectory:
@@ -194,16 +158,15 @@ def open_shards(directory: Path, config: RolloutConfig, benchmark: Benchmark) ->
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with alone(directory):
+        with lock_file(directory / "lock", wait=True):  # for as long as it takes to begin
             if (directory / "config.json").exists():
                 held = read_rollout_config(directory)
-                check_same(_flat(held.identity), _flat(config.identity), directory)
+                check_same(held.identity.model_dump(mode="json"), config.identity.model_dump(mode="json"), directory)
                 config = held
             else:
                 check_unused(directory)
             if not (directory / "problems.jsonl").exists():
-                lines = "".join(problem.model_dump_json() + "\n" for problem in benchmark.problems)
-                write_whole(directory / "problems.jsonl", lines)
+                write_whole(directory / "problems.jsonl", as_lines(benchmark.problems))
             if not (directory / "config.json").exists():
                 write_whole(directory / "config.json", config.model_dump_json(indent=2) + "\n")
             (directory / "shards").mkdir(exist_ok=True)
@@ -243,29 +206,8 @@ def read_shard(path: Path) -> Shard:
         data = path.read_bytes()
     except OSError as error:
         raise ProblemError(f"cannot read the shard {path}: {error.strerror}; make it readable") from None
-    try:
-        shard = _SHARD.validate_json(data, extra="ignore")  # another version of this package may have more fields
-    except ValidationError as error:
-        check_version(path, data, "rollout_version", ROLLOUT_VERSION)
-        cause = error.errors(include_url=False)[0]["msg"].lower()
-        raise ProblemError(f"{path} is damaged: {cause}; {_REMAKE}") from None
+    check_version(path, data, "rollout_version", ROLLOUT_VERSION)
+    shard = parsed(_SHARD, data, str(path), wrong="is damaged", remedy=_REMAKE, extra="ignore")
     if shard.key != path.stem:
         raise ProblemError(f"{path} holds the shard {shard.key}, of another problem; {_REMAKE}")
     return shard
-
-
-def _flat(identity: RolloutIdentity) -> dict[str, Any]:
-    fields: dict[str, Any] = identity.model_dump(mode="json")
-    policy: dict[str, Any] = fields.pop("policy")
-    return fields | policy
-
-
-@contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """One process at a time, for as long as it takes to begin a directory."""
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

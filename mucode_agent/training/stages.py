@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from rich.console import Console
 
 from mucode_agent.evaluation.progress import duration
-from mucode_agent.evaluation.store import parsed, write_whole
+from mucode_agent.files import parsed, write_whole
 from mucode_agent.types import Record
 
 

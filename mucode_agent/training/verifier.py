@@ -18,7 +18,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mucode_agent.evaluation.metrics import pairwise_accuracy
-from mucode_agent.evaluation.store import write_whole
+from mucode_agent.files import write_whole
 from mucode_agent.models.checkpoints import best_device, quiet
 from mucode_agent.training.bases import base_sha256, reading
 from mucode_agent.training.calibrate import calibrated_card
@@ -27,9 +27,9 @@ from mucode_agent.training.examples import GROUP, Group, Loss, groups, without_o
 from mucode_agent.training.fit import (
     FitSettings,
     Fitted,
-    alone,
     begin,
     fit,
+    hold_training,
     is_main_process,
     merged,
     seed_everything,
@@ -169,7 +169,7 @@ def train_verifier(
         torch.nn.init.zeros_(model.score.weight)
     rates = {_head(settings): 1 / scale}
     model = trainable(model, settings, task="SEQ_CLS")
-    with alone(out):
+    with hold_training(out):
         fitted = fit(
             model,
             encoded,

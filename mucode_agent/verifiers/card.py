@@ -4,8 +4,9 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter
 
+from mucode_agent.files import parsed
 from mucode_agent.models.identity import generator_identity, same_generator
 from mucode_agent.types import ProblemError, Record, Sample, Verifier
 from mucode_agent.verifiers.calibration import Platt
@@ -92,18 +93,18 @@ def read_card(directory: Path) -> VerifierCard | None:
     """
     path = directory / CARD
     try:
-        card = VerifierCard.model_validate_json(path.read_bytes())
+        data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise ProblemError(f"cannot read {path}: {error.strerror}; give a readable verifier") from None
-    except ValidationError as error:
-        cause = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in cause["loc"]) or "the file"
-        raise ProblemError(
-            f"{path} is no verifier card of version {CARD_VERSION}: {where}: {cause['msg'].lower()}; "
-            "train the verifier again with this version"
-        ) from None
+    card = parsed(
+        TypeAdapter(VerifierCard),
+        data,
+        str(path),
+        wrong=f"is no verifier card of version {CARD_VERSION}",
+        remedy="train the verifier again with this version",
+    )
     if not is_our_text(card.text):
         raise ProblemError(
             f"the verifier {directory} was trained on the input wording {card.text}, this version writes "

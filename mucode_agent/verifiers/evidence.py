@@ -14,8 +14,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter
 
+from mucode_agent.files import parsed
 from mucode_agent.types import Candidate, LoadedVerifier, Problem, ProblemError, Record, Score
 from mucode_agent.verifiers.calibration import sigmoid
 from mucode_agent.verifiers.features import Evidence, evidence_of, feature_names, features
@@ -177,16 +178,12 @@ def shipped_card() -> EvidenceCard:
     return _parsed(resources.files("mucode_agent.verifiers").joinpath("evidence.json").read_bytes(), "evidence.json")
 
 
+_CARD = TypeAdapter(EvidenceCard)
+
+
 def _parsed(text: bytes, place: str) -> EvidenceCard:
-    try:
-        card = EvidenceCard.model_validate_json(text)
-    except ValidationError as error:
-        cause = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in cause["loc"]) or "the file"
-        raise ProblemError(
-            f"{place} is no evidence verifier of version {EVIDENCE_VERSION}: {where}: {cause['msg'].lower()}; "
-            "fit it again with `train verifier`"
-        ) from None
+    wrong = f"is no evidence verifier of version {EVIDENCE_VERSION}"
+    card = parsed(_CARD, text, place, wrong=wrong, remedy="fit it again with `train verifier`")
     for model in card.models:
         if tuple(model.weights) != feature_names(model.evidence):
             raise ProblemError(

@@ -1,0 +1,312 @@
+"""Files that survive a kill: whole writes, files that only grow, locks that end with their process, and their readers.
+
+A line that ends is whole: what stands after the last line end is half a row of a writer that was killed, or that is
+still writing. Readers pass over it, and the next append cuts it off.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import stat
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Generic, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from mucode_agent.types import InfrastructureError, ProblemError, Record
+
+Row = TypeVar("Row", bound=Record)
+
+RESTORE = "restore the file, or run again into another directory"
+
+
+class DiskError(InfrastructureError):
+    """What is made now could not be kept: no run goes on."""
+
+
+# --- whole files ----------------------------------------------------------------------------------------------------
+
+
+def write_whole(path: Path, text: str) -> None:
+    """`path` holds all of `text`, or what it held before. Raises InfrastructureError."""
+    try:
+        with replacing(path) as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise InfrastructureError(f"cannot write {path}: {error.strerror}; free room, then run again") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path`, on disk, when the block ends well. Raises OSError.
+
+    It has the rights of the file that it replaces, or those that a new file gets.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            if path.exists():
+                os.fchmod(descriptor, stat.S_IMODE(path.stat().st_mode))
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+        temporary.replace(path)
+        sync_directory(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_directory(directory: Path) -> None:
+    """A renamed file is still there after a crash of the machine only where its directory is on disk too."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- files that only grow -------------------------------------------------------------------------------------------
+
+
+def append_lines(descriptor: int, lines: bytes, *, sync: bool = True) -> None:
+    """Puts `lines` behind the last whole line of an open file: all of them, or none. Raises OSError.
+
+    With `sync` they are on disk when this returns, else a crash of the machine may lose them.
+    """
+    end = end_of_last_line(descriptor)
+    os.ftruncate(descriptor, end)
+    os.lseek(descriptor, end, os.SEEK_SET)
+    try:
+        view = memoryview(lines)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        if sync:
+            os.fsync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, end)
+        raise
+
+
+def end_of_last_line(descriptor: int) -> int:
+    end = os.lseek(descriptor, 0, os.SEEK_END)
+    step = 1  # nearly always the last byte ends a line
+    while end > 0:
+        start = max(0, end - step)
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end, step = start, 65536
+    return 0
+
+
+class Journal(Generic[Row]):
+    """Rows in a file that only grows: on disk when `append` returns, whole or not at all. Threads may share it."""
+
+    def __init__(self, path: Path, form: TypeAdapter[Row]) -> None:
+        """Reads what is there and cuts off half a last row. Raises ProblemError naming a damaged line."""
+        self.path, self._lock = path, threading.Lock()
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise ProblemError(f"cannot use {path}: {error.strerror}; give a writable directory") from None
+        try:
+            self.rows = list(read_rows(path, form))
+            os.ftruncate(self._descriptor, end_of_last_line(self._descriptor))
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Raises DiskError, and takes back what was half written, where the disk refuses."""
+        with self._lock:
+            try:
+                append_lines(self._descriptor, as_lines(rows).encode())
+            except OSError as error:
+                raise DiskError(
+                    f"cannot write {self.path}: {error.strerror}; everything up to here is saved: free room, then run "
+                    "the same command"
+                ) from error
+            self.rows.extend(rows)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def as_lines(rows: Sequence[Record]) -> str:
+    """Rows as JSON Lines."""
+    return "".join(row.model_dump_json() + "\n" for row in rows)
+
+
+# --- readers --------------------------------------------------------------------------------------------------------
+
+
+def read_rows(
+    path: Path, form: TypeAdapter[Row], *, needed_for: str = "", version: tuple[str, int] | None = None
+) -> Iterator[Row]:
+    """The whole rows of a file that only grows; fields that another version may have added are passed over.
+
+    Raises ProblemError naming the line that is damaged. `needed_for` begins the message where there is no file;
+    `version` is the field that every row has its version in, and the one that is read.
+    """
+    for number, line in enumerate(read_bytes(path, needed_for).split(b"\n")[:-1], start=1):
+        where = f"{path}, line {number}"
+        if version:
+            check_version(where, line, *version)
+        yield parsed(form, line, where, extra="ignore")
+
+
+def read_bytes(path: Path, needed_for: str = "") -> bytes:
+    """Raises ProblemError where the file cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        sentence = f"{needed_for}: cannot read {path.name}" if needed_for else f"cannot read {path}"
+        raise ProblemError(f"{sentence}: {error.strerror}; give a directory that a run has written") from None
+
+
+def parsed(
+    form: TypeAdapter[Row],
+    data: bytes,
+    where: str,
+    *,
+    wrong: str = "is damaged or of another version",
+    remedy: str = RESTORE,
+    extra: Literal["ignore"] | None = None,
+) -> Row:
+    """Raises ProblemError: `where` `wrong`: the field and the cause; `remedy`.
+
+    `extra="ignore"` passes over fields that another version of this package may have added.
+    """
+    try:
+        return form.validate_json(data, extra=extra)
+    except ValidationError as error:
+        raise ProblemError(f"{where} {wrong}: {first_cause(error)}; {remedy}") from None
+
+
+def first_cause(error: ValidationError, whole: str = "the row") -> str:
+    """The first field that is wrong, and why; `whole` is what it is called where no single field is at fault."""
+    cause = error.errors(include_url=False)[0]
+    return f"{'.'.join(str(part) for part in cause['loc']) or whole}: {cause['msg'].lower()}"
+
+
+def check_version(where: Path | str, data: bytes, field: str, version: int) -> None:
+    """Raises ProblemError where the JSON object says that another version of this package wrote it."""
+    try:
+        found = json.loads(data)[field]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return  # no version at all: its reader says what is wrong
+    if found != version:
+        raise ProblemError(
+            f"{where} has {field} {found}, this version of mucode_agent reads {version}; "
+            "use the version that wrote it, or run again into another directory"
+        )
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of the JSON form."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+
+# --- locks ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def lock_file(path: Path, *, wait: bool = False) -> Iterator[int]:
+    """Holds the lock on `path`, made if needed, until the block or the process ends; yields its descriptor.
+
+    Raises BlockingIOError where another holds it, unless `wait`, and OSError where the file cannot be locked.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def hold_directory(directory: Path) -> Iterator[None]:
+    """Holds a directory for this process. Raises ProblemError where another does."""
+    path = directory / "lock"
+    with contextlib.ExitStack() as held:
+        try:
+            descriptor = held.enter_context(lock_file(path))
+            os.truncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        except BlockingIOError:
+            holder = path.read_text(errors="replace").strip()
+            raise ProblemError(
+                f"{directory} is in use by another run (process {holder or 'unknown'}); "
+                "wait for it, or give another directory"
+            ) from None
+        except OSError as error:
+            raise ProblemError(f"cannot write into {directory}: {error.strerror}; give another directory") from None
+        yield
+
+
+@contextmanager
+def claim_file(path: Path) -> Iterator[bool]:
+    """Whether what `path` names is this caller's, until the end of the block, which removes the file.
+
+    False where another holds it. Raises InfrastructureError where the directory takes no lock.
+    """
+    with contextlib.ExitStack() as held:
+        mine = True
+        try:
+            while True:
+                descriptor = held.enter_context(lock_file(path))
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(descriptor), path.stat()):
+                        break
+                held.close()  # its holder has just finished and removed it: what is locked is no longer the lock
+            held.callback(path.unlink, missing_ok=True)  # while held: who waits for it looks again
+        except BlockingIOError:
+            mine = False
+        except OSError as error:
+            raise InfrastructureError(
+                f"cannot lock {path}: {error.strerror}; free room, or take a file system that has flock"
+            ) from error
+        yield mine
+
+
+# --- directories of one run -----------------------------------------------------------------------------------------
+
+
+def check_same(
+    held: dict[str, Any], asked: dict[str, Any], directory: Path, kind: str = "results of another run"
+) -> None:
+    """Raises ProblemError saying what differs where the results of two identities would be mixed in `directory`."""
+    differing = list(_differing(held, asked))
+    if differing:
+        raise ProblemError(
+            f"{directory} holds {kind}: {'; '.join(differing[:6])}; give another directory, or the old settings"
+        )
+
+
+def _differing(held: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key in [*asked, *(key for key in held if key not in asked)]:
+        old, new = held.get(key), asked.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differing(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield f"{prefix}{key} was {_shown(old)}, now {_shown(new)}"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def check_unused(directory: Path) -> None:
+    """Raises ProblemError where a new run would be begun among somebody's files."""
+    others = sorted(path.name for path in directory.iterdir() if path.name != "lock" and not path.name.startswith("."))
+    strange = [name for name in others if name != "problems.jsonl"]  # written first: a start that was killed leaves it
+    if strange:
+        raise ProblemError(f"{directory} is no run directory and holds {strange[0]}; give a new or an empty directory")
