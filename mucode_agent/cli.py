@@ -23,6 +23,7 @@ from mucode_agent.adapters.commands import mcp, serve
 from mucode_agent.evaluation.commands import Threshold, Trust, VerifierSpec
 from mucode_agent.evaluation.commands import app as evaluate
 from mucode_agent.evaluation.execute import execute
+from mucode_agent.models.embedded import DEFAULT_MODEL, MODELS
 from mucode_agent.prompts import outcome
 from mucode_agent.training.commands import app_traces, rollout
 from mucode_agent.training.train_commands import train
@@ -82,9 +83,7 @@ def solve(
     problem: Annotated[
         str, typer.Argument(help="A problem.json (ours, a HumanEval row or an MBPP row), or - for standard input.")
     ],
-    model: Annotated[
-        str, typer.Option(help="smollm2 · hf:PATH_OR_ID · vllm:NAME@URL · a URL · provider:model")
-    ] = "smollm2",
+    model: Annotated[str, typer.Option(help=MODELS)] = DEFAULT_MODEL,
     n: Annotated[int, typer.Option("--n", help="Candidates per turn.")] = 5,
     turns: Annotated[int, typer.Option(help="Turns at most.")] = 3,
     wave: Annotated[
