@@ -17,7 +17,8 @@ _LEVELS = 63
 
 def available() -> bool:
     """Whether this PyTorch has the kernels: none for other processors than x86, and a later release may drop them
-    (https://github.com/pytorch/pytorch/issues/184982)."""
+    (https://github.com/pytorch/pytorch/issues/184982).
+    """
     return "fbgemm" in torch.backends.quantized.supported_engines and hasattr(torch, "quantize_per_channel")
 
 
