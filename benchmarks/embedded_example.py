@@ -1,6 +1,6 @@
-"""How often the embedded model solves examples/problem.json: one sample against the default N and T.
+"""How often the embedded models solve examples/problem.json: one sample against the default N and T.
 
-python benchmarks/embedded_example.py [--seeds 20]
+python benchmarks/embedded_example.py [--model qwen0.5b] [--seeds 20]
 """
 
 import argparse
@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from mucode_agent import LocalSandbox, Solution, create_solver, load_model
+from mucode_agent.models.embedded import DEFAULT_MODEL
 
 PROBLEM = Path(__file__).parent.parent / "examples" / "problem.json"
 
@@ -17,7 +18,7 @@ PROBLEM = Path(__file__).parent.parent / "examples" / "problem.json"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     given = parser.parse_args()
     problem, model, sandbox = json.loads(PROBLEM.read_text()), load_model(given.model), LocalSandbox()
     for n, turns in ((1, 1), (5, 3)):

@@ -5,7 +5,7 @@ from langchain_core.messages import AIMessage
 
 from mucode_agent import ScriptedModel, create_solver_subagent
 
-CODER = ScriptedModel(replies=["```python\ndef add(a, b):\n    return a + b\n```"])  # or "smollm2"
+CODER = ScriptedModel(replies=["```python\ndef add(a, b):\n    return a + b\n```"])  # or "qwen0.5b"
 TASK = "Write add(a, b), which adds two numbers.\nassert add(1, 2) == 3"
 
 

@@ -9,7 +9,7 @@ from langgraph.graph import END, START, StateGraph
 from mucode_agent import ScriptedModel, create_solver
 
 WRONG, RIGHT = (f"```python\ndef is_palindrome(s):\n    return {t} == {t}[::-1]\n```" for t in ("s", "s.lower()"))
-MODEL = ScriptedModel(replies=[WRONG, RIGHT])  # or "smollm2", or any LangChain chat model
+MODEL = ScriptedModel(replies=[WRONG, RIGHT])  # or "qwen0.5b", or any LangChain chat model
 
 
 class State(TypedDict, total=False):

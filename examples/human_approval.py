@@ -12,7 +12,7 @@ from mucode_agent import ScriptedModel, create_solver
 
 ONE, TWO = (f"```python\ndef is_palindrome(s):\n    return {body}\n```"
             for body in ("s.upper() == s.upper()[::-1]", "s.lower() == s.lower()[::-1]"))  # fmt: skip
-MODEL = ScriptedModel(replies=[ONE, TWO])  # or "smollm2", or any LangChain chat model
+MODEL = ScriptedModel(replies=[ONE, TWO])  # or "qwen0.5b", or any LangChain chat model
 
 
 def review(question: dict[str, Any]) -> dict[str, Any]:

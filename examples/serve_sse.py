@@ -55,4 +55,4 @@ def create_app(solver: Solver, slots: int) -> Starlette:
     return Starlette(routes=[Route("/solve", solve, methods=["POST"])], lifespan=lifespan)
 
 
-app = create_app(create_solver(ScriptedModel(replies=[REPLY])), slots=4)  # or "smollm2", or any LangChain model
+app = create_app(create_solver(ScriptedModel(replies=[REPLY])), slots=4)  # or "qwen0.5b", or any LangChain model

@@ -6,7 +6,7 @@ from pathlib import Path
 from mucode_agent import ScriptedModel, create_solver
 
 WRONG, RIGHT = (f"```python\ndef is_palindrome(s):\n    return {t} == {t}[::-1]\n```" for t in ("s", "s.lower()"))
-MODEL = ScriptedModel(replies=[WRONG, RIGHT])  # or "smollm2", or any LangChain chat model
+MODEL = ScriptedModel(replies=[WRONG, RIGHT])  # or "qwen0.5b", or any LangChain chat model
 
 if __name__ == "__main__":
     solver = create_solver(MODEL, n=1, max_turns=3)

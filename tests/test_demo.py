@@ -1,4 +1,4 @@
-"""README's first command on the embedded model: the whole path, real, with nothing scripted."""
+"""README's first command on the smallest embedded model: the whole path, real, with nothing scripted."""
 
 import importlib.metadata
 import json
@@ -12,7 +12,17 @@ from mucode_agent import Solution, create_solver
 from mucode_agent.cli.output import SOLVED
 
 ROOT = Path(__file__).parents[1]
-PROBLEM = ROOT / "examples" / "problem.json"
+PROBLEM = {
+    "id": "is_palindrome",
+    "prompt": "Return True if the string s reads the same forwards and backwards, ignoring case.",
+    "entry_point": "is_palindrome",
+    "public_tests": [
+        "assert is_palindrome('Level') == True",
+        "assert is_palindrome('hello') == False",
+        "assert is_palindrome('') == True",
+    ],
+}
+"""One that SmolLM2 solves."""
 
 
 def weights_are_installed() -> bool:
@@ -28,8 +38,9 @@ needs_weights = pytest.mark.skipif(not weights_are_installed(), reason="needs `p
 
 @needs_weights
 @pytest.mark.timeout(900)
-def test_the_embedded_model_solves_the_example() -> None:
-    command = [sys.executable, "-m", "mucode_agent", "solve", str(PROBLEM.relative_to(ROOT))]
+def test_an_embedded_model_solves_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "problem.json").write_text(json.dumps(PROBLEM))
+    command = [sys.executable, "-m", "mucode_agent", "solve", str(tmp_path / "problem.json"), "--model", "smollm2"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == SOLVED, done.stderr
     namespace: dict[str, object] = {}
@@ -41,8 +52,7 @@ def test_the_embedded_model_solves_the_example() -> None:
 @needs_weights
 @pytest.mark.timeout(900)
 def test_the_embedded_model_gives_the_same_candidates_for_the_same_seed() -> None:
-    problem = json.loads(PROBLEM.read_text())
     settings = {"n": 2, "max_turns": 1, "max_tokens": 48, "seed": 3}
-    answers = [create_solver("smollm2", **settings).invoke({"problem": problem})["solution"] for _ in range(2)]
+    answers = [create_solver("smollm2", **settings).invoke({"problem": PROBLEM})["solution"] for _ in range(2)]
     first, second = (Solution.model_validate(answer).best.sample for answer in answers)
     assert (first.seed, first.text) == (second.seed, second.text)

@@ -27,10 +27,10 @@ from langgraph.graph import END, START, StateGraph
 from pydantic import Field
 from waiting import auntil
 
-from mucode_agent.models import asample, load_model, sample
+from mucode_agent.models import asample, int8, load_model, sample
 from mucode_agent.models.chat import TransformersChatModel
 from mucode_agent.models.decoding import LIKELIEST, Completion, Decoding, choose
-from mucode_agent.models.embedded import _convert, smollm2_checkpoint
+from mucode_agent.models.int8 import Int8Linear
 from mucode_agent.types import ContextOverflowError, InfrastructureError, ProblemError, Sample
 from tests.fakes import ScriptedModel
 
@@ -295,21 +295,23 @@ def test_draws_beyond_the_likeliest_tokens_are_exact_too(top_p: float) -> None:
 # --- the embedded default ------------------------------------------------------------------------------------------
 
 
-def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("MUCODE_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(ProblemError, match=r"the cache .*cache' cannot take .*MUCODE_CACHE"):
-        smollm2_checkpoint()
+@pytest.mark.skipif(not int8.available(), reason="int8 needs an x86 CPU")
+def test_int8_layers_compute_what_the_layer_computes_whatever_lies_beside_a_row() -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(896, 300)
+    rows = torch.randn(7, 896)
+    rows[:, 3] *= 200  # as a language model's activations have them
+    rows[4] = 0
+    fast = Int8Linear(layer)
+    whole = fast(rows)
+    assert torch.allclose(whole, layer(rows), atol=0.01 * layer(rows).abs().max().item())
+    assert torch.equal(whole[4], layer.bias)
+    for i in range(len(rows)):
+        assert torch.equal(fast(rows[i : i + 1])[0], whole[i])
+    assert fast(rows.reshape(1, 7, 896)).shape == (1, 7, 300)
 
 
-def test_damaged_weights_are_not_converted(tmp_path: Path) -> None:
-    (tmp_path / "model.gguf").write_bytes(b"GGUF and nothing else")
-    with pytest.raises(ProblemError, match="sha256"):
-        _convert(tmp_path / "model.gguf", tmp_path / "checkpoint")
-    assert [file.name for file in tmp_path.iterdir()] == ["model.gguf"]
-
-
-FIRST_RUN = "from mucode_agent.models.embedded import smollm2_checkpoint as c; print(c())"
+FIRST_RUN = "from mucode_agent.models.embedded import embedded_checkpoint as c; print(c('smollm2'))"
 
 
 @pytest.mark.real
@@ -338,9 +340,11 @@ def test_a_killed_first_run_leaves_nothing_that_is_used(tmp_path: Path) -> None:
 
 @pytest.mark.real
 def test_a_gguf_file_loads_as_it_is() -> None:
-    from mucode_agent.models.embedded import _weights
+    from mucode_agent.models.embedded import EMBEDDED, _installed
 
-    [one] = sample(load_model(f"hf:{_weights()}", max_tokens=20), [HumanMessage("Say hello.")], n=1, seed=0)
+    [one] = sample(
+        load_model(f"hf:{_installed(EMBEDDED['smollm2'])}", max_tokens=20), [HumanMessage("Say hello.")], n=1, seed=0
+    )
     assert one.text.strip()
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from mucode_agent.evaluation.programs import JUDGE_HELP
 from mucode_agent.graphs.selection import SELECTORS, Selector
+from mucode_agent.models.embedded import MODELS
 from mucode_agent.types import InfrastructureError, Judge, ProblemError
 from mucode_agent.verifiers import DEFAULT
 
@@ -52,7 +53,7 @@ Place = Annotated[str, typer.Option(help="Where programs run: local · e2b")]
 @app.command()
 def run(
     benchmark: Bench,
-    model: Annotated[str, typer.Option(help="smollm2 · hf:PATH_OR_ID · vllm:NAME@URL · a URL · provider:model")],
+    model: Annotated[str, typer.Option(help=MODELS)],
     output: Annotated[
         Path | None, typer.Option(help="Directory of the run; the same command continues it. Default: runs/…")
     ] = None,

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mucode_agent.adapters import need
+from mucode_agent.models.embedded import DEFAULT_MODEL, MODELS
 from mucode_agent.types import InfrastructureError, ProblemError
 from mucode_agent.verifiers import DEFAULT
 
 if TYPE_CHECKING:
     from mucode_agent.graphs.solver import Solver
 
-Model = Annotated[str, typer.Option(help="smollm2 · hf:PATH_OR_ID · vllm:NAME@URL · a URL · provider:model")]
+Model = Annotated[str, typer.Option(help=MODELS)]
 N = Annotated[int, typer.Option("--n", help="Candidates per turn.")]
 Turns = Annotated[int, typer.Option(help="Turns at most.")]
 Scorer = Annotated[str, typer.Option(help="As of `solve`.")]
@@ -30,7 +31,7 @@ Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every
 
 
 def serve(
-    model: Model = "smollm2",
+    model: Model = DEFAULT_MODEL,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     slots: Annotated[int, typer.Option(min=1, help="Solves at a time; more wait.")] = 8,
@@ -63,7 +64,7 @@ def serve(
 
 
 def mcp(
-    model: Model = "smollm2",
+    model: Model = DEFAULT_MODEL,
     http: Annotated[
         bool, typer.Option("--http", help="Streamable HTTP in place of standard input and output.")
     ] = False,

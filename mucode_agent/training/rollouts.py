@@ -20,6 +20,7 @@ from mucode_agent.evaluation.runner import environment
 from mucode_agent.evaluation.store import Judgement, Solve, finished_solves
 from mucode_agent.graphs.selection import Selector
 from mucode_agent.graphs.solver import Solver, create_solver
+from mucode_agent.models.embedded import EMBEDDED
 from mucode_agent.models.identity import model_name, weights_sha256
 from mucode_agent.prompts import prompt_digest
 from mucode_agent.traces import CandidateRow, NullTrace, TraceRow, TraceSink
@@ -249,7 +250,7 @@ class _Trace:
 def weights_digest(model: Any) -> str:
     """SHA-256 of a checkpoint's files on this machine; empty for a model that is named, not located."""
     named = getattr(model, "model", None)
-    if not isinstance(named, str) or named == "smollm2" or not (path := Path(named).expanduser()).exists():
+    if not isinstance(named, str) or named in EMBEDDED or not (path := Path(named).expanduser()).exists():
         return ""
     return weights_sha256(path)
 

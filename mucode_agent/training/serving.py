@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mucode_agent.models import load_model
-from mucode_agent.models.embedded import smollm2_checkpoint
+from mucode_agent.models.embedded import EMBEDDED, embedded_checkpoint
 from mucode_agent.types import InfrastructureError, ProblemError
 
 
@@ -36,7 +36,7 @@ class InProcess:
 
     def generator(self, checkpoint: str, adapter: Path | None, number: int, *, max_tokens: int) -> tuple[Any, str]:
         del adapter, number
-        name = checkpoint if checkpoint == "smollm2" else f"hf:{checkpoint}"
+        name = checkpoint if checkpoint in EMBEDDED else f"hf:{checkpoint}"
         return load_model(name, max_tokens=max_tokens), name
 
     def close(self) -> None:
@@ -149,8 +149,8 @@ class StartedServer:
             time.sleep(_LOOK_S)
 
     def _start(self, checkpoint: str) -> None:
-        if checkpoint == "smollm2":
-            checkpoint = str(smollm2_checkpoint())
+        if checkpoint in EMBEDDED:
+            checkpoint = str(embedded_checkpoint(checkpoint))
         words = [word.replace("{checkpoint}", checkpoint) for word in shlex.split(self._command)]
         command = [sys.executable, "-c", _BOUND, *words] if sys.platform == "linux" else words
         with self._log.open("ab") as log:
