@@ -55,7 +55,7 @@ _HOMES = {
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [  # noqa: RUF022 - in the order of the flow
     "Problem", "CodeTest", "StdioTest", "Limits", "load_problem", "read_problem",
     "load_model", "ScriptedModel", "Job", "ExecutionReport", "Sandbox", "LocalSandbox",

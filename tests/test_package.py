@@ -101,6 +101,13 @@ def test_importing_loads_nothing_heavy(module: str) -> None:
     assert run.stdout.split() == []
 
 
+def test_the_command_line_starts_without_langgraph_and_without_any_adapter() -> None:
+    names = ("langgraph", "mucode_agent.adapters.openai_server", "mucode_agent.adapters.mcp_server")
+    code = f"import sys, mucode_agent.cli; print(*[name for name in {names!r} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == []
+
+
 def test_every_public_name_is_there() -> None:
     for name in mucode_agent.__all__:
         assert getattr(mucode_agent, name) is not None

@@ -12,7 +12,7 @@ import json
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Request
@@ -97,7 +97,7 @@ class Server:
             raise ProblemError(f"messages cannot be read: {str(error).splitlines()[0]}") from error
         return task_in(messages, asked.mucode.problem if asked.mucode else None)
 
-    async def solve(self, request: Request, problem: Problem) -> AsyncIterator[dict[str, Any]]:
+    async def solve(self, request: Request, problem: Problem) -> AsyncGenerator[dict[str, Any]]:
         """The solve's events and then its `{"solution": …}`. A client that leaves ends it, its programs included.
 
         Raises Stopping, and what the solver raises.
@@ -201,7 +201,7 @@ def create_app(solver: Solver, *, slots: int = 8, key: str | None = None) -> Fas
     return app
 
 
-async def _chunks(solve: AsyncIterator[dict[str, Any]], problem: Problem, include_usage: bool) -> AsyncIterator[str]:
+async def _chunks(solve: AsyncGenerator[dict[str, Any]], problem: Problem, include_usage: bool) -> AsyncIterator[str]:
     """Server-sent events: one chunk for each of the solver's events, then the answer as one piece of content.
 
     The chunks of events have an empty delta, so that a client that knows nothing of them sees the answer only.
@@ -215,9 +215,10 @@ async def _chunks(solve: AsyncIterator[dict[str, Any]], problem: Problem, includ
     yield chunk({"role": "assistant", "content": ""})
     state: dict[str, Any] = {}
     try:
-        async for state in solve:
-            if "event" in state:
-                yield chunk({}, mucode=state)
+        async with contextlib.aclosing(solve):
+            async for state in solve:
+                if "event" in state:
+                    yield chunk({}, mucode=state)
     except (MucodeError, Stopping) as error:
         status, message = _fault(error)
         yield f"data: {json.dumps(_problem_of(status, message))}\n\n"
