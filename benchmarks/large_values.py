@@ -11,7 +11,7 @@ import sys
 import time
 
 from mucode_agent.tools.local import LocalSandbox
-from mucode_agent.types import Job, Limits
+from mucode_agent.types import CodeTest, Job, Limits
 
 VALUES = {
     "10^6 integers": "list(range(10**6))",
@@ -30,12 +30,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     sandbox = LocalSandbox(workers=1)
-    sandbox.submit(Job(code="def f(): return 1", tests=("assert f() == 1",))).result(60)
+    sandbox.submit(Job(code="def f(): return 1", tests=(CodeTest(code="assert f() == 1"),))).result(60)
     print(f"Python {sys.version.split()[0]}; {sandbox.isolation}; lowest of {rounds} rounds")
     for name, value in VALUES.items():
         for way, pair in WAYS.items():
             code, test = (text.replace("{value}", value) for text in pair)
-            job = Job(code=code, tests=(test,), entry_point="f", limits=LIMITS)
+            job = Job(code=code, tests=(CodeTest(code=test),), entry_point="f", limits=LIMITS)
             judged, plain = list[float](), list[float]()
             for _ in range(rounds):
                 start = time.perf_counter()

@@ -67,7 +67,7 @@ def test_every_link_of_llms_txt_leads_somewhere() -> None:
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
     assert {link for link in links if link.startswith("docs/")} == {
-        f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md") if page.name != "index.md"
+        f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md") if page.name != "README.md"
     }
 
 
@@ -78,12 +78,12 @@ def test_the_site_builds_without_a_warning_and_shows_every_page(tmp_path: Path) 
     nav = (ROOT / "mkdocs.yml").read_text()
     for page in (ROOT / "docs").glob("*.md"):
         assert f"- {page.name}" in nav
-        assert (tmp_path / ("" if page.stem == "index" else page.stem) / "index.html").exists()
+        assert (tmp_path / ("" if page.stem == "README" else page.stem) / "index.html").exists()
 
 
 def test_the_sites_first_snippet_compiles() -> None:
-    [code] = snippets("index.md")
-    compile(code, "index.md", "exec")
+    [code] = snippets("README.md")
+    compile(code, "README.md", "exec")
 
 
 def test_the_notebook_runs() -> None:

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
 from transformers.utils import logging
 
-from mucode_agent.models import int8
 from mucode_agent.models.decoding import Engine
+from mucode_agent.models.int8 import available, to_int8
 from mucode_agent.types import ProblemError
 
 _engines: WeakValueDictionary[tuple[str, str, str], Engine] = WeakValueDictionary()
@@ -73,7 +73,7 @@ def best_dtype(device: str) -> str:
 
 def int8_runs(device: str | None) -> bool:
     """Whether a model on this device (None: the best one) can have its linear layers in int8."""
-    return (device or best_device()) == "cpu" and int8.available()
+    return (device or best_device()) == "cpu" and available()
 
 
 def convert_gguf(gguf: Path, directory: Path) -> None:
@@ -93,7 +93,7 @@ def convert_gguf(gguf: Path, directory: Path) -> None:
 def _load(name: str, device: str, dtype: str) -> Engine:
     if dtype == INT8:
         model, tokenizer = _read(name, torch.bfloat16)
-        int8.to_int8(model)
+        to_int8(model)
     else:
         model, tokenizer = _read(name, getattr(torch, dtype))
     return Engine(model.train(False).to(device=device), tokenizer)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mucode_agent.types import InfrastructureError, ProblemError
 
@@ -177,7 +178,7 @@ def _from_hub(name: str, weights: Weights, gguf: Path) -> None:
     import huggingface_hub
     from huggingface_hub import constants
     from huggingface_hub.file_download import http_get  # `hf_hub_download` begins anew in each process
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     repository, file = weights.hub
     cached = huggingface_hub.try_to_load_from_cache(repository, file)
@@ -209,16 +210,18 @@ def _from_hub(name: str, weights: Weights, gguf: Path) -> None:
 
 @contextmanager
 def _bars(shown: bool) -> Iterator[None]:
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub import utils
 
-    if shown or are_progress_bars_disabled():
+    hub: Any = utils  # it re-exports these names without saying so
+
+    if shown or hub.are_progress_bars_disabled():
         yield
         return
-    disable_progress_bars()
+    hub.disable_progress_bars()
     try:
         yield
     finally:
-        enable_progress_bars()
+        hub.enable_progress_bars()
 
 
 def _from_wheels(name: str, weights: Weights, gguf: Path) -> None:
