@@ -133,7 +133,6 @@ class Program:
         linecache.cache[FILENAME] = (lambda: code,)
         if message["main"] or message["together"]:
             sys.modules["__main__"] = module
-        bounded_stacks()
         if message["main"]:
             self._space["__file__"] = FILENAME
             sys.argv[:] = [FILENAME]
@@ -167,19 +166,19 @@ class Program:
         value = self._space[target] if isinstance(target, str) else self._handles[target]
         if operation == "next":
             return self._next(value)
-        forms = [*message["args"], *message.get("kw", {}).values()] if message.get("back") else []
         arguments = [self._decode(item) for item in message["args"]]
         keywords = {name: self._decode(item) for name, item in message["kw"].items()} if "kw" in message else {}
         if operation == "name":
             return {"ok": self._encode(value)}
-        given = [
-            (item, _snapshot(form, item)) for form, item in zip(forms, (*arguments, *keywords.values()), strict=False)
-        ]
+        given: list[tuple[Any, Any]] = []
+        if "back" in message:
+            forms = [*message["args"], *message.get("kw", {}).values()]
+            given = [(it, _snapshot(f, it)) for f, it in zip(forms, (*arguments, *keywords.values()), strict=True)]
         result = _OPERATIONS[operation](value, *arguments, **keywords)
         answer = {"ok": self._encode(result)}
         if "keep" in message:
             self._note(self._returned, result, _snapshot(answer["ok"], result))
-        if forms:
+        if given:
             answer["args"] = [self._changed(item, was) for item, was in given]
             for (item, was), form in zip(given, answer["args"], strict=True):
                 self._note(self._shared, item, was if form is None else _snapshot(form, item))

@@ -326,6 +326,7 @@ class Server:
         """Until the host is gone."""
         candidate.standard_streams()
         candidate.standard_names()
+        candidate.bounded_stacks()
         if self._filter is not None:
             socket.socketpair = candidate.wake_pair  # type: ignore[assignment]
         random.seed(0)
