@@ -14,7 +14,7 @@ from pydantic import PrivateAttr
 from mucode_agent.evaluation.store import DrawnRow, Journal, digest
 from mucode_agent.models import asample, sample
 from mucode_agent.models.logprobs import LogProbs
-from mucode_agent.types import InfrastructureError, Sample
+from mucode_agent.types import InfrastructureError, Sample, Sampling
 
 
 class RecordedModel(BaseChatModel):
@@ -110,7 +110,7 @@ class _Draw:
     """One request: n samples of a state, with the seeds from `seed` on."""
 
     def __init__(self, messages: Sequence[BaseMessage], options: dict[str, Any]) -> None:
-        self.settings = {name: options[name] for name in ("temperature", "max_tokens") if name in options}
+        self.settings = {name: options[name] for name in Sampling.model_fields if name in options}
         self.state = digest({"messages": [[m.type, m.content] for m in messages], **self.settings})
         self.seeds = range(options.get("seed", 0), options.get("seed", 0) + options.get("n", 1))
 

@@ -23,12 +23,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, Literal, Self, TypeVar, get_args
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from mucode_agent.evaluation.benchmarks import Benchmark, Split
 from mucode_agent.graphs.selection import Selector
 from mucode_agent.traces import CandidateRow, DecisionRow, ProblemRow, TraceRow
-from mucode_agent.types import Candidate, InfrastructureError, Problem, ProblemError, Record, Sample, Solution, Status
+from mucode_agent.types import (
+    Candidate,
+    InfrastructureError,
+    Problem,
+    ProblemError,
+    Record,
+    Sample,
+    Sampling,
+    Solution,
+    Status,
+)
 
 STORE_VERSION: Literal[1] = 1
 
@@ -48,7 +58,7 @@ class Arm(Record):
     """Independent samples are told apart in waves of the size that a turn has."""
 
 
-class Identity(Record):
+class Identity(Sampling):
     """What determines the results. A directory takes results of one identity only."""
 
     store_version: Literal[1] = STORE_VERSION
@@ -62,9 +72,11 @@ class Identity(Record):
     prompt: str
     """Digest of the wording that generators see."""
     arms: tuple[Arm, ...]
+    temperature: None = Field(default=None, exclude=True)
+    """Each arm has its own."""
+    max_tokens: int
     selector: Selector
     accept_threshold: float | None
-    max_tokens: int
     seed: int
 
 
@@ -419,7 +431,11 @@ def locked(directory: Path) -> Iterator[None]:
 
 def check_same(held: dict[str, Any], asked: dict[str, Any], directory: Path) -> None:
     """Raises ProblemError saying what differs where results of two identities would be mixed."""
-    differing = [f"{key} was {_told(held[key])}, now {_told(asked[key])}" for key in asked if held[key] != asked[key]]
+    differing = [
+        f"{key} was {_told(held.get(key))}, now {_told(asked.get(key))}"
+        for key in dict.fromkeys([*asked, *held])
+        if held.get(key) != asked.get(key)
+    ]
     if differing:
         raise ProblemError(
             f"{directory} holds results of another run: {'; '.join(differing)}; "

@@ -139,7 +139,7 @@ def create_solver(
         name: Of the compiled graph.
         settings: The fields of `Settings`: n, max_turns, wave, selector, accept_threshold, least_gain,
             trust_calibration, budget, approve, tools_per_candidate, probes, proposed_probes, partial, temperature,
-            max_tokens, seed.
+            top_p, max_tokens, seed.
 
     Raises:
         ProblemError: A setting is unknown or out of its range. When run: the problem or the model cannot be used.
@@ -349,8 +349,7 @@ class _Nodes:
         return ask_for_inputs(problem, settings.proposed_probes), {
             "n": 1,
             "seed": _seed(problem, settings.seed, 0),
-            "temperature": settings.temperature,
-            "max_tokens": settings.max_tokens,
+            **settings.request(),
         }
 
     def _proposed(self, state: SolverState, samples: Sequence[Sample], started: float) -> dict[str, Any]:
@@ -403,8 +402,7 @@ class _Nodes:
         options: dict[str, Any] = {
             "n": n,
             "seed": seed,
-            "temperature": settings.temperature,
-            "max_tokens": settings.max_tokens,
+            **settings.request(),
         }
         if settings.tools_per_candidate:
             tool = create_run_python(self._parts.sandbox(), limits=problem.limits)
