@@ -8,7 +8,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import typer
 from pydantic import ValidationError
@@ -78,27 +78,34 @@ def flag(field: str) -> str:
 
 def _parameter(record: type[Record], name: str, defaults: dict[str, Any]) -> inspect.Parameter:
     field = record.model_fields[name]
-    kind, bounds = _type(field.annotation, field.metadata)
+    kind, optional, bounds = _type(field.annotation, field.metadata)
     default = defaults.get(name, field.default)
     if get_origin(kind) is tuple:
-        kind, default = list[get_args(kind)[0]] | None, list(default) or None  # type: ignore[misc]
-    option = typer.Option(flag(name), help=" ".join((field.description or "").split()), **bounds)
+        kind, optional, default = list[get_args(kind)[0]], True, list(default) or None  # type: ignore[misc]
+    told = [" ".join((field.description or "").split()), *([f"({', '.join(bounds)})"] if bounds else [])]
+    if get_origin(kind) is Literal:  # the record refuses another word in one sentence, click in four lines
+        told[0] += " " + " · ".join(get_args(kind))
+        kind = str
+    option = typer.Option(flag(name), help=" ".join(told))
+    if optional:
+        kind = kind | None
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
-def _type(annotation: Any, metadata: list[Any]) -> tuple[Any, dict[str, Any]]:
-    """The type without what pydantic alone reads, and typer's name for its range."""
-    bounds = {
-        "min" if name == "ge" else "max": getattr(part, name)
-        for part in metadata
-        for name in ("ge", "le")
-        if hasattr(part, name)
-    }
+_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+
+
+def _type(annotation: Any, metadata: list[Any]) -> tuple[Any, bool, list[str]]:
+    """The type without what pydantic alone reads, whether it may be None, and its range in words."""
+    bounds = [
+        f"{words} {getattr(part, name)}" for part in metadata for name, words in _BOUNDS.items() if hasattr(part, name)
+    ]
     if get_origin(annotation) is Annotated:
         inner, *more = get_args(annotation)
         parts = [piece for part in more for piece in (part.metadata if isinstance(part, FieldInfo) else [part])]
         return _type(inner, [*metadata, *parts])
     if get_origin(annotation) in (Union, types.UnionType):
-        inner, found = _type(next(part for part in get_args(annotation) if part is not type(None)), metadata)
-        return inner | None, found
-    return annotation, bounds
+        inner = next(part for part in get_args(annotation) if part is not type(None))
+        kind, _, found = _type(inner, metadata)
+        return kind, True, found
+    return annotation, False, bounds
