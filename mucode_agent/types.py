@@ -5,7 +5,7 @@ Records are frozen pydantic models. LangGraph's state holds their JSON form (`mo
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Annotated, Any, Literal, Protocol, Self, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, Self, TypedDict, cast, runtime_checkable
 
 from pydantic import (
     BaseModel,
@@ -402,6 +402,44 @@ StopReason = Literal[
     "failure",  # of the model, sandbox or verifier, where the setting `partial` asks for the best so far
 ]
 """Why a solve ended. Every reason but `accepted` returns the best candidate so far."""
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The fields of `Sampling`, any of them, as keywords."""
+
+    temperature: float | None
+    top_p: float | None
+    max_tokens: int | None
+
+
+class Sampling(Record):
+    """How one completion is drawn: sent to the model with each request. None leaves an option as the model has it."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Of sampling; 0 is greedy. Default: as the model has it, 0.7 where the model is a string."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Probability mass of the likeliest tokens that each token is drawn from; default: as the model has it."""
+    max_tokens: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
+    """Of one completion. Default: as the model has it, 1024 where the model is a string."""
+
+    @model_serializer(mode="wrap")
+    def _json(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_defaults(self, handler(self), "top_p")
+
+    def request(self) -> SamplingOptions:
+        """As keywords of `models.sample`."""
+        return cast("SamplingOptions", {name: getattr(self, name) for name in Sampling.model_fields})
+
+
+class StatedSampling(Sampling):
+    """The same where a run must say what it was drawn with."""
+
+    temperature: Annotated[float, Field(ge=0, le=100)] = 0.7
+    """Of sampling; 0 is greedy."""
+    max_tokens: Annotated[int, Field(ge=1, le=1 << 20)] = 1024
+    """Of one completion."""
 
 
 class Budget(Record):

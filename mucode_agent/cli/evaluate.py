@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from mucode_agent.cli.options import SAMPLING, Fields, command
 from mucode_agent.evaluation.programs import JUDGE_HELP
-from mucode_agent.graphs.selection import SELECTORS, Selector
+from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.models.embedded import MODELS
 from mucode_agent.types import InfrastructureError, Judge, ProblemError
 from mucode_agent.verifiers import DEFAULT
@@ -33,6 +34,8 @@ BENCHMARKS = (
     "humaneval · mbpp:FILE · humaneval+:FILE · mbpp+:FILE · codecontests:FILE · livecodebench:FILE · jsonl:FILE; "
     "NAME:hub reads from the hub"
 )
+ModelSpec = Annotated[str, typer.Option(help=MODELS)]
+SEARCH = Fields("n", "max_turns", "selector", "accept_threshold", "trust_calibration", *SAMPLING, "seed")
 Bench = Annotated[str, typer.Argument(metavar="BENCH", help=BENCHMARKS)]
 Split = Annotated[str, typer.Option(help="fixed: ours · paper: the authors' rules, faults included")]
 Limit = Annotated[int | None, typer.Option(help="Only the first problems.")]
@@ -42,30 +45,20 @@ VerifierSpec = Annotated[
         help="evidence · CARD.json · a directory of `train verifier` · vllm:DIRECTORY@URL · agreement · logprob · none"
     ),
 ]
-Threshold = Annotated[float | None, typer.Option(help="P(correct) that an answer needs beside its public tests.")]
-Trust = Annotated[
-    bool, typer.Option("--trust-calibration", help="Though the verifier was calibrated on another generator.")
-]
 JudgedBy = Annotated[Judge | None, typer.Option("--judge", help=JUDGE_HELP)]
 Place = Annotated[str, typer.Option(help="Where programs run: local · e2b")]
 
 
 @app.command()
+@command
 def run(
     benchmark: Bench,
-    model: Annotated[str, typer.Option(help=MODELS)],
+    model: ModelSpec,
+    search: Annotated[StatedSettings, SEARCH],
     output: Annotated[
         Path | None, typer.Option(help="Directory of the run; the same command continues it. Default: runs/…")
     ] = None,
-    n: Annotated[int, typer.Option("--n", help="Candidates per turn.")] = 5,
-    turns: Annotated[int, typer.Option(help="Turns at most.")] = 3,
-    temperature: Annotated[float, typer.Option(help="Of sampling.")] = 0.7,
-    max_tokens: Annotated[int, typer.Option(help="Of one completion.")] = 1024,
-    selector: Annotated[str, typer.Option(help=" · ".join(SELECTORS))] = "tests+verifier",
     verifier: VerifierSpec = DEFAULT,
-    accept_threshold: Threshold = None,
-    trust_calibration: Trust = False,
-    seed: Annotated[int, typer.Option(help="Same seed, same candidates.")] = 0,
     greedy: Annotated[bool, typer.Option(help="Also one candidate a turn at temperature 0.")] = True,
     independent: Annotated[
         bool, typer.Option(help="Also N·T first-turn samples: the same compute, no feedback.")
@@ -96,17 +89,16 @@ def run(
 
     _at_least("concurrency", concurrency, 1)
     _at_least("patience", patience, 0)
-    chosen = _selector(selector)
     scorer = load_verifier(verifier)
     doubt = calibration_mismatch(scorer, model)
-    if accept_threshold is not None and not trust_calibration and doubt is not None:
+    if search.accept_threshold is not None and not search.trust_calibration and doubt is not None:
         raise ProblemError(f"{doubt}; calibrate on this one's programs, or give --trust-calibration")
     console = Console(stderr=True, highlight=False)
     asked = load_benchmark(benchmark, split=split, testless=testless, limit=limit, judge=judge)  # type: ignore[arg-type]
     packages = preloads(asked.problems, preload or (), sandbox)
-    directory = output or Path("runs") / _slug(f"{asked.name}-{split}-{model}-seed{seed}")
+    directory = output or Path("runs") / _slug(f"{asked.name}-{split}-{model}-seed{search.seed}")
     console.print(f"{asked.name}: {len(asked.problems)} problems, {directory}", markup=False, soft_wrap=True)
-    generator = load_model(model, temperature=temperature, max_tokens=max_tokens, timeout=request_timeout)
+    generator = load_model(model, timeout=request_timeout, **search.request())
     with (
         contextlib.closing(load_sandbox(sandbox, preload=packages)) as place,
         _reported_if_cut_short(directory, console),
@@ -119,16 +111,15 @@ def run(
             model_name=model,
             sandbox=place,
             watch=watch,
-            n=n,
-            max_turns=turns,
-            temperature=temperature,
+            n=search.n,
+            max_turns=search.max_turns,
             greedy=greedy,
             independent=independent,
             verifier=scorer,
-            selector=chosen,
-            accept_threshold=accept_threshold,
-            max_tokens=max_tokens,
-            seed=seed,
+            selector=search.selector,
+            accept_threshold=search.accept_threshold,
+            seed=search.seed,
+            **search.request(),
             concurrency=concurrency,
             patience=patience,
             command=shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]]),
@@ -252,12 +243,6 @@ def _out() -> Console:
     """Standard output; wide where it is no terminal, so that a file of it can be searched."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=200)
-
-
-def _selector(name: str) -> Selector:
-    if name not in SELECTORS:
-        raise ProblemError(f"selector must be one of {', '.join(SELECTORS)}, got {name!r}")
-    return name
 
 
 def _at_least(name: str, value: float, least: float) -> None:

@@ -12,36 +12,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mucode_agent.adapters import need
-from mucode_agent.models.embedded import DEFAULT_MODEL, MODELS
+from mucode_agent.cli.evaluate import ModelSpec
+from mucode_agent.cli.options import SAMPLING, Fields, command
+from mucode_agent.graphs.settings import StatedSettings
+from mucode_agent.models.embedded import DEFAULT_MODEL
 from mucode_agent.types import InfrastructureError, ProblemError
 from mucode_agent.verifiers import DEFAULT
 
 if TYPE_CHECKING:
     from mucode_agent.graphs.solver import Solver
 
-Model = Annotated[str, typer.Option(help=MODELS)]
-N = Annotated[int, typer.Option("--n", help="Candidates per turn.")]
-Turns = Annotated[int, typer.Option(help="Turns at most.")]
+SEARCH = Fields("n", "max_turns", *SAMPLING)
 Scorer = Annotated[str, typer.Option(help="As of `solve`.")]
 Place = Annotated[str, typer.Option(help="Where candidates run: local · e2b")]
-Temperature = Annotated[float, typer.Option(help="Of sampling; 0 is greedy.")]
-Tokens = Annotated[int, typer.Option(help="Of one completion.")]
 Patience = Annotated[float | None, typer.Option(help="Seconds for one request to a model server.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every one of this machine.")]
 
 
+@command
 def serve(
-    model: Model = DEFAULT_MODEL,
+    search: Annotated[StatedSettings, SEARCH],
+    model: ModelSpec = DEFAULT_MODEL,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     slots: Annotated[int, typer.Option(min=1, help="Solves at a time; more wait.")] = 8,
     grace: Annotated[float, typer.Option(min=0, help="Seconds that solves may still take at the end.")] = 10.0,
-    n: N = 5,
-    turns: Turns = 3,
     verifier: Scorer = DEFAULT,
     sandbox: Place = "local",
-    temperature: Temperature = 0.7,
-    max_tokens: Tokens = 1024,
     request_timeout: Patience = None,
 ) -> None:
     """Serve the solver by OpenAI's chat protocol, as the model `mucode` at http://HOST:PORT/v1.
@@ -52,9 +49,7 @@ def serve(
     need("serve", ("fastapi", "uvicorn"), "serve")
     from mucode_agent.adapters.openai_server import create_app
 
-    with _solver(
-        model, sandbox, verifier, request_timeout, n=n, max_turns=turns, temperature=temperature, max_tokens=max_tokens
-    ) as solver:
+    with _solver(model, sandbox, verifier, request_timeout, search) as solver:
         if callable(load := getattr(solver.parts.model(), "engine", None)):  # of a model in this process
             load()
         app = create_app(solver, slots=slots, key=os.environ.get("MUCODE_SERVE_KEY") or None)
@@ -63,19 +58,17 @@ def serve(
         listen(app, host, port, path="/v1", limit=int(grace) + 5, stop=server.stop, cut=(grace, server.cut))
 
 
+@command
 def mcp(
-    model: Model = DEFAULT_MODEL,
+    search: Annotated[StatedSettings, SEARCH],
+    model: ModelSpec = DEFAULT_MODEL,
     http: Annotated[
         bool, typer.Option("--http", help="Streamable HTTP in place of standard input and output.")
     ] = False,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
-    n: N = 5,
-    turns: Turns = 3,
     verifier: Scorer = DEFAULT,
     sandbox: Place = "local",
-    temperature: Temperature = 0.7,
-    max_tokens: Tokens = 1024,
     request_timeout: Patience = None,
 ) -> None:
     """Serve solve_coding_problem, run_python and run_tests by MCP, on standard input and output or by HTTP.
@@ -84,22 +77,22 @@ def mcp(
     """
     need("mcp", ("mcp",), "mcp")
     from mucode_agent.adapters.mcp_server import create_server, http_app
-    from mucode_agent.graphs.settings import Settings
 
-    settings: Any = {"n": n, "max_turns": turns, "temperature": temperature, "max_tokens": max_tokens}
-    with _solver(model, sandbox, verifier, request_timeout, **settings) as solver:
-        server = create_server(solver, Settings(**settings), host=host)
+    with _solver(model, sandbox, verifier, request_timeout, search) as solver:
+        server = create_server(solver, search, host=host)
         if http:
             listen(http_app(server, host), host, port, path="/mcp", limit=1)
             return
         asyncio.run(_on_standard_input(server, solver))
 
 
-def _solver(model: str, sandbox: str, verifier: str, request_timeout: float | None, **settings: Any) -> "Solver":
+def _solver(model: str, sandbox: str, verifier: str, request_timeout: float | None, search: StatedSettings) -> "Solver":
     """The solver, its model and sandbox there: what cannot be used is said now and not to the first client."""
     from mucode_agent.graphs.solver import create_solver
 
-    solver = create_solver(model, sandbox=sandbox, verifier=verifier, request_timeout=request_timeout, **settings)
+    solver = create_solver(
+        model, sandbox=sandbox, verifier=verifier, request_timeout=request_timeout, **search.options()
+    )
     solver.parts.model()
     solver.parts.started_sandbox()
     return solver

@@ -7,16 +7,18 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from mucode_agent.cli.evaluate import Threshold, Trust, VerifierSpec
+from mucode_agent.cli.evaluate import ModelSpec, VerifierSpec
+from mucode_agent.cli.options import SAMPLING, Fields, command
 from mucode_agent.cli.output import NOT_SOLVED, SOLVED, write_bytes
 from mucode_agent.files import replacing
-from mucode_agent.models.embedded import DEFAULT_MODEL, MODELS
+from mucode_agent.graphs.settings import StatedSettings
+from mucode_agent.models.embedded import DEFAULT_MODEL
 from mucode_agent.types import (
     ExecutionReport,
     InfrastructureError,
@@ -29,8 +31,20 @@ from mucode_agent.types import (
 from mucode_agent.verifiers import DEFAULT
 
 if TYPE_CHECKING:
-    from mucode_agent.graphs.selection import Selector
     from mucode_agent.graphs.solver import Solver, SolverInput
+
+
+SEARCH = Fields(
+    "n",
+    "max_turns",
+    "wave",
+    "selector",
+    "accept_threshold",
+    "least_gain",
+    "trust_calibration",
+    *SAMPLING,
+    "seed",
+)
 
 
 class SolveOutput(Record):
@@ -45,24 +59,14 @@ class SolveOutput(Record):
     """Of the answer on all tests, made after the solve; None where there are no private tests."""
 
 
+@command
 def solve(
     problem: Annotated[
         str, typer.Argument(help="A problem.json (ours, a HumanEval row or an MBPP row), or - for standard input.")
     ],
-    model: Annotated[str, typer.Option(help=MODELS)] = DEFAULT_MODEL,
-    n: Annotated[int, typer.Option("--n", help="Candidates per turn.")] = 5,
-    turns: Annotated[int, typer.Option(help="Turns at most.")] = 3,
-    wave: Annotated[
-        int | None, typer.Option(help="Candidates drawn before the tests are asked; default: all n.")
-    ] = None,
-    selector: Annotated[str, typer.Option(help="tests+verifier · tests · verifier · random")] = "tests+verifier",
+    search: Annotated[StatedSettings, SEARCH],
+    model: ModelSpec = DEFAULT_MODEL,
     verifier: VerifierSpec = DEFAULT,
-    accept_threshold: Threshold = None,
-    least_gain: Annotated[float, typer.Option(help="What a wave must add to P(correct) for another one.")] = 0.0,
-    trust_calibration: Trust = False,
-    temperature: Annotated[float, typer.Option(help="Of sampling; 0 is greedy.")] = 0.7,
-    max_tokens: Annotated[int, typer.Option(help="Of one completion.")] = 1024,
-    seed: Annotated[int, typer.Option(help="Same seed, same candidates.")] = 0,
     sandbox: Annotated[str, typer.Option(help="Where candidates run: local · e2b")] = "local",
     require_isolation: Annotated[
         str, typer.Option(help="strong refuses to run where the host gives less; any warns.")
@@ -105,17 +109,8 @@ def solve(
             sandbox=place,
             trace=JsonlTrace(trace) if trace else None,
             request_timeout=request_timeout,
-            n=n,
-            max_turns=turns,
-            wave=wave,
-            selector=cast("Selector", selector),  # any other word is refused there, with those that are known
             verifier=scorer,
-            accept_threshold=accept_threshold,
-            least_gain=least_gain,
-            trust_calibration=trust_calibration,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            seed=seed,
+            **search.options(),
         )
         with _progress() as show:
             solution = asyncio.run(_watched(solver, task, show))
@@ -133,8 +128,8 @@ def solve(
     text = result.model_dump_json(indent=2) if as_json else result.code
     write_text(text.rstrip("\n") + "\n", output)
     doubt = calibration_mismatch(scorer, model)
-    own = scorer.accept_threshold if doubt is None or trust_calibration else None
-    needed = None if task.public_tests else accept_threshold if accept_threshold is not None else own
+    own = scorer.accept_threshold if doubt is None or search.trust_calibration else None
+    needed = None if task.public_tests else search.accept_threshold if search.accept_threshold is not None else own
     _report(result, scorer.name, doubt, needed)
     raise typer.Exit(SOLVED if result.solved else NOT_SOLVED)
 

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from mucode_agent.cli.evaluate import BENCHMARKS, Limit, Place, Split
+from mucode_agent.cli.evaluate import BENCHMARKS, Limit, ModelSpec, Place, Split
+from mucode_agent.cli.options import SAMPLING, Fields, command
 from mucode_agent.cli.output import write_lines
-from mucode_agent.models.embedded import MODELS
+from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.types import ProblemError
 
 app = typer.Typer(
@@ -22,19 +23,19 @@ app = typer.Typer(
 
 Directories = Annotated[list[Path], typer.Argument(help="Of `rollout`, `evaluate run` or `traces add`.")]
 
+SEARCH = Fields("max_turns", "n", *SAMPLING, "seed", n=1)
+"""Trajectory k has the seed plus k; of a turn's candidates the best is fed back."""
 
+
+@command
 def rollout(
     problems: Annotated[str, typer.Argument(metavar="PROBLEMS", help=BENCHMARKS)],
-    model: Annotated[str, typer.Option(help=MODELS)],
+    model: ModelSpec,
     output: Annotated[
         Path, typer.Option("--out", "--output", help="Directory of the rollouts; the same command continues it.")
     ],
+    search: Annotated[StatedSettings, SEARCH],
     per_problem: Annotated[int, typer.Option(help="Trajectories of each problem (K).")] = 15,
-    turns: Annotated[int, typer.Option(help="Turns at most (T).")] = 3,
-    n: Annotated[int, typer.Option("--n", help="Candidates per turn; the best of them is fed back.")] = 1,
-    temperature: Annotated[float, typer.Option(help="Of sampling.")] = 0.7,
-    max_tokens: Annotated[int, typer.Option(help="Of one completion.")] = 1024,
-    seed: Annotated[int, typer.Option(help="Trajectory k has this plus k.")] = 0,
     weights: Annotated[
         str, typer.Option(help="Names a served model's weights where its name does not, e.g. an adapter's digest.")
     ] = "",
@@ -72,15 +73,14 @@ def rollout(
     packages = preloads(asked.problems, preload or (), sandbox)
     total = len(asked.problems)
     console.print(f"{asked.name}: {total} problems, {per_problem} trajectories each, {output}", markup=False)
-    generator, scorer = load_model(model, temperature=temperature, max_tokens=max_tokens), load_verifier(verifier)
+    generator, scorer = load_model(model, **search.request()), load_verifier(verifier)
     settings: dict[str, Any] = {
         "weights": weights,
         "per_problem": per_problem,
-        "max_turns": turns,
-        "n": n,
-        "temperature": temperature,
-        "max_tokens": max_tokens,
-        "seed": seed,
+        "max_turns": search.max_turns,
+        "n": search.n,
+        "seed": search.seed,
+        **search.request(),
         "command": shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]]),
     }
     with contextlib.closing(load_sandbox(sandbox, preload=packages)) as place, watching(total, console) as watch:

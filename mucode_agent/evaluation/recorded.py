@@ -15,7 +15,7 @@ from mucode_agent.evaluation.store import DrawnRow
 from mucode_agent.files import Journal, digest
 from mucode_agent.models import asample, sample
 from mucode_agent.models.logprobs import LogProbs
-from mucode_agent.types import InfrastructureError, Sample
+from mucode_agent.types import InfrastructureError, Sample, Sampling
 
 
 class RecordedModel(BaseChatModel):
@@ -111,7 +111,7 @@ class _Draw:
     """One request: n samples of a state, with the seeds from `seed` on."""
 
     def __init__(self, messages: Sequence[BaseMessage], options: dict[str, Any]) -> None:
-        self.settings = {name: options[name] for name in ("temperature", "max_tokens") if name in options}
+        self.settings = {name: options[name] for name in Sampling.model_fields if name in options}
         self.state = digest({"messages": [[m.type, m.content] for m in messages], **self.settings})
         self.seeds = range(options.get("seed", 0), options.get("seed", 0) + options.get("n", 1))
 

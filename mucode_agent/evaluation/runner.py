@@ -11,7 +11,7 @@ import importlib.metadata
 import platform
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from mucode_agent.evaluation.benchmarks import Benchmark
 from mucode_agent.evaluation.judging import WholeSolves, distinct_programs, judge
@@ -30,10 +30,11 @@ from mucode_agent.evaluation.store import (
     open_store,
 )
 from mucode_agent.graphs.selection import Selector, normal_form
+from mucode_agent.graphs.settings import stated_sampling
 from mucode_agent.graphs.solver import Solver, create_solver
 from mucode_agent.prompts import prompt_digest
 from mucode_agent.traces import NullTrace, TraceRow, TraceSink
-from mucode_agent.types import Problem, Sample, Sandbox, Verifier
+from mucode_agent.types import Problem, Sample, SamplingOptions, Sandbox, Verifier
 from mucode_agent.verifiers import NoVerifier
 
 
@@ -58,16 +59,15 @@ def run_benchmark(
     watch: Watch,
     n: int = 5,
     max_turns: int = 3,
-    temperature: float = 0.7,
     greedy: bool = True,
     independent: bool = True,
     selector: Selector = "tests+verifier",
     accept_threshold: float | None = None,
-    max_tokens: int = 1024,
     seed: int = 0,
     concurrency: int = 16,
     patience: float = 60.0,
     command: str = "",
+    **sampling: Unpack[SamplingOptions],
 ) -> list[Failure]:
     """Starts a run in `directory`, or continues it, until every problem is finished or given up.
 
@@ -77,6 +77,8 @@ def run_benchmark(
     seconds.
     """
     scorer = verifier or NoVerifier()
+    stated = stated_sampling(sampling)
+    searches = arms(n=n, max_turns=max_turns, temperature=stated.temperature, greedy=greedy, independent=independent)
     identity = Identity(
         benchmark=benchmark.name,
         split=benchmark.split,
@@ -86,11 +88,11 @@ def run_benchmark(
         model=model_name,
         verifier=scorer.name,
         prompt=prompt_digest(),
-        arms=arms(n=n, max_turns=max_turns, temperature=temperature, greedy=greedy, independent=independent),
+        arms=searches,
         selector=selector,
         accept_threshold=accept_threshold,
-        max_tokens=max_tokens,
         seed=seed,
+        **stated.model_dump(exclude={"temperature"}),
     )
     config = Config(
         identity=identity,
@@ -231,6 +233,8 @@ class _Run:
 
 
 def _solver(arm: Arm, identity: Identity, model: Any, sandbox: Sandbox, verifier: Verifier, trace: TraceSink) -> Solver:
+    sampling = identity.request()
+    sampling["temperature"] = arm.temperature
     return create_solver(
         model,
         sandbox=sandbox,
@@ -238,10 +242,9 @@ def _solver(arm: Arm, identity: Identity, model: Any, sandbox: Sandbox, verifier
         trace=trace,
         n=arm.n,
         max_turns=arm.max_turns,
-        temperature=arm.temperature,
         selector=identity.selector,
         accept_threshold=identity.accept_threshold,
         trust_calibration=True,  # what it is worth on this generator is what a run measures
-        max_tokens=identity.max_tokens,
         seed=identity.seed,
+        **sampling,
     )

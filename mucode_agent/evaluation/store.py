@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from mucode_agent.evaluation.benchmarks import Benchmark, Split
 from mucode_agent.files import (
@@ -36,7 +36,7 @@ from mucode_agent.files import (
 )
 from mucode_agent.graphs.selection import Selector
 from mucode_agent.traces import CandidateRow, DecisionRow, ProblemRow, TraceRow
-from mucode_agent.types import Candidate, Problem, ProblemError, Record, Sample, Solution, Status
+from mucode_agent.types import Candidate, Problem, ProblemError, Record, Sample, Sampling, Solution, Status
 
 STORE_VERSION: Literal[1] = 1
 
@@ -56,7 +56,7 @@ class Arm(Record):
     """Independent samples are told apart in waves of the size that a turn has."""
 
 
-class Identity(Record):
+class Identity(Sampling):
     """What determines the results. A directory takes results of one identity only."""
 
     store_version: Literal[1] = STORE_VERSION
@@ -70,9 +70,11 @@ class Identity(Record):
     prompt: str
     """Digest of the wording that generators see."""
     arms: tuple[Arm, ...]
+    temperature: None = Field(default=None, exclude=True)
+    """Each arm has its own."""
+    max_tokens: int
     selector: Selector
     accept_threshold: float | None
-    max_tokens: int
     seed: int
 
 

@@ -1,27 +1,29 @@
 """How a solver searches: declared once, given to `create_solver`, and for one call through LangGraph's `context`."""
 
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, cast
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from mucode_agent.graphs.selection import Selector
 from mucode_agent.probes import MOST
-from mucode_agent.types import Budget, ProblemError, Record
+from mucode_agent.types import Budget, ProblemError, Record, Sampling, SamplingOptions, StatedSampling
 
 
-class Settings(Record):
-    """How a solver searches. Together with model, verifier and problem it determines every candidate."""
+class Search(Record):
+    """How a solver looks for a program among a model's completions."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     n: Annotated[int, Field(ge=1, le=4096)] = 5
     """Candidates per turn (N of the paper's algorithm 2)."""
     max_turns: Annotated[int, Field(ge=1, le=1000)] = 3
     """Turns at most (T)."""
     wave: Annotated[int, Field(ge=1)] | None = None
-    """Candidates drawn before the route is asked again; None draws all n at once."""
+    """Candidates drawn before the route is asked again; default: all n."""
     selector: Selector = "tests+verifier"
-    """How the best candidate is chosen; see `selection.rank_key`."""
+    """How the best candidate is chosen."""
     accept_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
-    """P(correct) that an answer needs. None asks the public tests only or, where there are none, the threshold for
+    """P(correct) that an answer needs beside its public tests. Default: none; without public tests, the threshold for
     which the verifier's card promises a precision."""
     least_gain: Annotated[float, Field(ge=0, le=1)] = 0.0
     """What a wave must add to P(best) for another one to be drawn in the same turn."""
@@ -40,15 +42,24 @@ class Settings(Record):
     partial: bool = False
     """Whether a model, sandbox or verifier that fails after the first candidates ends the solve with the best so far,
     instead of an exception that carries it."""
-    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
-    """Of sampling; 0 is greedy. None leaves it as the model has it: 0.7 where the model is a string."""
-    max_tokens: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
-    """Of one completion. None leaves it as the model has it: 1024 where the model is a string."""
+
+
+class Settings(Sampling, Search):
+    """How a solver searches and samples. Together with model, verifier and problem it determines every candidate."""
+
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     """Same seed, model and problem: same candidates."""
 
+    def options(self) -> "Options":
+        """As keywords of `create_solver`."""
+        return cast("Options", {name: getattr(self, name) for name in Settings.model_fields})
 
-class Options(TypedDict, total=False):
+
+class StatedSettings(StatedSampling, Settings):
+    """The same where a run must say what it was drawn with."""
+
+
+class Options(SamplingOptions, total=False):
     """The fields of `Settings`, any of them, as keywords: what they mean and their ranges stand there."""
 
     n: int
@@ -64,8 +75,6 @@ class Options(TypedDict, total=False):
     probes: int
     proposed_probes: int
     partial: bool
-    temperature: float | None
-    max_tokens: int | None
     seed: int
 
 
@@ -91,6 +100,14 @@ def check_settings(fields: Options) -> Settings:
     """Raises ProblemError for a setting that is unknown or out of its range."""
     try:
         return Settings.model_validate(fields)
+    except ValidationError as error:
+        raise _mistake(error) from None
+
+
+def stated_sampling(fields: SamplingOptions) -> StatedSampling:
+    """Raises ProblemError for an option that is unknown or out of its range."""
+    try:
+        return StatedSampling.model_validate(fields)
     except ValidationError as error:
         raise _mistake(error) from None
 

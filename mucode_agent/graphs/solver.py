@@ -140,7 +140,7 @@ def create_solver(
         name: Of the compiled graph.
         settings: The fields of `Settings`: n, max_turns, wave, selector, accept_threshold, least_gain,
             trust_calibration, budget, approve, tools_per_candidate, probes, proposed_probes, partial, temperature,
-            max_tokens, seed.
+            top_p, max_tokens, seed.
 
     Raises:
         ProblemError: A setting is unknown or out of its range. When run: the problem or the model cannot be used.
@@ -351,8 +351,7 @@ class _Nodes:
             "n": 1,
             "config": _traced(state, "mucode.propose"),
             "seed": _seed(problem, settings.seed, 0),
-            "temperature": settings.temperature,
-            "max_tokens": settings.max_tokens,
+            **settings.request(),
         }
 
     def _proposed(self, state: SolverState, samples: Sequence[Sample], started: float) -> dict[str, Any]:
@@ -406,8 +405,7 @@ class _Nodes:
             "n": n,
             "config": _traced(state, "mucode.generate", turn=number, candidate=seed - first),
             "seed": seed,
-            "temperature": settings.temperature,
-            "max_tokens": settings.max_tokens,
+            **settings.request(),
         }
         if settings.tools_per_candidate:
             tool = create_run_python(self._parts.sandbox(), limits=problem.limits)

@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 
 from mucode_agent.models.embedded import EMBEDDED
-from mucode_agent.types import InfrastructureError, ProblemError
+from mucode_agent.types import InfrastructureError, ProblemError, StatedSampling
 
 SPECS = (
     "qwen0.5b, qwen1.5b or smollm2 (embedded), hf:DIRECTORY_OR_FILE.gguf_OR_HUB_ID (in this process), "
@@ -16,13 +16,15 @@ SPECS = (
     "(any OpenAI-compatible server), or LangChain's provider:model such as anthropic:claude-sonnet-4-5"
 )
 
+_STATED = StatedSampling()
+
 
 def load_model(
     spec: str,
     *,
-    temperature: float | None = 0.7,
+    temperature: float | None = _STATED.temperature,
     top_p: float | None = None,
-    max_tokens: int | None = 1024,
+    max_tokens: int | None = _STATED.max_tokens,
     api_key: str | None = None,
     timeout: float | None = None,
 ) -> BaseChatModel:

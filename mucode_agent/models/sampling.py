@@ -10,7 +10,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -26,7 +26,15 @@ from langgraph.errors import GraphBubbleUp
 from mucode_agent.models.logprobs import logprobs_of
 from mucode_agent.models.refusals import REFUSALS, overflows, pause_s, read_refusal
 from mucode_agent.models.usage import NamesModel, heard_first, usage_parts
-from mucode_agent.types import ContextOverflowError, InfrastructureError, MucodeError, ProblemError, Sample
+from mucode_agent.types import (
+    ContextOverflowError,
+    InfrastructureError,
+    MucodeError,
+    ProblemError,
+    Sample,
+    Sampling,
+    SamplingOptions,
+)
 
 _LOG = logging.getLogger(__name__)
 _PAUSES = 5
@@ -41,29 +49,27 @@ def sample(
     *,
     n: int,
     seed: int,
-    temperature: float | None = None,
-    max_tokens: int | None = None,
     config: RunnableConfig | None = None,
+    **options: Unpack[SamplingOptions],
 ) -> list[Sample]:
     """Exactly n completions of the messages.
 
     Args:
         model: A chat model, bound or configurable too, or any runnable from messages to an AIMessage. The latter gets
-            the messages and nothing else: no seed, temperature or max_tokens.
+            the messages and nothing else: no seed and none of `options`.
         messages: The prompt.
         n: How many, at least 1.
         seed: Sample i has `seed + i`. Whether the same seed draws the same text is the model's affair: in process and
             on vLLM it does; elsewhere it is a wish, and on OpenAI one seed serves all n.
-        temperature: None leaves it as the model has it.
-        max_tokens: Most tokens of one completion; None as above.
         config: Callbacks, tags and `max_concurrency`; inside a LangGraph node, None takes the node's own.
+        options: The fields of `Sampling`: temperature, top_p, max_tokens. None leaves one as the model has it.
 
     Raises:
         InfrastructureError: The model or its server failed; `samples` holds what was drawn before.
         ContextOverflowError: The prompt and its answer do not fit the model's context.
         ProblemError: n is below 1, or the answer is no AIMessage.
     """
-    return _Draw(model, messages, n, seed, {"temperature": temperature, "max_tokens": max_tokens}, config).samples()
+    return _Draw(model, messages, n, seed, options, config).samples()
 
 
 async def asample(
@@ -72,12 +78,11 @@ async def asample(
     *,
     n: int,
     seed: int,
-    temperature: float | None = None,
-    max_tokens: int | None = None,
     config: RunnableConfig | None = None,
+    **options: Unpack[SamplingOptions],
 ) -> list[Sample]:
     """`sample`, for an event loop. Cancelling it cancels the requests, or stops the model in this process."""
-    draw = _Draw(model, messages, n, seed, {"temperature": temperature, "max_tokens": max_tokens}, config)
+    draw = _Draw(model, messages, n, seed, options, config)
     return await draw.asamples()
 
 
@@ -87,15 +92,14 @@ def ask(
     *,
     tools: Sequence[BaseTool],
     seed: int,
-    temperature: float | None = None,
-    max_tokens: int | None = None,
     config: RunnableConfig | None = None,
+    **options: Unpack[SamplingOptions],
 ) -> tuple[Sample, AIMessage]:
     """One completion by a model that may call the tools, with the message that holds its calls; else as `sample`.
 
     Raises ProblemError where the model cannot be given tools.
     """
-    draw = _Draw(model, messages, 1, seed, {"temperature": temperature, "max_tokens": max_tokens}, config, tools)
+    draw = _Draw(model, messages, 1, seed, options, config, tools)
     [one] = draw.samples()
     return one, draw.answers[0]
 
@@ -106,12 +110,11 @@ async def aask(
     *,
     tools: Sequence[BaseTool],
     seed: int,
-    temperature: float | None = None,
-    max_tokens: int | None = None,
     config: RunnableConfig | None = None,
+    **options: Unpack[SamplingOptions],
 ) -> tuple[Sample, AIMessage]:
     """`ask`, for an event loop."""
-    draw = _Draw(model, messages, 1, seed, {"temperature": temperature, "max_tokens": max_tokens}, config, tools)
+    draw = _Draw(model, messages, 1, seed, options, config, tools)
     [one] = await draw.asamples()
     return one, draw.answers[0]
 
@@ -320,7 +323,7 @@ class _Draw:
         if (pause := pause_s(error)) is not None and self._pauses < _PAUSES:
             self._pauses += 1
             return pause
-        sent = {"seed", "temperature", "top_p", "logprobs", "max_tokens"} if self.is_chat else set[str]()
+        sent = {"seed", "logprobs", *Sampling.model_fields} if self.is_chat else set[str]()
         refused = refusal.options((sent | ({"n"} if self._asks_at_once() and self.n > 1 else set())) - self.refused)
         if not refused and self._asks_at_once() and self.n > 1 and refusal.status in REFUSALS:
             refused = {"n"}

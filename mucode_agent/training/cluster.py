@@ -160,7 +160,7 @@ def _loaded(tools: Tools) -> tuple[ShardDirectory, Any, Sandbox, Verifier]:
 
     shards = ShardDirectory(tools.directory, read_rollout_config(tools.directory))
     policy = shards.config.identity.policy
-    model = load_model(tools.model, temperature=policy.temperature, max_tokens=policy.max_tokens)
+    model = load_model(tools.model, **policy.request())
     return shards, model, load_sandbox(tools.sandbox, workers=1, preload=tools.preload), load_verifier(tools.verifier)
 
 

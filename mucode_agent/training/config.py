@@ -13,7 +13,7 @@ from mucode_agent.training.expert import ExpertSettings
 from mucode_agent.training.generator import GeneratorSettings
 from mucode_agent.training.relabel import RelabelSettings
 from mucode_agent.training.verifier import VerifierSettings
-from mucode_agent.types import ProblemError, Record
+from mucode_agent.types import ProblemError, Record, StatedSampling
 
 
 class ProblemSettings(Record):
@@ -31,15 +31,15 @@ class ProblemSettings(Record):
     """Leave out training problems that also stand in the validation set; else they end the run."""
 
 
-class RolloutSettings(Record):
+class RolloutSettings(StatedSampling):
     """How each round draws trajectories."""
 
     per_problem: Annotated[int, Field(ge=1)] = 15
     """K. Not in the paper; the authors' code has 15."""
     turns: Annotated[int, Field(ge=1)] = 3
     n: Annotated[int, Field(ge=1)] = 1
-    temperature: Annotated[float, Field(ge=0)] = 0.7
-    max_tokens: Annotated[int, Field(ge=1)] = 1000
+    max_tokens: Annotated[int, Field(ge=1, le=1 << 20)] = 1000
+    """As the authors' code has it."""
 
 
 class ServingSettings(Record):
@@ -70,13 +70,13 @@ class LoopVerifierSettings(VerifierSettings):
     """Share of the training problems that calibrate it instead."""
 
 
-class ValidationSettings(Record):
+class ValidationSettings(StatedSampling):
     """How pairs of generator and verifier are measured, and by what the best one is chosen."""
 
     n: Annotated[int, Field(ge=1)] = 5
     turns: Annotated[int, Field(ge=1)] = 3
-    temperature: Annotated[float, Field(ge=0)] = 0.7
-    max_tokens: Annotated[int, Field(ge=1)] = 1000
+    max_tokens: Annotated[int, Field(ge=1, le=1 << 20)] = 1000
+    """As the authors' code has it."""
     selector: Selector = "tests+verifier"
     independent: bool = False
     """Also N·T first-turn samples: the same compute, no feedback."""

@@ -11,7 +11,7 @@ import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from mucode_agent.evaluation.benchmarks import Benchmark
 from mucode_agent.evaluation.judging import WholeSolves, distinct_programs, judge
@@ -19,6 +19,7 @@ from mucode_agent.evaluation.patience import Failure, Patience, Watch, all_done,
 from mucode_agent.evaluation.runner import environment
 from mucode_agent.evaluation.store import Judgement, Solve, finished_solves
 from mucode_agent.graphs.selection import Selector
+from mucode_agent.graphs.settings import stated_sampling
 from mucode_agent.graphs.solver import Solver, create_solver
 from mucode_agent.models.embedded import EMBEDDED
 from mucode_agent.models.identity import model_name, weights_sha256
@@ -32,7 +33,7 @@ from mucode_agent.training.shards import (
     ShardDirectory,
     open_shards,
 )
-from mucode_agent.types import InfrastructureError, Problem, ProblemError, Sample, Sandbox, Verifier
+from mucode_agent.types import InfrastructureError, Problem, ProblemError, Sample, SamplingOptions, Sandbox, Verifier
 from mucode_agent.verifiers import NoVerifier
 
 BETWEEN_LOOKS_S = 1.0
@@ -77,11 +78,10 @@ def open_rollouts(
     per_problem: int = 15,
     max_turns: int = 3,
     n: int = 1,
-    temperature: float = 0.7,
-    max_tokens: int = 1024,
     selector: Selector = "tests+verifier",
     seed: int = 0,
     command: str = "",
+    **sampling: Unpack[SamplingOptions],
 ) -> ShardDirectory:
     """The directory, begun or gone on with.
 
@@ -98,10 +98,9 @@ def open_rollouts(
         per_problem=per_problem,
         max_turns=max_turns,
         n=n,
-        temperature=temperature,
-        max_tokens=max_tokens,
         selector=selector,
         seed=seed,
+        **stated_sampling(sampling).model_dump(),
     )
     _solver(policy, per_problem - 1, model, sandbox, verifier, NullTrace())  # settings out of range end here
     identity = RolloutIdentity(
@@ -264,8 +263,7 @@ def _solver(policy: Policy, k: int, model: Any, sandbox: Sandbox, verifier: Veri
         trace=trace,
         n=policy.n,
         max_turns=policy.max_turns,
-        temperature=policy.temperature,
-        max_tokens=policy.max_tokens,
         selector=policy.selector,
         seed=policy.seed + k,
+        **policy.request(),
     )

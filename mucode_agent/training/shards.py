@@ -32,12 +32,12 @@ from mucode_agent.files import (
     write_whole,
 )
 from mucode_agent.graphs.selection import Selector, normal_form
-from mucode_agent.types import InfrastructureError, Problem, ProblemError, Record
+from mucode_agent.types import InfrastructureError, Problem, ProblemError, Record, StatedSampling
 
 ROLLOUT_VERSION: Literal[1] = 1
 
 
-class Policy(Record):
+class Policy(StatedSampling):
     """What determines the trajectories of a problem: generator, words, settings and seed."""
 
     model: str
@@ -52,8 +52,6 @@ class Policy(Record):
     max_turns: int
     n: int
     """Candidates per turn; 1 in the paper's algorithm 1, where every candidate is fed back."""
-    temperature: float
-    max_tokens: int
     selector: Selector
     seed: int
 

@@ -1,0 +1,111 @@
+"""Options made from the fields of a record: name, default, range and help stand there and nowhere else.
+
+A parameter `search: Annotated[Settings, Fields("n", "seed")]` of a `command` stands for the options --n and --seed, and
+gets the record that they make. Fields that are not named keep the record's defaults.
+"""
+
+import functools
+import inspect
+import types
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import typer
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from mucode_agent.types import ProblemError, Record, Sampling
+
+SAMPLING = tuple(Sampling.model_fields)
+"""An option that is added there is one of every command that draws."""
+_NAMES = {"max_turns": "turns"}
+"""Options that are shorter than their field."""
+
+R = TypeVar("R", bound=Record)
+
+
+class Fields:
+    """The fields that are options of a command, and those whose default is another one there."""
+
+    def __init__(self, *names: str, **defaults: Any) -> None:
+        self.names, self.defaults = names, defaults
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """The function as typer reads it: with an option for each field of its records."""
+    hints = get_type_hints(function, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    records: dict[str, tuple[type[Record], tuple[str, ...]]] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        hint = hints[parameter.name]
+        fields = next((part for part in getattr(hint, "__metadata__", ()) if isinstance(part, Fields)), None)
+        if fields is None:
+            parameters.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        record = get_args(hint)[0]
+        records[parameter.name] = record, fields.names
+        parameters += [_parameter(record, name, fields.defaults) for name in fields.names]
+
+    @functools.wraps(function)
+    def call(**given: Any) -> None:
+        made = {
+            name: record_of(record, {field: given.pop(field) for field in fields})
+            for name, (record, fields) in records.items()
+        }
+        function(**given, **made)
+
+    del call.__dict__["__wrapped__"]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return call
+
+
+def record_of(record: type[R], given: dict[str, Any]) -> R:
+    """The record that options make. Raises ProblemError naming the option that is out of its range."""
+    try:
+        return record.model_validate(given)
+    except ValidationError as error:
+        cause = error.errors(include_url=False)[0]
+        if not cause["loc"]:  # a rule between options
+            raise ProblemError(str(cause["msg"]).removeprefix("Value error, ")) from None
+        raise ProblemError(f"{flag(str(cause['loc'][0]))}: {cause['msg'].lower()}, got {cause['input']!r}") from None
+
+
+def flag(field: str) -> str:
+    """The option of a field."""
+    return f"--{_NAMES.get(field, field).replace('_', '-')}"
+
+
+def _parameter(record: type[Record], name: str, defaults: dict[str, Any]) -> inspect.Parameter:
+    field = record.model_fields[name]
+    kind, optional, bounds = _type(field.annotation, field.metadata)
+    default = defaults.get(name, field.default)
+    if get_origin(kind) is tuple:
+        kind, optional, default = list[get_args(kind)[0]], True, list(default) or None  # type: ignore[misc]
+    told = [" ".join((field.description or "").split()), *([f"({', '.join(bounds)})"] if bounds else [])]
+    if get_origin(kind) is Literal:  # the record refuses another word in one sentence, click in four lines
+        told[0] += " " + " · ".join(get_args(kind))
+        kind = str
+    option = typer.Option(flag(name), help=" ".join(told))
+    if optional:
+        kind = kind | None
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+
+
+_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+
+
+def _type(annotation: Any, metadata: list[Any]) -> tuple[Any, bool, list[str]]:
+    """The type without what pydantic alone reads, whether it may be None, and its range in words."""
+    bounds = [
+        f"{words} {getattr(part, name)}" for part in metadata for name, words in _BOUNDS.items() if hasattr(part, name)
+    ]
+    if get_origin(annotation) is Annotated:
+        inner, *more = get_args(annotation)
+        parts = [piece for part in more for piece in (part.metadata if isinstance(part, FieldInfo) else [part])]
+        return _type(inner, [*metadata, *parts])
+    if get_origin(annotation) in (Union, types.UnionType):
+        inner = next(part for part in get_args(annotation) if part is not type(None))
+        kind, _, found = _type(inner, metadata)
+        return kind, True, found
+    return annotation, False, bounds

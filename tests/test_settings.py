@@ -1,0 +1,177 @@
+"""Settings are declared once: what is added to the record is sent, stored, keyed and offered by every command."""
+
+import inspect
+import json
+from typing import Annotated, Any
+
+import pytest
+from chat_server import ChatServer
+from evaluation_victim import evaluate
+from fakes import RuleSandbox, SeededModel, fenced
+from rollout_victim import rollouts
+
+from mucode_agent import MemoryTrace, create_solver
+from mucode_agent.cli import evaluate as evaluate_commands
+from mucode_agent.cli import serve as serve_commands
+from mucode_agent.cli import solve as solve_command
+from mucode_agent.cli import traces as trace_commands
+from mucode_agent.cli.options import Fields, command, flag
+from mucode_agent.evaluation.store import read_config
+from mucode_agent.graphs.settings import Settings, StatedSettings
+from mucode_agent.models.refusals import read_refusal
+from mucode_agent.training.config import LoopConfig
+from mucode_agent.training.shards import ShardDirectory, read_rollout_config
+from mucode_agent.types import ProblemError, Sampling, StatedSampling
+
+OTHER: dict[str, Any] = {"temperature": 0.25, "top_p": 0.9, "max_tokens": 77}
+"""Of each sampling option a value that is not its default."""
+PROBLEM = {"id": "inc", "prompt": "Add one.", "entry_point": "inc", "public_tests": ["assert inc(1) == 2"]}
+
+
+class RefusedError(Exception):
+    status_code = 400
+
+
+COMMANDS = (
+    solve_command.solve,
+    evaluate_commands.run,
+    trace_commands.rollout,
+    serve_commands.serve,
+    serve_commands.mcp,
+)
+
+each_option = pytest.mark.parametrize("option", Sampling.model_fields)
+
+
+def passes(code: str) -> bool:
+    return "return 3" in code
+
+
+def test_every_sampling_option_has_a_value_to_be_tested_with() -> None:
+    assert OTHER.keys() == Sampling.model_fields.keys()
+
+
+# --- where an option must be felt -----------------------------------------------------------------------------------
+
+
+@each_option
+def test_a_server_gets_it(option: str) -> None:
+    with ChatServer(lambda prompt, seed: fenced("def inc(x):\n    return x + 1")) as server:
+        solver = create_solver(
+            f"openai:any@{server.url}", sandbox=RuleSandbox(lambda _: True), n=1, **{option: OTHER[option]}
+        )
+        solver.invoke({"problem": PROBLEM})
+
+    sent = server.requests[0]
+    assert {sent.get(name) for name in (option, f"{option.replace('max_', 'max_completion_')}")} >= {OTHER[option]}
+
+
+@each_option
+def test_it_is_left_out_where_the_server_refuses_it(option: str) -> None:
+    assert read_refusal(RefusedError(f"Unsupported parameter: '{option}'")).options({"seed", option}) == {option}
+
+
+@each_option
+def test_it_changes_the_run_id(option: str) -> None:
+    assert run_id() != run_id(**{option: OTHER[option]})
+
+
+def run_id(**options: Any) -> str:
+    trace = MemoryTrace()
+    model, sandbox = SeededModel(), RuleSandbox(lambda _: True)
+    create_solver(model, sandbox=sandbox, trace=trace, n=1, **options).invoke({"problem": PROBLEM})
+    return trace.rows[0].run_id
+
+
+@each_option
+def test_it_belongs_to_an_evaluations_identity_and_to_the_key_of_its_draws(option: str, tmp_path) -> None:
+    run, options = tmp_path / "run", {"greedy": False, "independent": False}
+    evaluate(run, model=SeededModel(), sandbox=RuleSandbox(passes), **options)
+    other = tmp_path / "other"
+    evaluate(other, model=SeededModel(), sandbox=RuleSandbox(passes), **options, **{option: OTHER[option]})
+
+    assert read_config(run).identity != read_config(other).identity
+    assert not states(run) & states(other)
+    with pytest.raises(ProblemError, match="holds results of another run"):
+        evaluate(run, model=SeededModel(), sandbox=RuleSandbox(passes), **options, **{option: OTHER[option]})
+    with pytest.raises(ProblemError, match="holds results of another run"):
+        evaluate(other, model=SeededModel(), sandbox=RuleSandbox(passes), **options)
+
+
+def states(directory) -> set[str]:
+    return {json.loads(line)["state"] for line in (directory / "samples.jsonl").read_text().splitlines()}
+
+
+@each_option
+def test_it_belongs_to_a_rollouts_policy_and_shard_keys(option: str, tmp_path) -> None:
+    rollouts(tmp_path / "run")
+    rollouts(tmp_path / "other", **{option: OTHER[option]})
+
+    run, other = (
+        ShardDirectory(tmp_path / name, read_rollout_config(tmp_path / name)).keys() for name in ("run", "other")
+    )
+    assert not run & other
+    with pytest.raises(ProblemError, match=f"{option} was"):
+        rollouts(tmp_path / "run", **{option: OTHER[option]})
+    with pytest.raises(ProblemError, match=f"{option} was"):
+        rollouts(tmp_path / "other")
+
+
+@each_option
+@pytest.mark.parametrize("part", ["rollouts", "validation"])
+def test_a_training_takes_it_and_is_another_training_with_it(option: str, part: str) -> None:
+    given = {"base": "b", "problems": {"train": "t", "validation": "v"}}
+    plain = LoopConfig.model_validate(given)
+    other = LoopConfig.model_validate({**given, part: {option: OTHER[option]}})
+    assert plain.identity() != other.identity()
+
+
+@each_option
+@pytest.mark.parametrize("function", COMMANDS, ids=lambda function: function.__name__)
+def test_every_command_that_draws_offers_it_with_the_records_default_and_help(function: Any, option: str) -> None:
+    parameter = inspect.signature(function).parameters[option]
+    field = StatedSampling.model_fields[option]
+    assert parameter.default == field.default
+    offered = parameter.annotation.__metadata__[0]
+    assert flag(option) in (offered.default, *offered.param_decls)
+    assert offered.help == " ".join(field.description.split())
+
+
+# --- what was made before an option was there ----------------------------------------------------------------------
+
+BEFORE_TOP_P = (
+    '{"n":5,"max_turns":3,"wave":null,"selector":"tests+verifier","accept_threshold":null,"least_gain":0.0,'
+    '"trust_calibration":false,"budget":{"candidates":null,"tokens":null,"seconds":null,"cost":null,'
+    '"prompt_price":0.0,"completion_price":0.0},"approve":false,"tools_per_candidate":0,"probes":24,'
+    '"proposed_probes":0,"partial":false,"temperature":null,"max_tokens":null,"seed":0}'
+)
+
+
+def test_settings_without_the_new_option_are_written_as_before_it() -> None:
+    assert Settings().model_dump_json() == BEFORE_TOP_P
+    assert Settings.model_validate_json(BEFORE_TOP_P) == Settings()
+
+
+def test_runs_without_the_new_option_are_written_as_before_it_and_go_on(tmp_path) -> None:
+    evaluate(tmp_path / "evaluation", model=SeededModel(), sandbox=RuleSandbox(passes))
+    rollouts(tmp_path / "rollouts")
+    for name in ("evaluation", "rollouts"):
+        assert "top_p" not in (tmp_path / name / "config.json").read_text()
+
+    evaluate(tmp_path / "evaluation", model=SeededModel(), sandbox=RuleSandbox(passes))
+    rollouts(tmp_path / "rollouts")
+
+
+# --- options from fields -------------------------------------------------------------------------------------------
+
+
+def test_a_value_out_of_range_is_named_by_its_option() -> None:
+    @command
+    def function(search: Annotated[StatedSettings, Fields("n", "max_turns", "top_p")]) -> None:
+        assert search.n == 1
+
+    function(n=1, max_turns=1, top_p=1)
+    with pytest.raises(ProblemError, match=r"--top-p: .*greater than 0, got 0"):
+        function(n=1, max_turns=1, top_p=0)
+    with pytest.raises(ProblemError, match=r"--turns: .*got 0"):
+        function(n=1, max_turns=0, top_p=None)
