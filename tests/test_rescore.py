@@ -9,7 +9,7 @@ from fakes import LengthVerifier
 from test_export import ALSO, RIGHT, WRONG, answers
 from typer.testing import CliRunner
 
-from mucode_agent.cli import app
+from mucode_agent.cli.app import app
 from mucode_agent.training.atif import atif
 from mucode_agent.training.data import stream_traces
 from mucode_agent.training.rescore import quality, rescored
