@@ -7,6 +7,7 @@ https://platform.openai.com/docs/guides/supervised-fine-tuning.
 
 import itertools
 import json
+import os
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -183,10 +184,10 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of `path` when the block ends well. Raises InfrastructureError."""
     if path.exists() and not path.is_file():
         raise ProblemError(f"cannot write {path}: it is no plain file; give another path")
+    if not os.access(path.parent, os.W_OK):
+        raise ProblemError(f"cannot write {path}: no writable {path.parent}; give a path in a writable directory")
     try:
         with replacing(path) as file:
             yield file
     except OSError as error:
-        raise InfrastructureError(
-            f"cannot write {path}: {error.strerror}; free room, or give a path in a writable directory"
-        ) from error
+        raise InfrastructureError(f"cannot write {path}: {error.strerror}; free room, then run again") from error
