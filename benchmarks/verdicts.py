@@ -1,7 +1,7 @@
 """Verdicts beside plain Python's: references as they are, and each with one constant, comparison or return changed.
 
-Run `python benchmarks/verdicts.py [--mbpp DIRECTORY] [--problems FILE.jsonl.gz]`: HumanEval, MBPP's rows and problems of
-our own form. Plain Python is one process that runs the set-up, the program and then its tests.
+Run `python benchmarks/verdicts.py [--mbpp DIRECTORY] [--problems FILE.jsonl.gz]`: HumanEval, MBPP's rows and problems
+of our own form. Plain Python is one process that runs the set-up, the program and then its tests.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def own(path: Path) -> Iterator[Job]:
 
 def passes_plainly(job: Job) -> bool:
     check = f"check({job.entry_point})" if any("def check(" in str(test) for test in job.tests) else ""
-    source = "\n".join([job.setup, job.code, *[getattr(test, "code", test) for test in job.tests], check])
+    source = "\n".join([job.setup, job.code, *[str(getattr(test, "code", test)) for test in job.tests], check])
     try:
         return (
             subprocess.run([sys.executable, "-I", "-c", source], capture_output=True, timeout=PLAIN_S).returncode == 0
