@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from mucode_agent.cli.options import SAMPLING, Fields, command
-from mucode_agent.evaluation.programs import JUDGE_HELP
+from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
+from mucode_agent.evaluation.running import Running
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.models.embedded import MODELS
-from mucode_agent.types import InfrastructureError, Judge, ProblemError
+from mucode_agent.types import InfrastructureError, ProblemError
 from mucode_agent.verifiers import DEFAULT
 
 if TYPE_CHECKING:
@@ -45,8 +45,6 @@ VerifierSpec = Annotated[
         help="evidence · CARD.json · a directory of `train verifier` · vllm:DIRECTORY@URL · agreement · logprob · none"
     ),
 ]
-JudgedBy = Annotated[Judge | None, typer.Option("--judge", help=JUDGE_HELP)]
-Place = Annotated[str, typer.Option(help="Where programs run: local · e2b")]
 
 
 @app.command()
@@ -55,6 +53,7 @@ def run(
     benchmark: Bench,
     model: ModelSpec,
     search: Annotated[StatedSettings, SEARCH],
+    running: Annotated[Running, RUNNING],
     output: Annotated[
         Path | None, typer.Option(help="Directory of the run; the same command continues it. Default: runs/…")
     ] = None,
@@ -71,19 +70,14 @@ def run(
     request_timeout: Annotated[
         float | None, typer.Option(help="Seconds for one request to a model server; default: 600 for a URL.")
     ] = None,
-    sandbox: Place = "local",
-    preload: Annotated[list[str] | None, typer.Option(help="A module that programs may import, such as numpy.")] = None,
-    judge: JudgedBy = None,
 ) -> None:
     """Run a benchmark, or continue a run; print the tables, write results.json and report.html."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
     from mucode_agent.evaluation.check import without_false_examples
-    from mucode_agent.evaluation.libraries import preloads
     from mucode_agent.evaluation.patience import unfinished
     from mucode_agent.evaluation.progress import watching
     from mucode_agent.evaluation.runner import run_benchmark
     from mucode_agent.models import load_model
-    from mucode_agent.tools.sandbox import load_sandbox
     from mucode_agent.verifiers import load_verifier
     from mucode_agent.verifiers.card import calibration_mismatch
 
@@ -94,13 +88,12 @@ def run(
     if search.accept_threshold is not None and not search.trust_calibration and doubt is not None:
         raise ProblemError(f"{doubt}; calibrate on this one's programs, or give --trust-calibration")
     console = Console(stderr=True, highlight=False)
-    asked = load_benchmark(benchmark, split=split, testless=testless, limit=limit, judge=judge)  # type: ignore[arg-type]
-    packages = preloads(asked.problems, preload or (), sandbox)
+    asked = running.benchmark(load_benchmark(benchmark, split=split, testless=testless, limit=limit))  # type: ignore[arg-type]
     directory = output or Path("runs") / _slug(f"{asked.name}-{split}-{model}-seed{search.seed}")
     console.print(f"{asked.name}: {len(asked.problems)} problems, {directory}", markup=False, soft_wrap=True)
     generator = load_model(model, timeout=request_timeout, **search.request())
     with (
-        contextlib.closing(load_sandbox(sandbox, preload=packages)) as place,
+        contextlib.closing(running.open(asked.problems)) as place,
         _reported_if_cut_short(directory, console),
         watching(len(asked.problems), console) as watch,
     ):
@@ -132,13 +125,12 @@ def run(
 
 
 @app.command()
+@command
 def check(
     benchmark: Bench,
+    running: Annotated[Running, RUNNING],
     split: Split = "fixed",
     limit: Limit = None,
-    sandbox: Place = "local",
-    preload: Annotated[list[str] | None, typer.Option(help="A module that programs may import, such as numpy.")] = None,
-    judge: JudgedBy = None,
 ) -> None:
     """Run every reference solution on its own tests, and name what does not pass. Exits with 1 if any does not.
 
@@ -146,14 +138,11 @@ def check(
     """
     from mucode_agent.evaluation.benchmarks import load_benchmark
     from mucode_agent.evaluation.check import check_references, check_table
-    from mucode_agent.evaluation.libraries import preloads
     from mucode_agent.evaluation.tables import for_terminal
-    from mucode_agent.tools.sandbox import load_sandbox
 
-    asked = load_benchmark(benchmark, split=split, limit=limit, judge=judge)  # type: ignore[arg-type]
+    asked = running.benchmark(load_benchmark(benchmark, split=split, limit=limit))  # type: ignore[arg-type]
     console = Console(stderr=True, highlight=False)
-    packages = preloads(asked.problems, preload or (), sandbox)
-    with contextlib.closing(load_sandbox(sandbox, preload=packages)) as place:
+    with contextlib.closing(running.open(asked.problems)) as place:
         found = check_references(asked, place, lambda done: console.print(f"{done}/{len(asked.problems)}"))
     _out().print(for_terminal(check_table(found)))
     raise typer.Exit(REFERENCE_FAILS if found.failures else 0)

@@ -6,16 +6,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mucode_agent.cli.options import RUNNING, command
 from mucode_agent.cli.output import write_bytes
-from mucode_agent.evaluation.programs import JUDGE_HELP
-from mucode_agent.types import InfrastructureError, Judge, Limits, ProblemError
+from mucode_agent.evaluation.running import Running
+from mucode_agent.types import InfrastructureError, ProblemError
 
 if TYPE_CHECKING:
     from mucode_agent.evaluation.execute import Tally
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 _PLAIN_PROGRESS_S = 10.0
 
 
+@command
 def execute(
     file: Annotated[str, typer.Argument(help="Rows of programs with tests (.jsonl or .jsonl.gz), or - for stdin.")],
+    running: Annotated[Running, RUNNING],
     output: Annotated[
         Path | None, typer.Option(help="Write the verdicts here; the same command again goes on where it stopped.")
     ] = None,
@@ -32,29 +34,20 @@ def execute(
         Path | None, typer.Option(help="HumanEval's problems, for rows of task_id and completion.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Programs at a time; default: one per core.")] = None,
-    sandbox: Annotated[str, typer.Option(help="Where programs run: local · e2b")] = "local",
-    require_isolation: Annotated[
-        Literal["any", "strong"], typer.Option(help="strong refuses a host that lacks a layer of isolation.")
-    ] = "any",
-    preload: Annotated[list[str] | None, typer.Option(help="A module that programs may import, such as numpy.")] = None,
-    timeout: Annotated[
-        float | None, typer.Option(help="CPU seconds to load a program and for each test; default: the row's, else 5.")
-    ] = None,
-    judge_by: Annotated[Judge | None, typer.Option("--judge", help=JUDGE_HELP)] = None,
 ) -> None:
     """Run the programs of a file on their tests: one verdict per row, in order."""
     from mucode_agent.evaluation.execute import VerdictFile, check, judge
     from mucode_agent.evaluation.programs import Problems, ProgramFile
-    from mucode_agent.tools.sandbox import load_sandbox
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    time_s = _time_limit(timeout)
     if output is not None and Path(file).exists() and output.exists() and output.samefile(file):
         raise ProblemError(f"--output {output} is the input itself; give another path")
     with contextlib.ExitStack() as stack:
         programs = stack.enter_context(
             contextlib.closing(
-                ProgramFile(file, Problems(problems), time_s=time_s, preload=tuple(preload or ()), judge=judge_by)
+                ProgramFile(
+                    file, Problems(problems), time_s=running.timeout, preload=running.preload, judge=running.judge
+                )
             )
         )
         verdicts = stack.enter_context(VerdictFile.open(output)) if output else None
@@ -63,9 +56,7 @@ def execute(
         if tally.known == tally.rows and not tally.missing:
             console.print(tally.summary(), markup=False)
             return
-        place = stack.enter_context(
-            contextlib.closing(load_sandbox(sandbox, workers=workers, require=require_isolation, preload=preload or ()))
-        )
+        place = stack.enter_context(contextlib.closing(running.open(workers=workers)))
         tally.started = time.monotonic()
         show = stack.enter_context(_progress(tally, console, alone=output is not None or not sys.stdout.isatty()))
         if verdicts and tally.missing:
@@ -109,10 +100,3 @@ def _plain(tally: "Tally", console: Console) -> Callable[[], None]:
             console.print(f"{done} of {tally.rows} · {tally.rate:.0f} verdicts/s · {tally.counts()}", markup=False)
 
     return show
-
-
-def _time_limit(seconds: float | None) -> float | None:
-    try:
-        return None if seconds is None else Limits(time_s=seconds).time_s
-    except ValidationError as error:
-        raise ProblemError(f"--timeout: {error.errors()[0]['msg'].lower()}, got {seconds:g}") from None

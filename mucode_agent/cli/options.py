@@ -14,12 +14,8 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from mucode_agent.evaluation.running import Running
 from mucode_agent.types import ProblemError, Record, Sampling
-
-SAMPLING = tuple(Sampling.model_fields)
-"""An option that is added there is one of every command that draws."""
-_NAMES = {"max_turns": "turns"}
-"""Options that are shorter than their field."""
 
 R = TypeVar("R", bound=Record)
 
@@ -29,6 +25,14 @@ class Fields:
 
     def __init__(self, *names: str, **defaults: Any) -> None:
         self.names, self.defaults = names, defaults
+
+
+SAMPLING = tuple(Sampling.model_fields)
+"""An option that is added there is one of every command that draws."""
+RUNNING = Fields(*Running.model_fields)
+"""Of every command that runs programs which nobody trusts."""
+_NAMES = {"max_turns": "turns"}
+"""Options that are shorter than their field."""
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -49,7 +53,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def call(**given: Any) -> None:
         made = {
-            name: record_of(record, {field: given.pop(field) for field in fields})
+            name: record_of(record, {field: value for field in fields if (value := given.pop(field)) is not None})
             for name, (record, fields) in records.items()
         }
         function(**given, **made)

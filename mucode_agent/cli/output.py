@@ -6,12 +6,13 @@ from collections.abc import Iterable
 
 import typer
 
-SOLVED, NOT_SOLVED, BAD_INPUT, INFRASTRUCTURE, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 130, 141
+SOLVED, NOT_SOLVED, BAD_INPUT, INFRASTRUCTURE, UNJUDGED, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 4, 130, 141
 EXIT_CODES = {
     SOLVED: "solved",
     NOT_SOLVED: "not solved: the best attempt is printed, with what still fails",
     BAD_INPUT: "bad input: a file, field or option cannot be used",
     INFRASTRUCTURE: "a model, sandbox or verifier failed",
+    UNJUDGED: "accepted, but the private tests cannot judge the answer",
     INTERRUPTED: "interrupted",
     READER_GONE: "standard output was closed early",
 }

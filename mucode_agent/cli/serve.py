@@ -1,19 +1,21 @@
 """`python -m mucode_agent serve | mcp`: the solver for other programs, until it is ended."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mucode_agent.adapters import need
 from mucode_agent.cli.evaluate import ModelSpec
-from mucode_agent.cli.options import SAMPLING, Fields, command
+from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
+from mucode_agent.evaluation.running import Running
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.models.embedded import DEFAULT_MODEL
 from mucode_agent.types import InfrastructureError, ProblemError
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
 SEARCH = Fields("n", "max_turns", *SAMPLING)
 Scorer = Annotated[str, typer.Option(help="As of `solve`.")]
-Place = Annotated[str, typer.Option(help="Where candidates run: local · e2b")]
 Patience = Annotated[float | None, typer.Option(help="Seconds for one request to a model server.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every one of this machine.")]
 
@@ -32,13 +33,13 @@ Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every
 @command
 def serve(
     search: Annotated[StatedSettings, SEARCH],
+    running: Annotated[Running, RUNNING],
     model: ModelSpec = DEFAULT_MODEL,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     slots: Annotated[int, typer.Option(min=1, help="Solves at a time; more wait.")] = 8,
     grace: Annotated[float, typer.Option(min=0, help="Seconds that solves may still take at the end.")] = 10.0,
     verifier: Scorer = DEFAULT,
-    sandbox: Place = "local",
     request_timeout: Patience = None,
 ) -> None:
     """Serve the solver by OpenAI's chat protocol, as the model `mucode` at http://HOST:PORT/v1.
@@ -49,7 +50,7 @@ def serve(
     need("serve", ("fastapi", "uvicorn"), "serve")
     from mucode_agent.adapters.openai_server import create_app
 
-    with _solver(model, sandbox, verifier, request_timeout, search) as solver:
+    with _solver(model, running, verifier, request_timeout, search) as solver:
         if callable(load := getattr(solver.parts.model(), "engine", None)):  # of a model in this process
             load()
         app = create_app(solver, slots=slots, key=os.environ.get("MUCODE_SERVE_KEY") or None)
@@ -61,6 +62,7 @@ def serve(
 @command
 def mcp(
     search: Annotated[StatedSettings, SEARCH],
+    running: Annotated[Running, RUNNING],
     model: ModelSpec = DEFAULT_MODEL,
     http: Annotated[
         bool, typer.Option("--http", help="Streamable HTTP in place of standard input and output.")
@@ -68,7 +70,6 @@ def mcp(
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     verifier: Scorer = DEFAULT,
-    sandbox: Place = "local",
     request_timeout: Patience = None,
 ) -> None:
     """Serve solve_coding_problem, run_python and run_tests by MCP, on standard input and output or by HTTP.
@@ -78,7 +79,7 @@ def mcp(
     need("mcp", ("mcp",), "mcp")
     from mucode_agent.adapters.mcp_server import create_server, http_app
 
-    with _solver(model, sandbox, verifier, request_timeout, search) as solver:
+    with _solver(model, running, verifier, request_timeout, search) as solver:
         server = create_server(solver, search, host=host)
         if http:
             listen(http_app(server, host), host, port, path="/mcp", limit=1)
@@ -86,27 +87,33 @@ def mcp(
         asyncio.run(_on_standard_input(server, solver))
 
 
-def _solver(model: str, sandbox: str, verifier: str, request_timeout: float | None, search: StatedSettings) -> "Solver":
+@contextlib.contextmanager
+def _solver(
+    model: str, running: Running, verifier: str, request_timeout: float | None, search: StatedSettings
+) -> Iterator["Solver"]:
     """The solver, its model and sandbox there: what cannot be used is said now and not to the first client."""
     from mucode_agent.graphs.solver import create_solver
 
-    solver = create_solver(
-        model, sandbox=sandbox, verifier=verifier, request_timeout=request_timeout, **search.options()
-    )
-    solver.parts.model()
-    solver.parts.started_sandbox()
-    return solver
+    with (
+        contextlib.closing(running.open_for_any()) as place,
+        create_solver(
+            model, sandbox=place, verifier=verifier, request_timeout=request_timeout, **search.options()
+        ) as solver,
+    ):
+        solver.parts.model()
+        solver.parts.started_sandbox()
+        yield solver
 
 
 async def _on_standard_input(server: Any, solver: "Solver") -> None:
     """Serves until the input ends, or a signal comes."""
-    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    ended, loop, place = asyncio.Event(), asyncio.get_running_loop(), solver.parts.sandbox()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
     serving, waiting = asyncio.create_task(server.run_stdio_async()), asyncio.create_task(ended.wait())
     await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
     if not serving.done():  # the server's thread waits for a line, and nothing but one would wake it
-        await asyncio.to_thread(solver.close)
+        await asyncio.to_thread(place.close)
         os._exit(0)
     waiting.cancel()
     serving.result()

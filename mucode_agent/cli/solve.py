@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
 from mucode_agent.cli.evaluate import ModelSpec, VerifierSpec
-from mucode_agent.cli.options import SAMPLING, Fields, command
-from mucode_agent.cli.output import NOT_SOLVED, SOLVED, write_bytes
+from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
+from mucode_agent.cli.output import NOT_SOLVED, SOLVED, UNJUDGED, write_bytes
+from mucode_agent.evaluation.running import Running
 from mucode_agent.files import replacing
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.models.embedded import DEFAULT_MODEL
 from mucode_agent.types import (
     ExecutionReport,
     InfrastructureError,
-    Limits,
     Problem,
     ProblemError,
     Record,
@@ -58,6 +57,11 @@ class SolveOutput(Record):
     judgement: ExecutionReport | None
     """Of the answer on all tests, made after the solve; None where there are no private tests."""
 
+    @property
+    def unjudged(self) -> bool:
+        """The solver accepted the answer, and the private tests can judge no program."""
+        return self.solution.solved and self.judgement is not None and self.judgement.status == "unjudged"
+
 
 @command
 def solve(
@@ -65,16 +69,9 @@ def solve(
         str, typer.Argument(help="A problem.json (ours, a HumanEval row or an MBPP row), or - for standard input.")
     ],
     search: Annotated[StatedSettings, SEARCH],
+    running: Annotated[Running, RUNNING],
     model: ModelSpec = DEFAULT_MODEL,
     verifier: VerifierSpec = DEFAULT,
-    sandbox: Annotated[str, typer.Option(help="Where candidates run: local · e2b")] = "local",
-    require_isolation: Annotated[
-        str, typer.Option(help="strong refuses to run where the host gives less; any warns.")
-    ] = "any",
-    preload: Annotated[list[str] | None, typer.Option(help="A module that programs may import, such as numpy.")] = None,
-    timeout: Annotated[
-        float | None, typer.Option(help="CPU seconds per test; default: the problem's own limit.")
-    ] = None,
     request_timeout: Annotated[
         float | None, typer.Option(help="Seconds for one request to a model server; default: 600 for a URL.")
     ] = None,
@@ -85,15 +82,14 @@ def solve(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the code.")] = False,
 ) -> None:
     """Solve one problem: print the program, or the best attempt and what still fails."""
-    from mucode_agent.evaluation.libraries import preloads
     from mucode_agent.graphs.solver import create_solver
     from mucode_agent.problems import load_problem
-    from mucode_agent.tools.sandbox import load_sandbox, run
+    from mucode_agent.tools.sandbox import run
     from mucode_agent.traces import JsonlTrace
     from mucode_agent.verifiers import load_verifier
     from mucode_agent.verifiers.card import calibration_mismatch
 
-    task = _limited(load_problem(problem), timeout)
+    task = running.problem(load_problem(problem))
     scorer = load_verifier(verifier)
     if not task.public_tests and not task.private_tests and scorer.calibrated_on is None:
         raise ProblemError(
@@ -101,9 +97,7 @@ def solve(
             "answer; add public_tests, or use --verifier evidence"
         )
     _check_paths(problem, output, trace)
-    with contextlib.closing(
-        load_sandbox(sandbox, require=_isolation(require_isolation), preload=preloads([task], preload or (), sandbox))
-    ) as place:
+    with contextlib.closing(running.open([task])) as place:
         solver = create_solver(
             model,
             sandbox=place,
@@ -131,25 +125,7 @@ def solve(
     own = scorer.accept_threshold if doubt is None or search.trust_calibration else None
     needed = None if task.public_tests else search.accept_threshold if search.accept_threshold is not None else own
     _report(result, scorer.name, doubt, needed)
-    raise typer.Exit(SOLVED if result.solved else NOT_SOLVED)
-
-
-def _isolation(given: str) -> Literal["any", "strong"]:
-    if given == "any":
-        return "any"
-    if given == "strong":
-        return "strong"
-    raise ProblemError(f"--require-isolation must be any or strong, got {given!r}")
-
-
-def _limited(problem: Problem, timeout: float | None) -> Problem:
-    if timeout is None:
-        return problem
-    try:
-        limits = Limits.model_validate({**problem.limits.model_dump(), "time_s": timeout})
-    except ValidationError as error:
-        raise ProblemError(f"--timeout: {error.errors()[0]['msg'].lower()}, got {timeout:g}") from None
-    return problem.model_copy(update={"limits": limits})
+    raise typer.Exit(SOLVED if result.solved else UNJUDGED if result.unjudged else NOT_SOLVED)
 
 
 async def _watched(solver: "Solver", problem: Problem, show: Callable[[str], None]) -> Solution:
@@ -206,14 +182,23 @@ def _report(result: SolveOutput, verifier: str, doubt: str | None, needed: float
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     solution = result.solution
-    if not result.solved:
+    if result.unjudged and result.judgement is not None:
+        failure = result.judgement.first_failure
+        cause = (failure.error if failure else "") or result.judgement.error
+        console.print(
+            f"accepted, but the private tests cannot judge the answer: {cause.rstrip('.')}; correct the tests, "
+            "--preload what they import, or give --judge together where they need the program's own process",
+            markup=False,
+        )
+    elif not result.solved:
         report = result.judgement if solution.solved and result.judgement else solution.best.report
         console.print(f"not solved ({solution.stop_reason}); what still fails:", markup=False)
         console.print(outcome(report) + _below(solution, needed), markup=False)
     if not result.solved or console.is_terminal:
         usage = solution.usage
+        word = "solved" if result.solved else "accepted" if result.unjudged else "best attempt"
         console.print(
-            f"{'solved' if result.solved else 'best attempt'} in turn {solution.best.turn} of {solution.turns}"
+            f"{word} in turn {solution.best.turn} of {solution.turns}"
             f" · {solution.best.report.tests_passed if solution.best.report else 0} of "
             f"{len(solution.best.report.results) if solution.best.report else 0} public tests pass"
             f"{_probability(solution, verifier, doubt)}"

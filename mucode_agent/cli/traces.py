@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from mucode_agent.cli.evaluate import BENCHMARKS, Limit, ModelSpec, Place, Split
-from mucode_agent.cli.options import SAMPLING, Fields, command
+from mucode_agent.cli.evaluate import BENCHMARKS, Limit, ModelSpec, Split
+from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
 from mucode_agent.cli.output import write_lines
+from mucode_agent.evaluation.running import Running
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.types import ProblemError
 
@@ -35,6 +36,7 @@ def rollout(
         Path, typer.Option("--out", "--output", help="Directory of the rollouts; the same command continues it.")
     ],
     search: Annotated[StatedSettings, SEARCH],
+    running: Annotated[Running, RUNNING],
     per_problem: Annotated[int, typer.Option(help="Trajectories of each problem (K).")] = 15,
     weights: Annotated[
         str, typer.Option(help="Names a served model's weights where its name does not, e.g. an adapter's digest.")
@@ -47,8 +49,6 @@ def rollout(
     limit: Limit = None,
     concurrency: Annotated[int, typer.Option(help="Trajectories in flight.")] = 64,
     patience: Annotated[float, typer.Option(help="Seconds that a failing server is waited for.")] = 60.0,
-    sandbox: Place = "local",
-    preload: Annotated[list[str] | None, typer.Option(help="A module that programs may import, such as numpy.")] = None,
     on_ray: Annotated[
         bool,
         typer.Option("--ray", help="Make the shards as tasks of the cluster that RAY_ADDRESS names, or a local one."),
@@ -60,17 +60,14 @@ def rollout(
     """Draw K trajectories per problem and judge every program; several workers may share a directory."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
     from mucode_agent.evaluation.check import without_false_examples
-    from mucode_agent.evaluation.libraries import preloads
     from mucode_agent.evaluation.patience import unfinished
     from mucode_agent.evaluation.progress import watching
     from mucode_agent.models import load_model
-    from mucode_agent.tools.sandbox import load_sandbox
     from mucode_agent.training.rollouts import open_rollouts, roll_out
     from mucode_agent.verifiers import load_verifier
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    asked = load_benchmark(problems, split=split, testless=testless, limit=limit)  # type: ignore[arg-type]
-    packages = preloads(asked.problems, preload or (), sandbox)
+    asked = running.benchmark(load_benchmark(problems, split=split, testless=testless, limit=limit))  # type: ignore[arg-type]
     total = len(asked.problems)
     console.print(f"{asked.name}: {total} problems, {per_problem} trajectories each, {output}", markup=False)
     generator, scorer = load_model(model, **search.request()), load_verifier(verifier)
@@ -83,7 +80,7 @@ def rollout(
         **search.request(),
         "command": shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]]),
     }
-    with contextlib.closing(load_sandbox(sandbox, preload=packages)) as place, watching(total, console) as watch:
+    with contextlib.closing(running.open(asked.problems)) as place, watching(total, console) as watch:
         asked = without_false_examples(asked, place)
         if on_ray:
             from mucode_agent.training.cluster import Tools, make_shards_on_ray
@@ -93,8 +90,9 @@ def rollout(
                 directory=output.resolve(),
                 model=model,
                 verifier=verifier,
-                sandbox=sandbox,
-                preload=packages,
+                sandbox=running.sandbox,
+                preload=running.packages(asked.problems),
+                require_isolation=running.require_isolation,
                 patience=patience,
             )
             failures = make_shards_on_ray(shards, asked.problems, tools, watch, workers=workers_ray)
@@ -110,10 +108,28 @@ def rollout(
                 patience=patience,
                 **settings,
             )
+    if words := _unjudged(output):
+        console.print(words, markup=False)
     if failures:
         first = failures[0]
         told = f"{len(failures)} of {total} problems have no shard, the first {first.problem_id}: {first.cause}"
         raise unfinished(failures, total, told)
+
+
+def _unjudged(directory: Path) -> str:
+    """How many programs the tests could not judge, and why; empty where every program has a verdict."""
+    from mucode_agent.training.shards import read_shards
+
+    rows = [row for _, shard in read_shards(directory) if shard is not None for row in shard.judgements]
+    unjudged = [row for row in rows if not row.judged]
+    if not unjudged:
+        return ""
+    first, problems = unjudged[0], len({row.problem_id for row in unjudged})
+    return (
+        f"{len(unjudged)} of {len(rows)} programs, of {problems} problems, are unjudged: their tests can judge no "
+        f"program, the first of {first.problem_id}: {first.error}. They count neither as right nor as wrong; see "
+        "`evaluate check`, and roll out into another directory with corrected tests, --preload or --judge"
+    )
 
 
 @app.command()

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mucode_agent.cli.evaluate import Place
+from mucode_agent.cli.options import RUNNING, command
 from mucode_agent.cli.train_loop import generator, installed, loop, settings_of
+from mucode_agent.evaluation.running import Running
 from mucode_agent.types import ProblemError
 from mucode_agent.verifiers import DEFAULT
 
@@ -30,8 +31,10 @@ Traces = Annotated[
 
 
 @train.command("verifier")
+@command
 def verifier(
     traces: Traces,
+    running: Annotated[Running, RUNNING],
     out: Annotated[
         Path,
         typer.Option(help="CARD.json of an evidence verifier; with --base a directory, resumed by the same command."),
@@ -54,7 +57,6 @@ def verifier(
     also_known_as: Annotated[
         list[str] | None, typer.Option(help="Evidence: another name of the traces' generator; may be repeated.")
     ] = None,
-    sandbox: Place = "local",
     held_out: Annotated[
         list[Path] | None, typer.Option(help="Traces of other problems, for calibration; default: a share of --traces.")
     ] = None,
@@ -101,7 +103,7 @@ def verifier(
             precision,
             source,
             also_known_as or [],
-            sandbox,
+            running,
             evaluation or [],
             drop_overlap,
         )
@@ -162,8 +164,10 @@ def verifier(
 
 
 @train.command("calibrate")
+@command
 def calibrate(
     traces: Traces,
+    running: Annotated[Running, RUNNING],
     out: Annotated[Path, typer.Option(help="CARD.json to write.")],
     verifier: Annotated[str, typer.Option(help="The evidence verifier to calibrate: evidence or CARD.json.")] = DEFAULT,
     precision: Annotated[
@@ -173,10 +177,9 @@ def calibrate(
     also_known_as: Annotated[
         list[str] | None, typer.Option(help="Another name of the traces' generator; may be repeated.")
     ] = None,
-    sandbox: Place = "local",
 ) -> None:
     """Rescale an evidence verifier's P(correct) to another generator's programs: same order, new probabilities."""
-    _evidence(traces, out, verifier, "none", precision, source, also_known_as or [], sandbox, [], drop_overlap=False)
+    _evidence(traces, out, verifier, "none", precision, source, also_known_as or [], running, [], drop_overlap=False)
 
 
 def _evidence(
@@ -187,14 +190,13 @@ def _evidence(
     precision: float,
     source: str,
     names: Sequence[str],
-    sandbox: str,
+    running: Running,
     evaluation: Sequence[str],
     drop_overlap: bool,
 ) -> None:
     """Fits, or calibrates an earlier card."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
     from mucode_agent.files import write_whole
-    from mucode_agent.tools.sandbox import load_sandbox
     from mucode_agent.training.data import generators_of, read_attempts
     from mucode_agent.training.examples import without_overlap
     from mucode_agent.verifiers import load_verifier
@@ -217,7 +219,7 @@ def _evidence(
     problems = [problem for spec in evaluation for problem in load_benchmark(spec).problems]
     kept = without_overlap([entry.problem for entry in data], problems, drop=drop_overlap)
     data = [entry for entry in data if entry.problem.id in kept]
-    with contextlib.closing(load_sandbox(sandbox)) as place:
+    with contextlib.closing(running.open_for_any([entry.problem for entry in data])) as place:
         data = with_behaviour(data, place)
     console.print(f"{len(data)} problems, {sum(len(entry.attempts) for entry in data)} programs", markup=False)
     made = shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]])

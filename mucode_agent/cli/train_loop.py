@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
+from mucode_agent.cli.options import RUNNING, command
+from mucode_agent.evaluation.running import Running
 from mucode_agent.types import ProblemError, Record
 
 if TYPE_CHECKING:
@@ -108,8 +110,10 @@ def generator(
     )
 
 
+@command
 def loop(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="See examples/training and docs/training.md.")],
+    running: Annotated[Running, RUNNING],
     output: Annotated[
         Path | None, typer.Option("--out", "--output", help="The run directory; the same command continues it.")
     ] = None,
@@ -120,14 +124,15 @@ def loop(
         import matplotlib  # noqa: F401
 
         from mucode_agent.training.config import read_loop_config
-        from mucode_agent.training.loop import run_loop
-    from mucode_agent.tools.sandbox import load_sandbox
+        from mucode_agent.training.loop import benchmarks, run_loop
 
-    asked = read_loop_config(config)
+    # An option that is given takes the place of the file's key.
+    asked = read_loop_config(config).model_copy(update=running.model_dump(exclude_defaults=True))
     directory = output or asked.out
     if directory is None:
         raise ProblemError(f"{config} names no run directory: give --out, or the key out")
-    with contextlib.closing(load_sandbox(asked.sandbox, preload=asked.preload)) as place:
+    problems = [problem for part in benchmarks(asked, Console(quiet=True)) for problem in part.problems]
+    with contextlib.closing(asked.open(problems)) as place:
         run_loop(asked, directory, sandbox=place, command=shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]]))
 
 

@@ -25,11 +25,6 @@ from mucode_agent.files import first_cause
 from mucode_agent.problems import HumanEvalRow, check_test, json_object, parse_source
 from mucode_agent.types import CodeTest, Job, Judge, Limits, Problem, ProblemError, Record, Test
 
-JUDGE_HELP = (
-    "Of code tests: apart, which no program can forge · together, in the program's process, which runs every test that "
-    "Python runs; default: what the row or problem says, else apart."
-)
-
 
 class Program(Record):
     """A row, ready to run."""

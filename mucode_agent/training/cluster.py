@@ -10,7 +10,7 @@ import functools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mucode_agent.evaluation.patience import Failure, Watch
 from mucode_agent.training.rollouts import make_shards
@@ -29,6 +29,7 @@ class Tools(Record):
     verifier: str
     sandbox: str
     preload: tuple[str, ...] = ()
+    require_isolation: Literal["any", "strong"] = "any"
     patience: float
 
 
@@ -161,7 +162,8 @@ def _loaded(tools: Tools) -> tuple[ShardDirectory, Any, Sandbox, Verifier]:
     shards = ShardDirectory(tools.directory, read_rollout_config(tools.directory))
     policy = shards.config.identity.policy
     model = load_model(tools.model, **policy.request())
-    return shards, model, load_sandbox(tools.sandbox, workers=1, preload=tools.preload), load_verifier(tools.verifier)
+    sandbox = load_sandbox(tools.sandbox, workers=1, require=tools.require_isolation, preload=tools.preload)
+    return shards, model, sandbox, load_verifier(tools.verifier)
 
 
 @contextlib.contextmanager

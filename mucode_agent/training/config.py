@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from mucode_agent.evaluation.benchmarks import Split
+from mucode_agent.evaluation.running import Running
 from mucode_agent.graphs.selection import Selector
 from mucode_agent.training.expert import ExpertSettings
 from mucode_agent.training.generator import GeneratorSettings
@@ -83,7 +84,11 @@ class ValidationSettings(StatedSampling):
     choose_by: Literal["turns", "greedy"] = "turns"
 
 
-class LoopConfig(Record):
+_IN_PROBLEMS = {"require_isolation", "timeout", "judge"}
+"""Of running: isolation changes no verdict, and the digest of the problems holds the limit and the judge."""
+
+
+class LoopConfig(Running):
     """A whole training (paper, algorithm 1)."""
 
     base: Annotated[str, Field(min_length=1)]
@@ -99,9 +104,6 @@ class LoopConfig(Record):
     fresh_labels: bool = True
     """Relabel the data of all rounds by the current expert; else rows of earlier rounds stay as they were made, and
     the expert sees the current round alone, as in the authors' code."""
-    sandbox: str = "local"
-    preload: tuple[str, ...] = ()
-    """Packages that programs and tests may import in the local sandbox."""
     concurrency: Annotated[int, Field(ge=1)] = 16
     """Trajectories or problems in flight."""
     patience: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
@@ -145,7 +147,7 @@ class LoopConfig(Record):
 
     def identity(self) -> dict[str, Any]:
         """What determines the artefacts: not where they go, how many are in flight, or who computes."""
-        fields = self.model_dump(mode="json", exclude={"out", "concurrency", "patience"})
+        fields = self.model_dump(mode="json", exclude={"out", "concurrency", "patience", *_IN_PROBLEMS})
         fields["serving"] = {"served": self.serving.server is not None}
         for part in ("verifier", "generator"):
             del fields[part]["save_steps"]

@@ -93,8 +93,8 @@ def benchmarks(config: LoopConfig, console: Console) -> tuple[Benchmark, Benchma
     """The training and validation problems. Raises ProblemError where they have problems in common."""
     asked = config.problems
     options: dict[str, Any] = {"split": asked.split, "testless": asked.testless}
-    train = load_benchmark(asked.train, limit=asked.train_limit, **options)
-    validation = load_benchmark(asked.validation, limit=asked.validation_limit, **options)
+    train = config.benchmark(load_benchmark(asked.train, limit=asked.train_limit, **options))
+    validation = config.benchmark(load_benchmark(asked.validation, limit=asked.validation_limit, **options))
     ids = without_overlap(train.problems, validation.problems, drop=asked.drop_overlap)
     dropped = [problem.id for problem in train.problems if problem.id not in ids]
     if dropped:
