@@ -238,11 +238,11 @@ def test_report_is_made_anew_from_the_rows(tmp_path, server):
     [
         (["run", "humaneval", "--model", "nonsense"], "means nothing here"),
         (["run", "humanevil", "--model", "smollm2"], "unknown benchmark"),
-        (["run", "humaneval", "--model", "smollm2", "--selector", "best"], "selector must be one of"),
+        (["run", "humaneval", "--model", "smollm2", "--selector", "best"], "--selector: input should be"),
         (["run", "humaneval", "--model", "smollm2", "--concurrency", "0"], "concurrency must be at least 1, got 0"),
         (["run", "humaneval", "--model", "smollm2", "--patience", "nan"], "patience must be at least 0, got nan"),
         (["run", "humaneval", "--model", "smollm2", "--n", "0"], "n: input should be greater than or equal to 1"),
-        (["run", "humaneval", "--model", "smollm2", "--turns", "0"], "max_turns: input should be greater than"),
+        (["run", "humaneval", "--model", "smollm2", "--turns", "0"], "--turns: input should be greater than"),
         (["check", "mbpp:nothing.jsonl"], "No such file"),
         (["check", "humaneval", "--split", "paper"], "example_test"),
         (["compare", "nowhere", "nowhere"], "cannot read"),
