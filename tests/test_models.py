@@ -210,12 +210,12 @@ def test_cancelling_stops_the_drawing(tiny: TransformersChatModel) -> None:
 
 FIRST_IMPORT = """
 import os, sys
-class Watch:
+class ProgressListener:
     def find_spec(self, name, path=None, target=None):
         if name == "torch":
             print(os.environ.get("OMP_WAIT_POLICY"))
             sys.meta_path.remove(self)
-sys.meta_path.insert(0, Watch())
+sys.meta_path.insert(0, ProgressListener())
 from mucode_agent.models import load_model, sample
 from langchain_core.messages import HumanMessage
 sample(load_model("hf:" + sys.argv[1], max_tokens=1), [HumanMessage("hi")], n=1, seed=0)

@@ -172,7 +172,7 @@ def create_app(solver: Solver, *, slots: int = 8, key: str | None = None) -> Fas
         state: dict[str, Any] = {}
         async for item in server.solve(request, problem):
             state = item
-        text, details = _told(problem, state)
+        text, details = _answer_of(problem, state)
         message = {"role": "assistant", "content": text, "refusal": None}
         choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
         return JSONResponse(
@@ -223,7 +223,7 @@ async def _chunks(solve: AsyncGenerator[dict[str, Any]], problem: Problem, inclu
         status, message = _fault(error)
         yield f"data: {json.dumps(_problem_of(status, message))}\n\n"
         return
-    text, details = _told(problem, state)
+    text, details = _answer_of(problem, state)
     yield chunk({"content": text})
     yield chunk({}, "stop", mucode=details)
     if include_usage:
@@ -231,7 +231,7 @@ async def _chunks(solve: AsyncGenerator[dict[str, Any]], problem: Problem, inclu
     yield "data: [DONE]\n\n"
 
 
-def _told(problem: Problem, state: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _answer_of(problem: Problem, state: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The answer for people, and the extension field."""
     text, response = response_of(problem, Solution.model_validate(state["solution"]))
     return text, {**response, "solution": state["solution"]}

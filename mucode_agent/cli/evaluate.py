@@ -74,8 +74,8 @@ def run(
     """Run a benchmark, or continue a run; print the tables, write results.json and report.html."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
     from mucode_agent.evaluation.check import without_false_examples
-    from mucode_agent.evaluation.patience import unfinished
     from mucode_agent.evaluation.progress import watching
+    from mucode_agent.evaluation.retry import unfinished
     from mucode_agent.evaluation.runner import run_benchmark
     from mucode_agent.models import load_model
     from mucode_agent.verifiers import load_verifier

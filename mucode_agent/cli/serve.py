@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SEARCH = Fields("n", "max_turns", *SAMPLING)
 Scorer = Annotated[str, typer.Option(help="As of `solve`.")]
-Patience = Annotated[float | None, typer.Option(help="Seconds for one request to a model server.")]
+RequestTimeout = Annotated[float | None, typer.Option(help="Seconds for one request to a model server.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every one of this machine.")]
 
 
@@ -40,7 +40,7 @@ def serve(
     slots: Annotated[int, typer.Option(min=1, help="Solves at a time; more wait.")] = 8,
     grace: Annotated[float, typer.Option(min=0, help="Seconds that solves may still take at the end.")] = 10.0,
     verifier: Scorer = DEFAULT,
-    request_timeout: Patience = None,
+    request_timeout: RequestTimeout = None,
 ) -> None:
     """Serve the solver by OpenAI's chat protocol, as the model `mucode` at http://HOST:PORT/v1.
 
@@ -70,7 +70,7 @@ def mcp(
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     verifier: Scorer = DEFAULT,
-    request_timeout: Patience = None,
+    request_timeout: RequestTimeout = None,
 ) -> None:
     """Serve solve_coding_problem, run_python and run_tests by MCP, on standard input and output or by HTTP.
 

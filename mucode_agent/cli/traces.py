@@ -60,8 +60,8 @@ def rollout(
     """Draw K trajectories per problem and judge every program; several workers may share a directory."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
     from mucode_agent.evaluation.check import without_false_examples
-    from mucode_agent.evaluation.patience import unfinished
     from mucode_agent.evaluation.progress import watching
+    from mucode_agent.evaluation.retry import unfinished
     from mucode_agent.models import load_model
     from mucode_agent.training.rollouts import open_rollouts, roll_out
     from mucode_agent.verifiers import load_verifier

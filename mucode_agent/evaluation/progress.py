@@ -14,7 +14,7 @@ BETWEEN_LINES_S = 15.0
 
 
 class Tally:
-    """What is known so far of a run of `total` problems. A `Watch`; `show` is told after every change."""
+    """What is known so far of a run of `total` problems. A `ProgressListener`; `show` is told after every change."""
 
     def __init__(
         self, total: int, show: Callable[["Tally"], None], clock: Callable[[], float] = time.monotonic

@@ -15,9 +15,9 @@ from typing import Any, Unpack
 
 from mucode_agent.evaluation.benchmarks import Benchmark
 from mucode_agent.evaluation.judging import WholeSolves, distinct_programs, judge
-from mucode_agent.evaluation.patience import Failure, Patience, Watch, all_done, own_connections
 from mucode_agent.evaluation.recorded import RecordedModel
 from mucode_agent.evaluation.results import belongs
+from mucode_agent.evaluation.retry import Failure, ProgressListener, RetryPolicy, all_done, own_connections
 from mucode_agent.evaluation.store import (
     Arm,
     ArmName,
@@ -56,7 +56,7 @@ def run_benchmark(
     model_name: str,
     sandbox: Sandbox,
     verifier: Verifier | None = None,
-    watch: Watch,
+    watch: ProgressListener,
     n: int = 5,
     max_turns: int = 3,
     greedy: bool = True,
@@ -137,7 +137,7 @@ async def evaluate(
     model: Any,
     sandbox: Sandbox,
     verifier: Verifier,
-    watch: Watch,
+    watch: ProgressListener,
     concurrency: int = 16,
     patience: float = 60.0,
 ) -> list[Failure]:
@@ -154,7 +154,7 @@ async def evaluate(
         patience: Seconds without any success after which a failing model, sandbox or verifier ends the run.
 
     Raises:
-        InfrastructureError: Patience is at its end. What was finished is saved, and the same call continues from there.
+        InfrastructureError: The retry policy gives up. What was finished is saved; the same call continues from there.
     """
     async with own_connections(model) as generator:
         run = _Run(store, generator, sandbox, verifier, watch, concurrency, patience)
@@ -169,13 +169,13 @@ class _Run:
         model: Any,
         sandbox: Sandbox,
         verifier: Verifier,
-        watch: Watch,
+        watch: ProgressListener,
         concurrency: int,
         patience: float,
     ) -> None:
         identity = store.config.identity
         self.store, self.sandbox, self.watch = store, sandbox, watch
-        self.patience = Patience(patience, watch, store.directory)
+        self.retry = RetryPolicy(patience, watch, store.directory)
         self.arms, self.judged, self.gate = identity.arms, store.judged(), asyncio.Semaphore(concurrency)
         recorded = RecordedModel(identity.model, model, store.samples, self._drawn)
         trace = WholeSolves(self._solved)
@@ -185,7 +185,7 @@ class _Run:
             self._found(solve)
 
     def _drawn(self, samples: Sequence[Sample]) -> None:
-        self.patience.succeeded()
+        self.retry.succeeded()
         self.watch.drawn(samples)
 
     def _solved(self, rows: list[TraceRow]) -> None:
@@ -199,10 +199,10 @@ class _Run:
                 self.solves[arm.name, solve.problem_id] = solve
 
     async def problem(self, problem: Problem) -> Failure | None:
-        outcome = await self.patience.attempt(problem.id, lambda: self.finish(problem))
+        outcome = await self.retry.attempt(problem.id, lambda: self.finish(problem))
         if isinstance(outcome, Failure):
             return outcome
-        self.patience.succeeded()
+        self.retry.succeeded()
         self.watch.finished(problem.id, {name: self.right(problem, solve) for name, solve in outcome.items()})
         return None
 

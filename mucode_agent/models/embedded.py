@@ -180,7 +180,7 @@ def _from_hub(name: str, weights: Weights, gguf: Path) -> None:
         raise _UnavailableError("not there")
     import huggingface_hub
     from huggingface_hub import constants
-    from huggingface_hub.file_download import http_get  # `hf_hub_download` begins anew in each process
+    from huggingface_hub.file_download import http_get  # `hf_hub_download` begins again in each process
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     repository, file = weights.hub

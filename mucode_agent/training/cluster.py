@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from mucode_agent.evaluation.patience import Failure, Watch
+from mucode_agent.evaluation.retry import Failure, ProgressListener
 from mucode_agent.training.rollouts import make_shards
 from mucode_agent.training.shards import ShardDirectory, read_rollout_config
 from mucode_agent.types import InfrastructureError, Problem, ProblemError, Record, Sample, Sandbox, Verifier
@@ -46,7 +46,12 @@ class Made(Record):
 
 
 def make_shards_on_ray(
-    shards: ShardDirectory, problems: Sequence[Problem], tools: Tools, watch: Watch, *, workers: int | None = None
+    shards: ShardDirectory,
+    problems: Sequence[Problem],
+    tools: Tools,
+    watch: ProgressListener,
+    *,
+    workers: int | None = None,
 ) -> list[Failure]:
     """As `rollouts.make_shards`, by at most `workers` tasks at a time; default: one per processor of the cluster.
 
@@ -74,27 +79,27 @@ def make_shards_on_ray(
 def make_shard(tools: dict[str, Any], problem: dict[str, Any]) -> dict[str, Any]:
     """The task: tools, problem and answer are JSON forms of `Tools`, `Problem` and `Made`."""
     given, asked = Tools.model_validate(tools), Problem.model_validate(problem)
-    ear = _Ear()
+    outcome = _Outcome()
     try:
         shards, model, sandbox, verifier = _loaded(given)
         in_flight = shards.config.identity.policy.per_problem
-        work = make_shards(shards, [asked], model, sandbox, verifier, ear, in_flight, given.patience)
+        work = make_shards(shards, [asked], model, sandbox, verifier, outcome, in_flight, given.patience)
         failures = asyncio.run(work)
         made = Made(
             problem_id=asked.id,
-            correct=ear.correct,
-            tokens=ear.tokens,
+            correct=outcome.correct,
+            tokens=outcome.tokens,
             failure=failures[0].cause if failures else "",
         )
     except (ProblemError, InfrastructureError) as error:
-        made = Made(problem_id=asked.id, tokens=ear.tokens, failure=str(error), outage=True)
+        made = Made(problem_id=asked.id, tokens=outcome.tokens, failure=str(error), outage=True)
     return made.model_dump(mode="json")
 
 
 class _Driver:
     """Keeps as many tasks under way as the cluster works at, and a few waiting."""
 
-    def __init__(self, ray: Any, submit: Any, watch: Watch, at_once: int) -> None:
+    def __init__(self, ray: Any, submit: Any, watch: ProgressListener, at_once: int) -> None:
         self.ray, self.submit, self.watch, self.at_once = ray, submit, watch, at_once
         self.failures: list[Failure] = []
         self.outages = 0
@@ -134,8 +139,8 @@ class _Driver:
             raise InfrastructureError(made.failure)
 
 
-class _Ear:
-    """What a task hears of its one problem."""
+class _Outcome:
+    """The outcome of a task's one problem."""
 
     def __init__(self) -> None:
         self.tokens = 0

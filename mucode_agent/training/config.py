@@ -165,10 +165,10 @@ def read_loop_config(path: Path) -> LoopConfig:
     try:
         return LoopConfig.model_validate(given)
     except ValidationError as error:
-        raise ProblemError(f"{path}: {_told(error)}") from None
+        raise ProblemError(f"{path}: {_first_mistake(error)}") from None
 
 
-def _told(error: ValidationError) -> str:
+def _first_mistake(error: ValidationError) -> str:
     cause = error.errors(include_url=False)[0]
     name = ".".join(str(part) for part in cause["loc"])
     if cause["type"] == "extra_forbidden":

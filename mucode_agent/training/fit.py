@@ -189,7 +189,7 @@ def fit(
         ddp_find_unused_parameters=False,
     )
     arguments._n_gpu = 1  # noqa: SLF001 - several devices take several processes: batches here are no plain tensors
-    watch = _Watch(console or Console(stderr=True, highlight=False), report)
+    watch = _Progress(console or Console(stderr=True, highlight=False), report)
     trainer = _Trainer(
         model=model,
         args=arguments,
@@ -370,18 +370,18 @@ class _Trainer(Trainer):
         return (loss, None) if return_outputs else loss
 
 
-class _Watch(TrainerCallback):
+class _Progress(TrainerCallback):
     """Tells how a training goes: a line now and then, with the quality that `report` finds."""
 
     def __init__(self, console: Console, report: Report | None) -> None:
         self._console, self._report = console, report
-        self._started = self._told = time.monotonic()
+        self._started = self._last_line = time.monotonic()
         self._first = 0
         self._words = ""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         del args, control, kwargs
-        self._started = self._told = time.monotonic()
+        self._started = self._last_line = time.monotonic()
         self._first = state.global_step
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
@@ -391,7 +391,7 @@ class _Watch(TrainerCallback):
             raise _diverged(f"the loss of step {state.global_step}", logs["loss"], args.learning_rate)
         if not state.is_world_process_zero or not logs or "loss" not in logs:
             return
-        if last or time.monotonic() - self._told >= BETWEEN_LINES_S:
+        if last or time.monotonic() - self._last_line >= BETWEEN_LINES_S:
             elapsed, done = time.monotonic() - self._started, state.global_step - self._first
             left = duration(elapsed / max(1, done) * (state.max_steps - state.global_step))
             self._console.print(
@@ -400,7 +400,7 @@ class _Watch(TrainerCallback):
                 markup=False,
                 soft_wrap=True,
             )
-            self._told = time.monotonic()
+            self._last_line = time.monotonic()
 
     def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         del args, control, kwargs

@@ -26,10 +26,10 @@ from rich.console import Console
 from mucode_agent.evaluation.benchmarks import Benchmark, load_benchmark
 from mucode_agent.evaluation.comparison import read_results
 from mucode_agent.evaluation.metrics import Estimate
-from mucode_agent.evaluation.patience import Failure, unfinished
 from mucode_agent.evaluation.progress import watching
 from mucode_agent.evaluation.report import write_report
 from mucode_agent.evaluation.results import Results
+from mucode_agent.evaluation.retry import Failure, unfinished
 from mucode_agent.evaluation.runner import environment, run_benchmark
 from mucode_agent.files import as_lines, check_same, check_unused, hold_directory, write_whole
 from mucode_agent.files import read_rows as read_whole_rows

@@ -15,7 +15,7 @@ from typing import Any, Unpack
 
 from mucode_agent.evaluation.benchmarks import Benchmark
 from mucode_agent.evaluation.judging import WholeSolves, distinct_programs, judge
-from mucode_agent.evaluation.patience import Failure, Patience, Watch, all_done, own_connections
+from mucode_agent.evaluation.retry import Failure, ProgressListener, RetryPolicy, all_done, own_connections
 from mucode_agent.evaluation.runner import environment
 from mucode_agent.evaluation.store import Judgement, Solve, finished_solves
 from mucode_agent.graphs.selection import Selector
@@ -46,7 +46,7 @@ def roll_out(
     *,
     model: Any,
     sandbox: Sandbox,
-    watch: Watch,
+    watch: ProgressListener,
     verifier: Verifier | None = None,
     concurrency: int = 64,
     patience: float = 60.0,
@@ -127,7 +127,7 @@ async def make_shards(
     model: Any,
     sandbox: Sandbox,
     verifier: Verifier,
-    watch: Watch,
+    watch: ProgressListener,
     concurrency: int,
     patience: float,
 ) -> list[Failure]:
@@ -144,13 +144,13 @@ class _Worker:
         model: Any,
         sandbox: Sandbox,
         verifier: Verifier,
-        watch: Watch,
+        watch: ProgressListener,
         concurrency: int,
         patience: float,
     ) -> None:
         policy = shards.config.identity.policy
         self.shards, self.sandbox, self.watch = shards, sandbox, watch
-        self.patience = Patience(patience, watch, shards.directory)
+        self.retry = RetryPolicy(patience, watch, shards.directory)
         self.gate = asyncio.Semaphore(concurrency)
         # While some problems wait for their last trajectory or their judgement, others keep the generator busy.
         self.at_once = math.ceil(2 * concurrency / policy.per_problem) + 1
@@ -161,7 +161,7 @@ class _Worker:
         ]
 
     def _drawn(self, samples: Sequence[Sample]) -> None:
-        self.patience.succeeded()
+        self.retry.succeeded()
         self.watch.drawn(samples)
 
     def _solved(self, k: int, rows: list[TraceRow]) -> None:
@@ -199,13 +199,13 @@ class _Worker:
 
     async def make(self, problem: Problem, key: str) -> Failure | None:
         judged: dict[str, Judgement] = {}
-        outcome = await self.patience.attempt(problem.id, lambda: self.finish(problem, key, judged))
+        outcome = await self.retry.attempt(problem.id, lambda: self.finish(problem, key, judged))
         for solves in self.solves:
             solves.pop(problem.id, None)
         if isinstance(outcome, Failure):
             return outcome
         self.shards.write(outcome)  # not in a thread, which could outlive the lock; a full disk ends the run
-        self.patience.succeeded()
+        self.retry.succeeded()
         self.watch.finished(problem.id, {"correct": outcome.correct})
         return None
 

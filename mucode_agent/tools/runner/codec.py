@@ -190,7 +190,7 @@ def unpack(body: bytes | bytearray) -> Any:
 
 
 def _writer() -> Callable[[Any, int], Any]:
-    """The pieces of a message's JSON. `JSONEncoder.encode` makes the same C object anew for every message."""
+    """The pieces of a message's JSON. `JSONEncoder.encode` makes the same C object again for every message."""
     make = getattr(json.encoder, "c_make_encoder", None)
     if make is None:
         return lambda message, _: [_ENCODER.encode(message)]

@@ -580,7 +580,7 @@ class Conversation:
         detail = f"{name}: {message}" if message else name
         leaving = next((kind for kind in kinds if kind in ("SystemExit", "KeyboardInterrupt", "GeneratorExit")), None)
         if leaving in self.mentioned:
-            return _told(getattr(builtins, leaving or ""), answer)
+            return _as_raised(getattr(builtins, leaving or ""), answer)
         if leaving:
             return self._stop("early_exit", f"the program raised {detail}")
         if "MemoryError" in kinds:
@@ -904,7 +904,7 @@ def _one(iterator: Any) -> list[Any]:
     return []
 
 
-def _told(kind: type[BaseException], answer: dict[str, Any]) -> BaseException:
+def _as_raised(kind: type[BaseException], answer: dict[str, Any]) -> BaseException:
     """The wish of the program to end, for a test that means to see it."""
     try:
         error = kind(*codec.decode(answer["args"]))

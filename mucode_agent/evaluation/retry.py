@@ -1,4 +1,4 @@
-"""Going on while a model, sandbox or verifier fails now and then: who is told, what is tried again, when it ends."""
+"""What a run does when a model, sandbox or verifier fails: it reports, backs off and tries again, until it gives up."""
 
 import asyncio
 import contextlib
@@ -35,8 +35,8 @@ def unfinished(failures: Sequence[Failure], total: int, told: str) -> ProblemErr
     return InfrastructureError(f"{told}; run the same command to try them again")
 
 
-class Watch(Protocol):
-    """Who is told how a run goes."""
+class ProgressListener(Protocol):
+    """Receives the progress of a run."""
 
     def drawn(self, samples: Sequence[Sample]) -> None:
         """New completions, never one from an earlier start."""
@@ -53,10 +53,10 @@ class Watch(Protocol):
         ...
 
 
-class Patience:
-    """How long a run bears failures that are no problem's fault."""
+class RetryPolicy:
+    """How often failures that are no fault of a problem are tried again, and when they end the run."""
 
-    def __init__(self, seconds: float, watch: Watch, directory: Path) -> None:
+    def __init__(self, seconds: float, watch: ProgressListener, directory: Path) -> None:
         """`seconds` without any success end the run; `directory` is where everything finished is saved."""
         self._seconds, self._watch, self._directory = seconds, watch, directory
         self._last_success = time.monotonic()
@@ -69,7 +69,7 @@ class Patience:
         """What `work` returns, tried again where model, sandbox or verifier failed; `work` keeps what it has done.
 
         A problem that cannot be used, or that failed ATTEMPTS times while others succeeded, is a `Failure`. Raises
-        InfrastructureError where nothing has worked for longer than patience lasts, or where the disk refuses.
+        InfrastructureError where nothing has worked for longer than the retry policy allows, or where the disk refuses.
         """
         attempts, failures, failed_at = 0, 0, -math.inf
         while True:
@@ -84,10 +84,10 @@ class Patience:
                 failures, failed_at = failures + 1, time.monotonic()
                 if attempts > ATTEMPTS:
                     return Failure(problem_id=problem_id, cause=str(error))
-                await self._bear(error, failures)
+                await self._back_off(error, failures)
 
-    async def _bear(self, error: InfrastructureError, failures: int) -> None:
-        """Waits a little, or raises when nothing has worked for longer than patience lasts."""
+    async def _back_off(self, error: InfrastructureError, failures: int) -> None:
+        """Waits a little, or raises when nothing has worked for longer than the retry policy allows."""
         if time.monotonic() - self._last_success >= self._seconds:
             raise InfrastructureError(
                 f"{error}. All that was finished is saved in {self._directory}; run the same command to continue"
