@@ -39,6 +39,6 @@ graph.add_edge("comment", END)
 agent = graph.compile()
 
 if __name__ == "__main__":
-    state = agent.invoke({"ticket": str(Path(__file__).with_name("problem.json"))})
+    state = agent.invoke({"ticket": str(Path(__file__).with_name("palindrome.json"))})
     print(state["comment"])
     print(state["solution"]["best"]["code"])

@@ -25,7 +25,7 @@ def review(question: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     solver = create_solver(MODEL, n=1, max_turns=3, approve=True, checkpointer=InMemorySaver())
-    problem = json.loads(Path(__file__).with_name("problem.json").read_text())
+    problem = json.loads(Path(__file__).with_name("palindrome.json").read_text())
     thread: Any = {"configurable": {"thread_id": "ticket-17"}}
     state: Any = solver.invoke({"problem": problem}, thread)
     while "__interrupt__" in state:

@@ -33,7 +33,7 @@ def solve(database: str, given: Any, model: ScriptedModel) -> dict[str, Any]:
 
 
 def main() -> None:
-    problem = json.loads(Path(__file__).with_name("problem.json").read_text())
+    problem = json.loads(Path(__file__).with_name("palindrome.json").read_text())
     if len(sys.argv) > 1:
         solve(sys.argv[1], {"problem": problem}, ScriptedModel(replies=power_cut))
         return

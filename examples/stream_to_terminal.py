@@ -10,7 +10,7 @@ MODEL = ScriptedModel(replies=[WRONG, RIGHT])  # or "qwen0.5b", or any LangChain
 
 if __name__ == "__main__":
     solver = create_solver(MODEL, n=1, max_turns=3)
-    problem = json.loads(Path(__file__).with_name("problem.json").read_text())
+    problem = json.loads(Path(__file__).with_name("palindrome.json").read_text())
     # From inside a parent graph, add subgraphs=True: items then have the namespace before them.
     for mode, item in solver.stream({"problem": problem}, stream_mode=["custom", "values"]):
         if mode == "custom":
