@@ -276,8 +276,8 @@ _STARTS_TRIED = 20
 def _unfenced(text: str, entry_point: str | None) -> str:
     """Code without a fence: the first run of lines that parses and defines `entry_point`, else that parses."""
     text = _LABEL.sub("", _FENCE.sub("", text)).translate({0xFEFF: None})
-    if (tree := _parsed(text)) is not None:
-        return text.strip("\n") if any(not isinstance(node, ast.Expr | ast.AnnAssign) for node in tree.body) else ""
+    if _parsed(text) is not None:
+        return text.strip("\n") if _is_code(text) else ""
     spans = (span for span in re.findall(r"`([^`\n]+)`", text) if _rank(span, entry_point).defines)
     if entry_point is not None and (span := next(spans, "")):
         return span
@@ -303,8 +303,11 @@ def _run_of_code(lines: Sequence[str]) -> str:
 
 
 def _is_code(code: str) -> bool:
+    """Not prose that happens to parse: it holds a statement, or prints."""
     tree = _parsed(code)
-    return tree is not None and any(not isinstance(node, ast.Expr | ast.AnnAssign) for node in tree.body)
+    if tree is None:
+        return False
+    return _PRINTS.search(code) is not None or any(not isinstance(n, ast.Expr | ast.AnnAssign) for n in tree.body)
 
 
 # --- the choice among blocks ---------------------------------------------------------------------------------------

@@ -313,3 +313,15 @@ def test_names_that_a_function_sets_inside_are_no_need_of_it():
 def test_what_the_function_defines_itself_is_not_taken_from_a_draft():
     draft, whole = "def half(x):\n    return x", f"{HELPER}\n\n{USER}"
     assert extract_code(f"{fenced(draft)}\n{fenced(whole)}", "f") == whole
+
+
+@pytest.mark.parametrize(
+    "reply", ["print(int(input()) * 2)", "print(sum(map(int, open(0))))\n", "import sys; sys.stdout.write('1')"]
+)
+def test_one_line_without_a_fence_that_prints_is_a_program(reply: str) -> None:
+    assert extract_code(reply) == reply.strip()
+
+
+@pytest.mark.parametrize("reply", ["Sorry", "ok(1)", "yes: str", "print", "'print it'"])
+def test_prose_that_parses_as_an_expression_is_no_program(reply: str) -> None:
+    assert extract_code(reply) == ""
