@@ -25,6 +25,10 @@ WRONG = {
     "held by the program": ("class f:\n    def __init__(s, xs): s.xs = xs\n    def n(s): return 5", "xs = [1]\nassert f(xs).n() == 1"),
     "a list with a NaN": ("def f(): return [float('nan'), 1]", "assert f() == [2, 1]"),
     "a key": ("def f(xs, key): return xs", "assert f([3, 1], key=lambda x: x) == [1, 3]"),
+    "a comment that names processes": ("#os.fork\ndef f(x): return x", "assert f(1) == 2"),
+    "a docstring that names processes": ("def f(x):\n    \"\"\"As subprocess.run() does,\n    twice.\"\"\"\n    return x", "assert f(1) == 2"),
+    "a string that names processes": ("X = 'os.popen'\ndef f(x): return x", "assert f(1) == 2"),
+    "a comment that names introspection": ("# inspect\ndef f(g): return 1", "assert f(lambda x: x) == 2"),
     "named like a socket": ("def f(socket): return socket", "assert f(1) == 2"),
 }  # fmt: skip
 
@@ -124,3 +128,29 @@ def test_long_lists_of_numbers_arrive_as_they_are(sandbox, numbers):
     assert status(sandbox, f"def f(x): return ({numbers})[1:]", f"x = {numbers}\n{same}") == "wrong_answer"
     changes = "x = {numbers}\nf(x)\nassert x[-1] is None and x[:-1] == ({numbers})[:-1]".replace("{numbers}", numbers)
     assert status(sandbox, "def f(x): x[-1] = None", changes) == "passed"
+
+
+@pytest.mark.parametrize("name", ["SkipTest", "_ShouldStop"])
+def test_what_a_test_framework_stops_by_is_no_way_out_of_its_tests(sandbox, name):
+    code = f"class E(Exception): pass\nE.__name__ = {name!r}\nE.__module__ = 'unittest.case'\ndef f(x): raise E()"
+    real = "import unittest\ndef f(x): raise unittest.SkipTest('later')"
+    test = (
+        "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertEqual(f(1), 2)\n"
+        "result = unittest.TestResult()\nT('test').run(result)\nassert result.wasSuccessful() and result.testsRun == 1"
+    )
+    assert "passed" not in (status(sandbox, code, test), status(sandbox, real, test))
+
+
+PAY = "def pay(a, n):\n    a['b'] -= n\n    if a['b'] < 0: raise ValueError('too much')"
+PAID = "a = {'b': 1}\ntry:\n    pay(a, 5)\n    assert False\nexcept ValueError: pass\nassert a['b'] == "
+
+
+@pytest.mark.parametrize("left", [1, -4])
+def test_an_argument_that_a_raising_call_has_changed_is_no_false_verdict(sandbox, left):
+    assert status(sandbox, PAY, f"{PAID}{left}") == "unjudged"
+
+
+def test_a_call_that_raises_and_changes_nothing_is_judged(sandbox):
+    test = "a = []\ntry:\n    f(a)\n    assert False\nexcept ValueError: pass\nassert a == []"
+    assert status(sandbox, "def f(a):\n    if not a: raise ValueError\n    return a[0]", test) == "passed"
+    assert status(sandbox, "def f(a):\n    return 1", test) == "wrong_answer"

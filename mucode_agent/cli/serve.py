@@ -107,6 +107,8 @@ def _solver(
 
 async def _on_standard_input(server: Any, solver: "Solver") -> None:
     """Serves until the input ends, or a signal comes."""
+    import anyio
+
     ended, loop, place = asyncio.Event(), asyncio.get_running_loop(), solver.parts.sandbox()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
@@ -116,7 +118,10 @@ async def _on_standard_input(server: Any, solver: "Solver") -> None:
         await asyncio.to_thread(place.close)
         os._exit(0)
     waiting.cancel()
-    serving.result()
+    try:
+        serving.result()
+    except* anyio.ClosedResourceError:  # the input ended while an answer to a malformed line was under way
+        pass
 
 
 def listen(

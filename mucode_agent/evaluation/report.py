@@ -53,7 +53,12 @@ def write_report(directory: Path, output: Path | None = None) -> tuple[Results, 
     page = output or directory / "report.html"
     write_whole(directory / "results.json", results.model_dump_json(indent=2) + "\n")
     write_whole(directory / "report.md", markdown(results, config))
-    (directory / "figures").mkdir(exist_ok=True)
+    try:
+        (directory / "figures").mkdir(exist_ok=True)
+    except OSError as error:
+        raise ProblemError(
+            f"cannot make {directory / 'figures'}: {error.strerror}; move what is in its place"
+        ) from None
     drawn = figures(results)
     for name, svg in drawn.items():
         write_whole(directory / "figures" / f"{name}.svg", svg)

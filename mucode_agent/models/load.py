@@ -4,6 +4,7 @@ import math
 import os
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
 
@@ -79,6 +80,17 @@ def _in_process(model: str, options: dict[str, Any]) -> BaseChatModel:
         raise ProblemError(f"model {model!r} cannot be used: {_first(error)}") from error
 
 
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        usable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        cause = "it names no host and port"
+    except ValueError as error:
+        usable, cause = False, str(error)
+    if not usable:
+        raise ProblemError(f"the model's URL {url!r} cannot be used: {cause}; write http://host:port/v1")
+
+
 def _served(
     name: str | None,
     url: str,
@@ -95,6 +107,7 @@ def _served(
     import openai
     from pydantic import SecretStr
 
+    _check_url(url)
     key = api_key or os.environ.get("MUCODE_API_KEY") or "none"
     if name is None:
         try:

@@ -174,7 +174,12 @@ class Program:
         if "back" in message:
             forms = [*message["args"], *message.get("kw", {}).values()]
             given = [(it, _snapshot(f, it)) for f, it in zip(forms, (*arguments, *keywords.values()), strict=True)]
-        result = _OPERATIONS[operation](value, *arguments, **keywords)
+        try:
+            result = _OPERATIONS[operation](value, *arguments, **keywords)
+        except BaseException:
+            for item, was in given:  # what it changed before is not sent with the exception
+                self._note(self._shared, item, was)
+            raise
         answer = {"ok": self._encode(result)}
         if "keep" in message:
             self._note(self._returned, result, _snapshot(answer["ok"], result))

@@ -4,7 +4,10 @@ They do not, so a test that fails may have failed for that reason: it captured w
 seeded the random numbers of its own process. Such a failure says nothing about the program.
 """
 
+import functools
+import io
 import re
+import tokenize
 
 _PLACES = (
     (
@@ -39,13 +42,15 @@ _MAY_ASK = re.compile(
 _REFUSALS = re.compile(
     r"\w*(PermissionError|FileNotFoundError|OSError|BrokenProcessPool|BrokenPipeError|URLError|gaierror)\b"
 )
+_WORDS = (tokenize.COMMENT, tokenize.STRING)
 _FOUND = [(what, re.compile(test, re.MULTILINE), re.compile(program)) for what, test, program in _PLACES]
 
 
 def meeting(test: str, program: str) -> str:
     """The first place where both may be, as a reason; empty where there is none."""
+    code = _without_words(program)
     for what, in_test, in_program in _FOUND:
-        if in_test.search(test) and in_program.search(program):
+        if in_test.search(test) and in_program.search(code):
             return f"the test and the program run apart and may meet in one process only: {what}"
     return ""
 
@@ -54,7 +59,22 @@ def refused(program: str, status: str, error: str) -> str:
     """The reason where a failure comes from what the sandbox refuses to a program that asks for it, or empty."""
     found = None
     if status == "wrong_answer":  # it may have swallowed the refusal
-        found = _ASKS.search(program)
+        found = _ASKS.search(_without_words(program))
     elif status == "exception" and _REFUSALS.match(error):
-        found = _MAY_ASK.search(program)
+        found = _MAY_ASK.search(_without_words(program))
     return f"the sandbox refuses processes and the network: {found[0].strip()[:80]}" if found else ""
+
+
+@functools.lru_cache(maxsize=16)
+def _without_words(program: str) -> str:
+    """The source without comments and the insides of strings, which do nothing. As it is where it has no tokens."""
+    lines = list(io.StringIO(program))
+    try:
+        tokens = [t for t in tokenize.generate_tokens(io.StringIO(program).readline) if t.type in _WORDS]
+    except (tokenize.TokenError, SyntaxError, ValueError):
+        return program
+    for token in reversed(tokens):
+        (first, start), (last, end) = token.start, token.end
+        rest = lines[last - 1][end:]
+        lines[first - 1 : last] = [lines[first - 1][:start] + ("" if token.type == tokenize.COMMENT else "''") + rest]
+    return "".join(lines)

@@ -65,6 +65,10 @@ class Ended(BaseException):
         self.exit_code = exit_code
 
 
+_TEST_FRAMEWORKS = {"unittest", "doctest"}
+"""A program that raises what these skip or stop by would end a test that way."""
+
+
 class InvalidTest(Ended):
     """The test is at fault: it can judge no program."""
 
@@ -321,7 +325,12 @@ class Conversation:
             message["back"] = True
         if self.keeping:
             message["keep"] = True
-        answer = self._request(message)
+        given = () if back == "never" else (*arguments, *(keywords or {}).values())
+        try:
+            answer = self._request(message)
+        except Exception:
+            self._lend(given)
+            raise
         if operation == "next":
             items = answer.get("items")
             if not isinstance(items, list) or len(items) > 1:
@@ -329,7 +338,7 @@ class Conversation:
             return [self._decode(item) for item in items]
         message.clear()  # it refers to parts of the arguments
         value = self.last_value = self._decode(answer.get("ok"))
-        if back != "never" and (given := (*arguments, *(keywords or {}).values())):
+        if given:
             self._write_back(given, answer.get("args"), seen=back == "always" or value is None or self.all_changes)
             self._lend(given)
         if operation == "get":
@@ -620,7 +629,7 @@ class Conversation:
         for kind, home in zip(kinds, homes, strict=False):
             standard = (
                 getattr(sys.modules.get(home), kind, None)
-                if home.partition(".")[0] in sys.stdlib_module_names
+                if home.partition(".")[0] in sys.stdlib_module_names - _TEST_FRAMEWORKS
                 else None
             )
             if home != "builtins" and isinstance(standard, type) and issubclass(standard, Exception):
