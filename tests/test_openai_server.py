@@ -144,6 +144,7 @@ async def test_a_client_that_leaves_frees_its_slot_and_ends_its_programs(stream:
         ('{"model": "mucode", "n": 2, "messages": [{"role": "user", "content": "x"}]}', 400, "n must be 1, got 2"),
         ('{"model": "gpt-9", "messages": [{"role": "user", "content": "x"}]}', 404, "no model is called 'gpt-9'"),
         ('{"model": "mucode", "messages": ["x"]}', 400, "messages.0"),
+        pytest.param(" " * (9 << 20), 413, "send a shorter message", id="9 MB"),
         ('{"model": "mucode", "mucode": {"x": 1}, "messages": [{"role": "user", "content": "x"}]}', 400, "mucode.x"),
     ],
 )

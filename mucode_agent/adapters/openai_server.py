@@ -21,6 +21,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from langchain_core.messages import convert_to_messages
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mucode_agent.graphs.embed import response_of, task_in
 from mucode_agent.graphs.solver import Solver
@@ -28,6 +29,8 @@ from mucode_agent.types import MucodeError, Problem, ProblemError, Solution
 
 MODEL = "mucode"
 """The name under which the solver is served."""
+MOST_BODY = 8 << 20
+"""Bytes of a request's body."""
 
 
 class Extension(BaseModel):
@@ -133,6 +136,26 @@ async def _gone(request: Request) -> None:
         pass
 
 
+class _BoundedBody:
+    """Refuses a request whose body is larger than MOST_BODY, before it is held whole."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        size = 0
+
+        async def bounded() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > MOST_BODY:
+                raise HTTPException(413, f"the body has more than {MOST_BODY} bytes: send a shorter message")
+            return message
+
+        await self._app(scope, bounded, send)
+
+
 def create_app(solver: Solver, *, slots: int = 8, key: str | None = None) -> FastAPI:
     """The server as an ASGI application, which closes the solver at its end.
 
@@ -147,6 +170,7 @@ def create_app(solver: Solver, *, slots: int = 8, key: str | None = None) -> Fas
 
     app = FastAPI(title="mucode_agent", lifespan=lifespan, strict_content_type=False)
     app.state.server = server
+    app.add_middleware(_BoundedBody)
 
     @app.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:
