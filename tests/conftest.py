@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from mucode_agent.models.sampling import forget_refusals
 from mucode_agent.tools.local import LocalSandbox
 
 
@@ -26,3 +27,9 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[LocalSandbox]:
     made = LocalSandbox(workers=workers, preload=preload)
     yield made
     made.close()
+
+
+@pytest.fixture(autouse=True)
+def each_test_meets_new_servers() -> None:
+    """What a model of one test refused says nothing of a model of the same name in another."""
+    forget_refusals()

@@ -615,6 +615,15 @@ REFUSED: dict[str, tuple[str, int, Any]] = {
 }
 
 
+def test_a_refusal_of_one_server_says_nothing_of_another_with_the_same_model(serve: Serve) -> None:
+    strict = serve(lambda request: (400, {"detail": "seed"}) if "seed" in request else completion(request))
+    lenient = serve(lambda request: completion(request))
+    for server in (strict, lenient):
+        draw(load_model(f"openai:m@{server.url}"), "sync", n=1, seed=7)
+    assert "seed" not in strict.requests[-1]
+    assert lenient.requests[-1]["seed"] == 7
+
+
 @pytest.mark.parametrize("run", ["sync", "async"])
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("kind", ["vllm", "openai", "ChatOpenAI"])
@@ -1036,7 +1045,7 @@ def test_cancelling_an_async_draw_cancels_its_requests() -> None:
         ("gpt", "means nothing here"),
         ("hf:", "means nothing here"),
         ("http://[::1/v1", "cannot be used: Invalid IPv6 URL; write http://host:port/v1"),
-        ("http://host:99999/v1", "cannot be used: .*port.*; write http://host:port/v1"),
+        ("http://host:99999/v1", "cannot be used: Port out of range.*; write http://host:port/v1"),
         ("vllm:m@http:///v1", "cannot be used: it names no host and port"),
         ("vllm:m", "means nothing here"),
         ("vllm:m@localhost:8000", "no URL after its @"),

@@ -39,8 +39,13 @@ from mucode_agent.types import (
 _LOG = logging.getLogger(__name__)
 _PAUSES = 5
 """How often one draw waits because a busy server asks for it."""
-_refused: set[tuple[str, str]] = set()
-"""The (model, option) pairs that proved refused in this process; see `refusals`."""
+_refused: set[tuple[tuple[str, str], str]] = set()
+"""The options that proved refused in this process, each with the model and its server; see `refusals`."""
+
+
+def forget_refusals() -> None:
+    """Asks every server again for the options that it refused, as after its upgrade."""
+    _refused.clear()
 
 
 def sample(
@@ -152,7 +157,8 @@ class _Draw:
         self.is_native = _has_native_n(self.model)
         if self.is_chat and (getattr(self.model, "cache", None) or get_llm_cache() is not None):
             self.model = self.model.model_copy(update={"cache": False})
-        self.refused = {option for name, option in _refused if name == self.name}
+        self._whom = self.name, str(getattr(self.model, "openai_api_base", None) or getattr(self.model, "base_url", ""))
+        self.refused = {option for whom, option in _refused if whom == self._whom}
         self._pauses = 0
 
     @property
@@ -301,7 +307,7 @@ class _Draw:
         return model, options
 
     def _drawn(self) -> list[Sample]:
-        _refused.update((self.name, option) for option in self.refused)
+        _refused.update((self._whom, option) for option in self.refused)
         return [_sample(self.got[i], self.seed + i) for i in sorted(self.got)]
 
     def give_way(self, error: Exception) -> float:
