@@ -31,8 +31,8 @@ SAMPLING = tuple(Sampling.model_fields)
 """An option that is added there is one of every command that draws."""
 RUNNING = Fields(*Running.model_fields)
 """Of every command that runs programs which nobody trusts."""
-_NAMES = {"max_turns": "turns"}
-"""Options that are shorter than their field."""
+_NAMES = {"max_turns": "turns", "mode": "expert", "method": "relabel"}
+"""Options that are called otherwise than their field."""
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -53,7 +53,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def call(**given: Any) -> None:
         made = {
-            name: record_of(record, {field: value for field in fields if (value := given.pop(field)) is not None})
+            name: record_of(record, **{field: value for field in fields if (value := given.pop(field)) is not None})
             for name, (record, fields) in records.items()
         }
         function(**given, **made)
@@ -64,7 +64,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-def record_of(record: type[R], given: dict[str, Any]) -> R:
+def record_of(record: type[R], **given: Any) -> R:
     """The record that options make. Raises ProblemError naming the option that is out of its range."""
     try:
         return record.model_validate(given)

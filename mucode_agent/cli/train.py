@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mucode_agent.cli.options import RUNNING, command
-from mucode_agent.cli.train_loop import generator, installed, loop, settings_of
+from mucode_agent.cli.options import RUNNING, command, record_of
+from mucode_agent.cli.train_loop import generator, installed, loop
 from mucode_agent.evaluation.running import Running
 from mucode_agent.types import ProblemError
 from mucode_agent.verifiers import DEFAULT
@@ -115,7 +115,7 @@ def verifier(
 
     with installed("training", "train"):
         from mucode_agent.training.verifier import VerifierSettings, train_verifier
-    settings = settings_of(
+    settings = record_of(
         VerifierSettings,
         loss=loss,
         start=start,

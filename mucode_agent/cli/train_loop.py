@@ -5,19 +5,17 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from mucode_agent.cli.options import RUNNING, command
+from mucode_agent.cli.options import RUNNING, command, record_of
 from mucode_agent.evaluation.running import Running
-from mucode_agent.types import ProblemError, Record
+from mucode_agent.types import ProblemError
 
 if TYPE_CHECKING:
     from mucode_agent.training.rows import RowSet
-
-Settings = TypeVar("Settings", bound=Record)
 
 
 def generator(
@@ -70,7 +68,7 @@ def generator(
     from mucode_agent.training.rows import make_rows
     from mucode_agent.verifiers import load_verifier
 
-    how = settings_of(
+    how = record_of(
         ExpertSettings,
         mode=expert,
         beta_oracle=beta_oracle,
@@ -78,8 +76,8 @@ def generator(
         unsolved=unsolved,
         pool=pool,
     )
-    which = settings_of(RelabelSettings, method=relabel, top=top, per_problem=per_problem, seed=seed)
-    settings = settings_of(
+    which = record_of(RelabelSettings, method=relabel, top=top, per_problem=per_problem, seed=seed)
+    settings = record_of(
         GeneratorSettings,
         epochs=epochs,
         learning_rate=learning_rate if learning_rate is not None else (1e-4 if lora_rank else 5e-7),
@@ -154,18 +152,3 @@ def installed(what: str, extras: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise ProblemError(f"{what} needs {error.name}: pip install 'mucode-agent[{extras}]'") from error
-
-
-def settings_of(form: type[Settings], **values: Any) -> Settings:
-    """Settings as options gave them. Raises ProblemError naming the option that is out of its range."""
-    from pydantic import ValidationError
-
-    try:
-        return form.model_validate(values)
-    except ValidationError as error:
-        cause = error.errors(include_url=False)[0]
-        if not cause["loc"]:  # a rule between options
-            raise ProblemError(str(cause["msg"]).removeprefix("Value error, ")) from None
-        name = str(cause["loc"][0])
-        name = {"mode": "expert", "method": "relabel"}.get(name, name)
-        raise ProblemError(f"--{name.replace('_', '-')}: {cause['msg'].lower()}, got {cause['input']!r}") from None

@@ -6,7 +6,6 @@ Fetching and converting happen under a lock between processes; what a killed run
 and the checkpoint appears by one rename.
 """
 
-import fcntl
 import hashlib
 import importlib.metadata
 import os
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mucode_agent.files import lock_file
 from mucode_agent.types import InfrastructureError, ProblemError
 
 DEFAULT_MODEL = "qwen0.5b"
@@ -103,7 +103,7 @@ def checkpoint_of(name: str, weights: Weights) -> Path:
         if checkpoint.is_dir():
             return checkpoint
         cache.mkdir(parents=True, exist_ok=True)
-        with _lock(cache / f"{name}.lock"):
+        with lock_file(cache / f"{name}.lock", wait=True):
             if not checkpoint.is_dir():
                 _make(name, weights, checkpoint)
     except OSError as error:
@@ -112,14 +112,6 @@ def checkpoint_of(name: str, weights: Weights) -> Path:
             f"({error.strerror or error}): free some room, or name a writable directory in MUCODE_CACHE"
         ) from error
     return checkpoint
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Held by one process at a time; the kernel frees it when its holder dies."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _make(name: str, weights: Weights, checkpoint: Path) -> None:
