@@ -25,9 +25,10 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatResult
 from pydantic import Field
 
-from mucode_agent.evaluation.benchmarks import Benchmark, load_benchmark
+from mucode_agent.evaluation.benchmarks import load_benchmark
 from mucode_agent.evaluation.runner import run_benchmark
 from mucode_agent.models import load_model
+from mucode_agent.runs.config import Benchmark
 from mucode_agent.tools.sandbox import load_sandbox
 from mucode_agent.types import Sample, Sandbox
 

@@ -17,12 +17,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mucode_agent.evaluation.benchmarks import Benchmark, load_benchmark
+from mucode_agent.evaluation.benchmarks import load_benchmark
 from mucode_agent.evaluation.comparison import compare_runs, read_results
-from mucode_agent.evaluation.progress import watching
 from mucode_agent.evaluation.report import write_report
 from mucode_agent.evaluation.runner import run_benchmark
 from mucode_agent.evaluation.tables import comparison_table, for_markdown
+from mucode_agent.runs.config import Benchmark
+from mucode_agent.runs.progress import watching
 from mucode_agent.tools.sandbox import load_sandbox
 from mucode_agent.training.config import LoopConfig, read_loop_config
 from mucode_agent.training.loop import serving_of

@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mucode_agent.evaluation.metrics import auc, bootstrap_mean, calibration, compare
 from mucode_agent.graphs.selection import rank_key
+from mucode_agent.metrics import auc, bootstrap_mean, calibration, compare
 from mucode_agent.tools.sandbox import load_sandbox
 from mucode_agent.training.data import read_attempts
 from mucode_agent.training.evidence import Pool, fold_verifiers, pools_of, with_behaviour

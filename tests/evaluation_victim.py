@@ -10,9 +10,9 @@ from pathlib import Path
 
 from fakes import LengthVerifier, RuleSandbox, SeededModel
 
-from mucode_agent.evaluation.benchmarks import Benchmark
 from mucode_agent.evaluation.report import write_report
 from mucode_agent.evaluation.runner import run_benchmark
+from mucode_agent.runs.config import Benchmark
 from mucode_agent.types import CodeTest, Problem
 
 

@@ -3,9 +3,9 @@
 import random
 from pathlib import Path
 
-from mucode_agent.evaluation.benchmarks import Benchmark
-from mucode_agent.evaluation.store import Arm, Config, Identity, Judgement, open_store
 from mucode_agent.graphs.selection import best_over_turns, normal_form, select
+from mucode_agent.runs.config import Benchmark
+from mucode_agent.runs.store import Arm, Config, Identity, Judgement, open_store
 from mucode_agent.traces import CandidateRow, DecisionRow, ProblemRow
 from mucode_agent.types import (
     Candidate,

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from waiting import until
 
 from mucode_agent.cli.evaluate import app
-from mucode_agent.evaluation.progress import Tally, duration, watching
+from mucode_agent.runs.progress import Tally, duration, watching
 from mucode_agent.types import InfrastructureError, ProblemError, Sample
 
 DOUBLE = {

@@ -7,14 +7,14 @@ import random
 import pytest
 from synthetic_run import ARMS, N, T, identity, judgement, problems, solve_rows, write_run
 
-from mucode_agent.evaluation.benchmarks import Benchmark
 from mucode_agent.evaluation.comparison import compare_runs, read_results
-from mucode_agent.evaluation.metrics import best_of_k
 from mucode_agent.evaluation.report import write_report
 from mucode_agent.evaluation.results import RULES, compute
-from mucode_agent.evaluation.store import Arm, finished_solves, read_config, read_problems, read_solves
 from mucode_agent.files import write_whole
 from mucode_agent.graphs.selection import normal_form, rank_key
+from mucode_agent.metrics import best_of_k
+from mucode_agent.runs.config import Benchmark
+from mucode_agent.runs.store import Arm, finished_solves, read_config, read_problems, read_solves
 from mucode_agent.types import ProblemError
 
 

@@ -15,8 +15,8 @@ from fakes import BrokenSandbox, RuleSandbox, ScriptedModel
 
 from mucode_agent.evaluation.report import write_report
 from mucode_agent.evaluation.runner import arms
-from mucode_agent.evaluation.store import read_judgements, read_solves
 from mucode_agent.files import Journal
+from mucode_agent.runs.store import read_judgements, read_solves
 from mucode_agent.types import InfrastructureError, ProblemError
 
 VICTIM = Path(__file__).parent / "evaluation_victim.py"

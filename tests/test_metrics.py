@@ -7,7 +7,7 @@ from itertools import combinations, permutations
 import pytest
 from pydantic import ValidationError
 
-from mucode_agent.evaluation.metrics import (
+from mucode_agent.metrics import (
     Difference,
     auc,
     best_of_k,

@@ -52,15 +52,19 @@ IMPORTS = {
         "tools": f"{GROUND} problems prompts",
         "verifiers": f"{GROUND} models probes prompts wording",
         "graphs": BELOW_GRAPHS,
-        "evaluation": f"{BELOW_GRAPHS} graphs",
-        "training": f"{BELOW_GRAPHS} graphs evaluation",
-        "adapters": f"{BELOW_GRAPHS} graphs evaluation",
-        "cli": f"{BELOW_GRAPHS} graphs evaluation training adapters",
+        "metrics": "types",
+        "runs": f"{BELOW_GRAPHS} graphs metrics",
+        "evaluation": f"{BELOW_GRAPHS} graphs metrics runs",
+        "training": f"{BELOW_GRAPHS} graphs metrics runs evaluation",
+        "adapters": f"{BELOW_GRAPHS} graphs runs evaluation",
+        "cli": f"{BELOW_GRAPHS} graphs runs evaluation training adapters",
         "__main__": "cli",
         "__init__": f"{BELOW_GRAPHS} graphs",
     }.items()
 }
 """What each part of the package may import, beside itself."""
+OF_EVALUATION = {"benchmarks", "comparison", "figures", "report", "results", "runner", "tables"}
+"""What training takes of evaluation: problems, its validation on them, and how their figures are shown."""
 
 
 def imported_modules(source: Path) -> set[str]:
@@ -85,6 +89,12 @@ def test_a_part_imports_only_what_the_table_lists(module: str) -> None:
     part = "__init__" if module == "mucode_agent" else module.split(".")[1]
     others = {name.split(".")[1] for name in imported_modules(MODULES[module]) if name != "mucode_agent"}
     assert others <= IMPORTS[part] | {part}, f"{module} imports {sorted(others - IMPORTS[part] - {part})}"
+
+
+def test_training_takes_of_evaluation_only_benchmarks_and_validation() -> None:
+    imported = {name for module in MODULES if "training" in module for name in imported_modules(MODULES[module])}
+    found = {name.split(".")[2] for name in imported if name.startswith("mucode_agent.evaluation.")}
+    assert found <= OF_EVALUATION
 
 
 def test_no_circle_of_imports() -> None:

@@ -18,9 +18,9 @@ from fakes import BrokenSandbox, RuleSandbox, ScriptedModel, fenced
 from rollout_victim import rollouts
 from waiting import until
 
-from mucode_agent.evaluation.benchmarks import Benchmark
-from mucode_agent.evaluation.retry import Failure, unfinished
 from mucode_agent.models import load_model
+from mucode_agent.runs.config import Benchmark
+from mucode_agent.runs.retry import Failure, unfinished
 from mucode_agent.tools.local import LocalSandbox
 from mucode_agent.training.cluster import Tools, make_shard, make_shards_on_ray
 from mucode_agent.training.data import read_attempts, state

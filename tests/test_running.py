@@ -16,7 +16,7 @@ from mucode_agent.cli import evaluate, execute, serve, solve, traces, train, tra
 from mucode_agent.cli.app import main
 from mucode_agent.cli.options import flag
 from mucode_agent.cli.output import EXIT_CODES, NOT_SOLVED, SOLVED, UNJUDGED
-from mucode_agent.evaluation.running import Running
+from mucode_agent.runs.running import Running
 from mucode_agent.training.config import LoopConfig
 from mucode_agent.types import CodeTest, Job, Problem
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from mucode_agent.evaluation.benchmarks import Benchmark
 from mucode_agent.evaluation.check import check_references, check_table
+from mucode_agent.runs.config import Benchmark
 from mucode_agent.tools.local import LocalSandbox
 from mucode_agent.types import Job, Limits, Problem, StdioTest
 

@@ -16,9 +16,9 @@ from mucode_agent.cli import serve as serve_commands
 from mucode_agent.cli import solve as solve_command
 from mucode_agent.cli import traces as trace_commands
 from mucode_agent.cli.options import Fields, command, flag
-from mucode_agent.evaluation.store import read_config
 from mucode_agent.graphs.settings import Settings, StatedSettings
 from mucode_agent.models.refusals import read_refusal
+from mucode_agent.runs.store import read_config
 from mucode_agent.training.config import LoopConfig
 from mucode_agent.training.shards import ShardDirectory, read_rollout_config
 from mucode_agent.types import ProblemError, Sampling, StatedSampling

@@ -12,9 +12,9 @@ import typer
 from rich.console import Console
 
 from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
-from mucode_agent.evaluation.running import Running
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.models.embedded import MODELS
+from mucode_agent.runs.running import Running
 from mucode_agent.types import InfrastructureError, ProblemError
 from mucode_agent.verifiers import DEFAULT
 
@@ -74,10 +74,10 @@ def run(
     """Run a benchmark, or continue a run; print the tables, write results.json and report.html."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
     from mucode_agent.evaluation.check import without_false_examples
-    from mucode_agent.evaluation.progress import watching
-    from mucode_agent.evaluation.retry import unfinished
     from mucode_agent.evaluation.runner import run_benchmark
     from mucode_agent.models import load_model
+    from mucode_agent.runs.progress import watching
+    from mucode_agent.runs.retry import unfinished
     from mucode_agent.verifiers import load_verifier
     from mucode_agent.verifiers.card import calibration_mismatch
 
@@ -163,8 +163,8 @@ def compare(
 
     from mucode_agent.evaluation.comparison import answers_table, compare_runs, read_results
     from mucode_agent.evaluation.results import Comparison
-    from mucode_agent.evaluation.store import ARM_NAMES
     from mucode_agent.evaluation.tables import comparison_table, for_terminal
+    from mucode_agent.runs.store import ARM_NAMES
 
     if answers is not None:
         if answers not in ARM_NAMES:

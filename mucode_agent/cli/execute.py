@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mucode_agent.cli.options import RUNNING, command
 from mucode_agent.cli.output import write_bytes
-from mucode_agent.evaluation.running import Running
+from mucode_agent.runs.running import Running
 from mucode_agent.types import InfrastructureError, ProblemError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from mucode_agent.evaluation.running import Running
+from mucode_agent.runs.running import Running
 from mucode_agent.types import ProblemError, Record, Sampling
 
 R = TypeVar("R", bound=Record)

@@ -15,9 +15,9 @@ import typer
 from mucode_agent.adapters import need
 from mucode_agent.cli.evaluate import ModelSpec
 from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
-from mucode_agent.evaluation.running import Running
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.models.embedded import DEFAULT_MODEL
+from mucode_agent.runs.running import Running
 from mucode_agent.types import InfrastructureError, ProblemError
 from mucode_agent.verifiers import DEFAULT
 

@@ -15,10 +15,10 @@ from rich.console import Console
 from mucode_agent.cli.evaluate import ModelSpec, VerifierSpec
 from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
 from mucode_agent.cli.output import NOT_SOLVED, SOLVED, UNJUDGED, write_bytes
-from mucode_agent.evaluation.running import Running
 from mucode_agent.files import replacing
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.models.embedded import DEFAULT_MODEL
+from mucode_agent.runs.running import Running
 from mucode_agent.types import (
     ExecutionReport,
     InfrastructureError,

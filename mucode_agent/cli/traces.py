@@ -12,8 +12,8 @@ from rich.console import Console
 from mucode_agent.cli.evaluate import BENCHMARKS, Limit, ModelSpec, Split
 from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
 from mucode_agent.cli.output import write_lines
-from mucode_agent.evaluation.running import Running
 from mucode_agent.graphs.settings import StatedSettings
+from mucode_agent.runs.running import Running
 from mucode_agent.types import ProblemError
 
 app = typer.Typer(
@@ -60,9 +60,9 @@ def rollout(
     """Draw K trajectories per problem and judge every program; several workers may share a directory."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
     from mucode_agent.evaluation.check import without_false_examples
-    from mucode_agent.evaluation.progress import watching
-    from mucode_agent.evaluation.retry import unfinished
     from mucode_agent.models import load_model
+    from mucode_agent.runs.progress import watching
+    from mucode_agent.runs.retry import unfinished
     from mucode_agent.training.rollouts import open_rollouts, roll_out
     from mucode_agent.verifiers import load_verifier
 

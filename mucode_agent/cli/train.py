@@ -12,7 +12,7 @@ from rich.console import Console
 
 from mucode_agent.cli.options import RUNNING, command, record_of
 from mucode_agent.cli.train_loop import generator, installed, loop
-from mucode_agent.evaluation.running import Running
+from mucode_agent.runs.running import Running
 from mucode_agent.types import ProblemError
 from mucode_agent.verifiers import DEFAULT
 

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from mucode_agent.cli.options import RUNNING, command, record_of
-from mucode_agent.evaluation.running import Running
+from mucode_agent.runs.running import Running
 from mucode_agent.types import ProblemError
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ theirs; each rule is told where it is written. Neither split changes what a corr
 
 import base64
 import gzip
-import hashlib
 import importlib.util
 import io
 import json
@@ -16,39 +15,19 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from pydantic import ValidationError
 
 from mucode_agent.evaluation.testless import without_examples
 from mucode_agent.files import first_cause
 from mucode_agent.problems import read_problem
-from mucode_agent.types import CodeTest, Judge, Limits, Problem, ProblemError, Record, StdioTest
-
-Split = Literal["fixed", "paper"]
-SPLITS: tuple[Split, ...] = get_args(Split)
+from mucode_agent.runs.config import SPLITS, Benchmark, Split
+from mucode_agent.types import CodeTest, Judge, Limits, Problem, ProblemError, StdioTest
 
 Row = Mapping[str, Any]
 Reader = Callable[[Row, Split], Problem | None]
 """One published row → one problem; None where the split leaves the row out."""
-
-
-class Benchmark(Record):
-    """A named list of problems with unique ids."""
-
-    name: str
-    """As asked for, e.g. `mbpp:mbpp_validation.jsonl`."""
-    split: Split
-    testless: bool
-    problems: tuple[Problem, ...]
-
-    @property
-    def sha256(self) -> str:
-        """Of every problem, tests included: two runs with the same digest were asked and judged alike."""
-        digest = hashlib.sha256()
-        for problem in self.problems:
-            digest.update(problem.model_dump_json().encode("utf-8", "surrogatepass") + b"\n")
-        return digest.hexdigest()
 
 
 def load_benchmark(

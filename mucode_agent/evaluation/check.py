@@ -4,8 +4,8 @@ import warnings
 from collections.abc import Callable
 from typing import Literal
 
-from mucode_agent.evaluation.benchmarks import Benchmark
 from mucode_agent.evaluation.tables import Table
+from mucode_agent.runs.config import Benchmark
 from mucode_agent.tools.sandbox import run
 from mucode_agent.types import CodeTest, ExecutionReport, InfrastructureError, Problem, Record, Sandbox
 

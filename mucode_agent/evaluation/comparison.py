@@ -6,12 +6,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from mucode_agent.evaluation.metrics import compare
 from mucode_agent.evaluation.results import RESULTS_VERSION, Comparison, Results, belongs
-from mucode_agent.evaluation.store import ArmName, read_config, read_solves
 from mucode_agent.evaluation.tables import Table
 from mucode_agent.files import parsed
 from mucode_agent.graphs.selection import normal_form
+from mucode_agent.metrics import compare
+from mucode_agent.runs.store import ArmName, read_config, read_solves
 from mucode_agent.types import Candidate, ProblemError
 
 _RESULTS = TypeAdapter(Results)

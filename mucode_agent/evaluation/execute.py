@@ -93,7 +93,7 @@ class Tally:
         )
 
     def _pass_at_k(self) -> list[str]:
-        from mucode_agent.evaluation.metrics import pass_at_k
+        from mucode_agent.metrics import pass_at_k
 
         judged = [(sum(task.values()) - task["infra"], task["passed"]) for task in self.tasks.values()]
         judged = [(samples, right) for samples, right in judged if samples]

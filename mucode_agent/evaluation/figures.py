@@ -4,9 +4,9 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from mucode_agent.evaluation.metrics import Calibration, Estimate
 from mucode_agent.evaluation.results import Results, Rule
 from mucode_agent.evaluation.tables import RULE_WORDS, arm_words
+from mucode_agent.metrics import Calibration, Estimate
 
 _INK, _GRID = "#1f2933", "#e4e7eb"
 _ARM_STYLE = {"greedy": ("#7b8794", "s"), "turns": ("#0b69a3", "o"), "independent": ("#cb6e17", "^")}

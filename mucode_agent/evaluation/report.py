@@ -14,7 +14,10 @@ from typing import Any
 
 from mucode_agent.evaluation.figures import figures
 from mucode_agent.evaluation.results import Results, belongs, compute
-from mucode_agent.evaluation.store import (
+from mucode_agent.evaluation.tables import for_markdown, tables
+from mucode_agent.files import write_whole
+from mucode_agent.graphs.selection import normal_form
+from mucode_agent.runs.store import (
     Config,
     Identity,
     Judgement,
@@ -24,9 +27,6 @@ from mucode_agent.evaluation.store import (
     read_problems,
     read_solves,
 )
-from mucode_agent.evaluation.tables import for_markdown, tables
-from mucode_agent.files import write_whole
-from mucode_agent.graphs.selection import normal_form
 from mucode_agent.types import Candidate, Problem, ProblemError, StdioTest
 
 TEXT_CHARS = 20_000

@@ -10,7 +10,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from mucode_agent.evaluation.metrics import (
+from mucode_agent.graphs.selection import best_over_turns, decide, normal_form, rank_key, select
+from mucode_agent.metrics import (
     Calibration,
     Difference,
     Estimate,
@@ -21,8 +22,7 @@ from mucode_agent.evaluation.metrics import (
     pairwise_accuracy,
     proportion,
 )
-from mucode_agent.evaluation.store import Arm, ArmName, Identity, Judgement, Solve
-from mucode_agent.graphs.selection import best_over_turns, decide, normal_form, rank_key, select
+from mucode_agent.runs.store import Arm, ArmName, Identity, Judgement, Solve
 from mucode_agent.types import Budget, Candidate, Problem, Record, Usage
 
 RESULTS_VERSION: Literal[1] = 1

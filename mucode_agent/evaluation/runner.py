@@ -5,20 +5,21 @@ every candidate has a label and no selection ever had one.
 """
 
 import asyncio
-import contextlib
 import datetime
-import importlib.metadata
-import platform
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from mucode_agent.evaluation.benchmarks import Benchmark
-from mucode_agent.evaluation.judging import WholeSolves, distinct_programs, judge
-from mucode_agent.evaluation.recorded import RecordedModel
 from mucode_agent.evaluation.results import belongs
-from mucode_agent.evaluation.retry import Failure, ProgressListener, RetryPolicy, all_done, own_connections
-from mucode_agent.evaluation.store import (
+from mucode_agent.graphs.selection import Selector, normal_form
+from mucode_agent.graphs.settings import stated_sampling
+from mucode_agent.graphs.solver import Solver, create_solver
+from mucode_agent.prompts import prompt_digest
+from mucode_agent.runs.config import Benchmark, environment
+from mucode_agent.runs.judging import WholeSolves, distinct_programs, judge
+from mucode_agent.runs.recorded import RecordedModel
+from mucode_agent.runs.retry import Failure, ProgressListener, RetryPolicy, all_done, own_connections
+from mucode_agent.runs.store import (
     Arm,
     ArmName,
     Config,
@@ -29,10 +30,6 @@ from mucode_agent.evaluation.store import (
     finished_solves,
     open_store,
 )
-from mucode_agent.graphs.selection import Selector, normal_form
-from mucode_agent.graphs.settings import stated_sampling
-from mucode_agent.graphs.solver import Solver, create_solver
-from mucode_agent.prompts import prompt_digest
 from mucode_agent.traces import NullTrace, TraceRow, TraceSink
 from mucode_agent.types import Problem, Sample, SamplingOptions, Sandbox, Verifier
 from mucode_agent.verifiers import NoVerifier
@@ -116,18 +113,6 @@ def run_benchmark(
                 patience=patience,
             )
         )
-
-
-_PACKAGES = ("mucode-agent", "langgraph", "langchain-core", "langchain-openai", "pydantic", "torch", "transformers")
-
-
-def environment() -> dict[str, str]:
-    """Versions that take part, so that somebody else can stand where this run stood."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
 
 
 async def evaluate(

@@ -7,8 +7,8 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from mucode_agent.evaluation.metrics import Difference, Estimate
 from mucode_agent.evaluation.results import ArmResults, Comparison, Results, Rule
+from mucode_agent.metrics import Difference, Estimate
 from mucode_agent.types import Record
 
 RULE_WORDS: dict[Rule, str] = {

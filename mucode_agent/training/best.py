@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mucode_agent.evaluation.metrics import Estimate
+from mucode_agent.metrics import Estimate
 from mucode_agent.types import Record
 
 

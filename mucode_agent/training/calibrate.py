@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from mucode_agent.evaluation.metrics import Calibration, auc, calibration, pairwise_accuracy
+from mucode_agent.metrics import Calibration, auc, calibration, pairwise_accuracy
 from mucode_agent.training.data import Attempt, ProblemAttempts
 from mucode_agent.types import ProblemError, Verifier
 from mucode_agent.verifiers.calibration import fit_isotonic, fit_platt

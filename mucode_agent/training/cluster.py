@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from mucode_agent.evaluation.retry import Failure, ProgressListener
+from mucode_agent.runs.retry import Failure, ProgressListener
 from mucode_agent.training.rollouts import make_shards
 from mucode_agent.training.shards import ShardDirectory, read_rollout_config
 from mucode_agent.types import InfrastructureError, Problem, ProblemError, Record, Sample, Sandbox, Verifier

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from mucode_agent.evaluation.benchmarks import Split
-from mucode_agent.evaluation.running import Running
 from mucode_agent.graphs.selection import Selector
+from mucode_agent.runs.config import Split
+from mucode_agent.runs.running import Running
 from mucode_agent.training.expert import ExpertSettings
 from mucode_agent.training.generator import GeneratorSettings
 from mucode_agent.training.relabel import RelabelSettings

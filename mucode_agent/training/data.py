@@ -13,10 +13,10 @@ from typing import Literal, Protocol
 
 from langchain_core.messages import BaseMessage
 
-from mucode_agent.evaluation.store import Judgement, Solve, read_config, read_judgements, read_problems, read_solves
 from mucode_agent.graphs.selection import normal_form
 from mucode_agent.models.identity import generator_identity
 from mucode_agent.prompts import render
+from mucode_agent.runs.store import Judgement, Solve, read_config, read_judgements, read_problems, read_solves
 from mucode_agent.training.feedback import Feedback, holds_feedback, read_feedback, votes
 from mucode_agent.training.shards import ShardDirectory, holds_rollouts, read_rollout_config
 from mucode_agent.types import Candidate, Problem, ProblemError, Record, Sample, Turn

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from mucode_agent.evaluation.metrics import auc, calibration, pairwise_accuracy
+from mucode_agent.metrics import auc, calibration, pairwise_accuracy
 from mucode_agent.probes import probes
 from mucode_agent.tools.sandbox import run
 from mucode_agent.training.data import Attempt, ProblemAttempts, data_sha256

@@ -23,9 +23,9 @@ from rich.console import Console
 from safetensors import SafetensorError
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from mucode_agent.evaluation.progress import BETWEEN_LINES_S, duration
 from mucode_agent.files import check_same, lock_file, write_whole
 from mucode_agent.models.checkpoints import quiet
+from mucode_agent.runs.progress import BETWEEN_LINES_S, duration
 from mucode_agent.types import InfrastructureError, ProblemError, Record
 
 BLOCKS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

@@ -23,18 +23,19 @@ from typing import Any
 from pydantic import TypeAdapter
 from rich.console import Console
 
-from mucode_agent.evaluation.benchmarks import Benchmark, load_benchmark
+from mucode_agent.evaluation.benchmarks import load_benchmark
 from mucode_agent.evaluation.comparison import read_results
-from mucode_agent.evaluation.metrics import Estimate
-from mucode_agent.evaluation.progress import watching
 from mucode_agent.evaluation.report import write_report
 from mucode_agent.evaluation.results import Results
-from mucode_agent.evaluation.retry import Failure, unfinished
-from mucode_agent.evaluation.runner import environment, run_benchmark
+from mucode_agent.evaluation.runner import run_benchmark
 from mucode_agent.files import as_lines, check_same, check_unused, hold_directory, write_whole
 from mucode_agent.files import read_rows as read_whole_rows
+from mucode_agent.metrics import Estimate
 from mucode_agent.models.identity import weights_sha256
 from mucode_agent.prompts import prompt_digest
+from mucode_agent.runs.config import Benchmark, environment
+from mucode_agent.runs.progress import watching
+from mucode_agent.runs.retry import Failure, unfinished
 from mucode_agent.training.bases import base_sha256, check_base
 from mucode_agent.training.best import Best, Pair
 from mucode_agent.training.config import LoopConfig

@@ -13,12 +13,12 @@ from typing import Any
 
 from mucode_agent.evaluation.comparison import read_results
 from mucode_agent.evaluation.figures import as_svg, intervals, new_axes, percent
-from mucode_agent.evaluation.metrics import Estimate, best_of_k, compare
 from mucode_agent.evaluation.results import Results, Rule
-from mucode_agent.evaluation.store import Solve, read_judgements, read_solves
 from mucode_agent.evaluation.tables import Table
 from mucode_agent.files import write_whole
 from mucode_agent.graphs.selection import normal_form
+from mucode_agent.metrics import Estimate, best_of_k, compare
+from mucode_agent.runs.store import Solve, read_judgements, read_solves
 from mucode_agent.training.best import Best
 from mucode_agent.types import ProblemError, Record
 

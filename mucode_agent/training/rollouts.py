@@ -13,17 +13,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from mucode_agent.evaluation.benchmarks import Benchmark
-from mucode_agent.evaluation.judging import WholeSolves, distinct_programs, judge
-from mucode_agent.evaluation.retry import Failure, ProgressListener, RetryPolicy, all_done, own_connections
-from mucode_agent.evaluation.runner import environment
-from mucode_agent.evaluation.store import Judgement, Solve, finished_solves
 from mucode_agent.graphs.selection import Selector
 from mucode_agent.graphs.settings import stated_sampling
 from mucode_agent.graphs.solver import Solver, create_solver
 from mucode_agent.models.embedded import EMBEDDED
 from mucode_agent.models.identity import model_name, weights_sha256
 from mucode_agent.prompts import prompt_digest
+from mucode_agent.runs.config import Benchmark, environment
+from mucode_agent.runs.judging import WholeSolves, distinct_programs, judge
+from mucode_agent.runs.retry import Failure, ProgressListener, RetryPolicy, all_done, own_connections
+from mucode_agent.runs.store import Judgement, Solve, finished_solves
 from mucode_agent.traces import CandidateRow, NullTrace, TraceRow, TraceSink
 from mucode_agent.training.shards import (
     Policy,

@@ -18,8 +18,6 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
-from mucode_agent.evaluation.benchmarks import Benchmark, Split
-from mucode_agent.evaluation.store import Judgement, Solve, read_identified, read_problems
 from mucode_agent.files import (
     as_lines,
     check_same,
@@ -32,6 +30,8 @@ from mucode_agent.files import (
     write_whole,
 )
 from mucode_agent.graphs.selection import Selector, normal_form
+from mucode_agent.runs.config import Benchmark, Split
+from mucode_agent.runs.store import Judgement, Solve, read_identified, read_problems
 from mucode_agent.types import InfrastructureError, Problem, ProblemError, Record, StatedSampling
 
 ROLLOUT_VERSION: Literal[1] = 1

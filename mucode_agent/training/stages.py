@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import TypeAdapter
 from rich.console import Console
 
-from mucode_agent.evaluation.progress import duration
 from mucode_agent.files import parsed, write_whole
+from mucode_agent.runs.progress import duration
 from mucode_agent.types import Record
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from mucode_agent.evaluation.metrics import pairwise_accuracy
 from mucode_agent.files import write_whole
+from mucode_agent.metrics import pairwise_accuracy
 from mucode_agent.models.checkpoints import best_device, quiet
 from mucode_agent.training.bases import base_sha256, reading
 from mucode_agent.training.calibrate import calibrated_card

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from mucode_agent.evaluation.metrics import wilson
+from mucode_agent.metrics import wilson
 from mucode_agent.types import Sample
 
 BETWEEN_LINES_S = 15.0

@@ -2,14 +2,12 @@
 
 from collections.abc import Iterable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from mucode_agent.runs.config import Benchmark
 from mucode_agent.types import ExecutionReport, Job, Judge, Problem, Record, Sandbox
-
-if TYPE_CHECKING:
-    from mucode_agent.evaluation.benchmarks import Benchmark
 
 
 class Running(Record):
@@ -37,13 +35,13 @@ class Running(Record):
         """With this time limit and judge in place of its own."""
         return problem.model_copy(update=self._instead(problem))
 
-    def benchmark(self, benchmark: "Benchmark") -> "Benchmark":
+    def benchmark(self, benchmark: Benchmark) -> Benchmark:
         """With the limit and judge of every problem; its digest tells of both."""
         return benchmark.model_copy(update={"problems": tuple(map(self.problem, benchmark.problems))})
 
     def packages(self, problems: Iterable[Problem]) -> tuple[str, ...]:
         """What is preloaded for these problems. Raises ProblemError naming a package that is not installed."""
-        from mucode_agent.evaluation.libraries import preloads
+        from mucode_agent.runs.libraries import preloads
 
         return preloads(problems, self.preload, self.sandbox)
 

@@ -11,10 +11,10 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import PrivateAttr
 
-from mucode_agent.evaluation.store import DrawnRow
 from mucode_agent.files import Journal, digest
 from mucode_agent.models import asample, sample
 from mucode_agent.models.logprobs import LogProbs
+from mucode_agent.runs.store import DrawnRow
 from mucode_agent.types import InfrastructureError, Sample, Sampling
 
 

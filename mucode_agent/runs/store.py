@@ -20,7 +20,6 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, TypeAdapter
 
-from mucode_agent.evaluation.benchmarks import Benchmark, Split
 from mucode_agent.files import (
     Journal,
     Row,
@@ -35,6 +34,7 @@ from mucode_agent.files import (
     write_whole,
 )
 from mucode_agent.graphs.selection import Selector
+from mucode_agent.runs.config import Benchmark, Split
 from mucode_agent.traces import CandidateRow, DecisionRow, ProblemRow, TraceRow
 from mucode_agent.types import Candidate, Problem, ProblemError, Record, Sample, Sampling, Solution, Status
 
