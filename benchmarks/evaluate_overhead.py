@@ -28,7 +28,7 @@ from pydantic import Field
 from mucode_agent.evaluation.benchmarks import load_benchmark
 from mucode_agent.evaluation.runner import run_benchmark
 from mucode_agent.models import load_model
-from mucode_agent.runs.config import Benchmark
+from mucode_agent.runs.config import Benchmark, Pace
 from mucode_agent.tools.sandbox import load_sandbox
 from mucode_agent.types import Sample, Sandbox
 
@@ -104,7 +104,7 @@ def evaluation(
             max_tokens=options.max_tokens,
             greedy=False,
             independent=False,
-            concurrency=options.concurrency,
+            pace=Pace(concurrency=options.concurrency),
         )
         return time.monotonic() - started, counter.tokens
 

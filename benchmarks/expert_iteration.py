@@ -57,8 +57,7 @@ def measure(
             independent=False,
             selector="tests",
             max_tokens=options.max_tokens,
-            concurrency=config.concurrency,
-            patience=config.patience,
+            pace=config,
             command=shlex.join(["python", *sys.argv]),
         )
     write_report(place)

@@ -105,8 +105,8 @@ def needs(problems: int, per_problem: int, turns: int, of: Measured, completion_
 
 
 def measure(directories: list[Path]) -> Measured:
+    from mucode_agent.runs.reading import read_shards
     from mucode_agent.training.data import stream_traces
-    from mucode_agent.training.shards import read_shards
 
     drawn = [
         candidate for _, solves in stream_traces(directories) for solve in solves for candidate in solve.candidates

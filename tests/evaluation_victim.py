@@ -12,7 +12,7 @@ from fakes import LengthVerifier, RuleSandbox, SeededModel
 
 from mucode_agent.evaluation.report import write_report
 from mucode_agent.evaluation.runner import run_benchmark
-from mucode_agent.runs.config import Benchmark
+from mucode_agent.runs.config import Benchmark, Pace
 from mucode_agent.types import CodeTest, Problem
 
 
@@ -57,7 +57,8 @@ class Quiet:
 
 
 def evaluate(directory, *, model, sandbox, watch=None, tasks=None, **options):
-    settings = {"n": 3, "max_turns": 2, "concurrency": 3, "patience": 0.0, "model_name": "seeded"} | options
+    settings = {"n": 3, "max_turns": 2, "model_name": "seeded"} | options
+    pace = Pace(**{"concurrency": 3, "patience": 0.0} | taken(settings, *Pace.model_fields))
     return run_benchmark(
         tasks or benchmark(),
         Path(directory),
@@ -65,8 +66,13 @@ def evaluate(directory, *, model, sandbox, watch=None, tasks=None, **options):
         sandbox=sandbox,
         verifier=LengthVerifier(calibrated=True),
         watch=watch or Quiet(),
+        pace=pace,
         **settings,
     )
+
+
+def taken(options, *names):
+    return {name: options.pop(name) for name in names if name in options}
 
 
 def main(directory, log, kill_at):

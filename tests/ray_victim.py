@@ -21,7 +21,7 @@ from processes import descendants
 from rollout_victim import benchmark
 
 from mucode_agent.models import load_model
-from mucode_agent.training.cluster import Tools, make_shards_on_ray
+from mucode_agent.runs.cluster import Tools, make_shards_on_ray
 from mucode_agent.training.rollouts import open_rollouts
 from mucode_agent.verifiers import NoVerifier
 
@@ -63,11 +63,11 @@ def main(directory):
     try:
         asked, sandbox = benchmark(12), RuleSandbox(lambda _: True)
         settings = {"model": load_model(spec), "sandbox": sandbox, "verifier": NoVerifier(), "per_problem": 3}
-        shards = open_rollouts(asked, directory, max_turns=2, **settings)
+        run = open_rollouts(asked, directory, max_turns=2, **settings)
         threading.Thread(target=kill_one, args=(directory, seen, killed), daemon=True).start()
         tools = Tools(directory=directory, model=spec, verifier="none", sandbox="local", patience=20.0)
         heard = Heard()
-        failures = make_shards_on_ray(shards, asked.problems, tools, heard, workers=3)
+        failures = make_shards_on_ray(run, asked.problems, tools, heard, workers=3)
     finally:
         ray.shutdown()
     asked_of = Counter(

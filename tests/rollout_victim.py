@@ -10,19 +10,22 @@ import sys
 import time
 from pathlib import Path
 
-from evaluation_victim import CountingSandbox, Quiet, SeededModel, benchmark, hash_of
+from evaluation_victim import CountingSandbox, Quiet, SeededModel, benchmark, hash_of, taken
 
+from mucode_agent.runs.config import Pace
 from mucode_agent.training.rollouts import roll_out
 
 
 def rollouts(directory, *, model=None, sandbox=None, watch=None, tasks=None, **options):
-    settings = {"per_problem": 3, "max_turns": 2, "concurrency": 4, "patience": 0.0} | options
+    settings = {"per_problem": 3, "max_turns": 2} | options
+    pace = Pace(**{"concurrency": 4, "patience": 0.0} | taken(settings, *Pace.model_fields))
     return roll_out(
         tasks or benchmark(),
         Path(directory),
         model=model or SeededModel(),
         sandbox=sandbox or CountingSandbox(lambda: None),
         watch=watch or Quiet(),
+        pace=pace,
         **settings,
     )
 

@@ -4,8 +4,8 @@ import random
 from pathlib import Path
 
 from mucode_agent.graphs.selection import best_over_turns, normal_form, select
-from mucode_agent.runs.config import Benchmark
-from mucode_agent.runs.store import Arm, Config, Identity, Judgement, open_store
+from mucode_agent.runs.config import Arm, Benchmark, Config, Identity
+from mucode_agent.runs.directory import Judgement, Shard, finished_solves, open_run
 from mucode_agent.traces import CandidateRow, DecisionRow, ProblemRow
 from mucode_agent.types import (
     Candidate,
@@ -26,7 +26,7 @@ COMMAND = "python -m mucode_agent evaluate run made-up"
 ARMS = (
     Arm(name="greedy", n=1, max_turns=T, temperature=0.0),
     Arm(name="turns", n=N, max_turns=T, temperature=0.7),
-    Arm(name="independent", n=N * T, max_turns=1, temperature=0.7, wave=N),
+    Arm(name="independent", n=N * T, max_turns=1, temperature=0.7, group=N),
 )
 
 
@@ -43,21 +43,17 @@ def problems(count):
     )
 
 
-def identity(benchmark, *, arms=ARMS, verifier="made-up", seed=0, selector="tests+verifier"):
+def identity(benchmark, *, arms=ARMS, model="made-up-model", verifier="made-up", seed=0, selector="tests+verifier"):
     return Identity(
         benchmark=benchmark.name,
         split=benchmark.split,
         testless=False,
         problems=len(benchmark.problems),
         benchmark_sha256=benchmark.sha256,
-        model="made-up-model",
+        model=model,
         verifier=verifier,
         prompt="0123456789ab",
-        arms=arms,
-        selector=selector,
-        accept_threshold=None,
-        max_tokens=256,
-        seed=seed,
+        arms=tuple(arm.model_copy(update={"selector": selector, "seed": seed}) for arm in arms),
     )
 
 
@@ -134,6 +130,14 @@ def solve_rows(problem, arm, rng, labels, *, selector="tests+verifier", ability=
     return rows
 
 
+def solves_of(problem, arm, *arguments, **options):
+    """The solve that `solve_rows` tells of."""
+    return [
+        solve.model_copy(update={"arm": arm.name})
+        for solve in finished_solves(solve_rows(problem, arm, *arguments, **options))
+    ]
+
+
 def judgement(problem_id, program, right):
     return Judgement(
         problem_id=problem_id,
@@ -156,10 +160,16 @@ def write_run(directory, *, count=12, seed=0, ability=0.4, extra="", command=COM
         isolation="none",
         environment={"python": "3.11"},
     )
-    with open_store(Path(directory), config, benchmark) as store:
-        for problem in benchmark.problems:
-            rng, labels = random.Random(f"{seed}/{problem.id}"), {}
-            for arm in asked.arms:
-                store.trace.append(solve_rows(problem, arm, rng, labels, ability=ability, extra=extra))
-            store.judgements.append([judgement(*key, right) for key, right in labels.items()])
+    run = open_run(Path(directory), config, benchmark)
+    for problem in benchmark.problems:
+        rng, labels, solves = random.Random(f"{seed}/{problem.id}"), {}, []
+        for arm in asked.arms:
+            solves += solves_of(problem, arm, rng, labels, ability=ability, extra=extra)
+        rows = tuple(judgement(*key, right) for key, right in labels.items())
+        run.write(Shard(key=run.key(problem), problem_id=problem.id, solves=tuple(solves), judgements=rows))
     return directory
+
+
+def shard_of(directory, problem_id):
+    """The file of a problem's shard."""
+    return next(path for path in Path(directory).glob("shards/*/*.json") if f'"{problem_id}"' in path.read_text()[:200])

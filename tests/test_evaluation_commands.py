@@ -155,8 +155,7 @@ def test_an_interrupted_run_ends_at_once_with_130_and_goes_on_later(tmp_path, si
         command = [sys.executable, "-m", "mucode_agent", "evaluate", "run", written(tmp_path, DOUBLE, SQUARE)]
         command += ["--model", f"vllm:m@{server.url}", "--output", str(tmp_path / "run"), "--n", "3", "--turns", "2"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        judged = tmp_path / "run" / "judgements.jsonl"
-        until(lambda: judged.exists() and judged.stat().st_size)  # `double` is finished
+        until(lambda: any((tmp_path / "run").glob("shards/*/*.json")))  # `double` is finished
         assert process.poll() is None
         process.send_signal(signum)
         out, err = process.communicate(timeout=60)
@@ -239,8 +238,14 @@ def test_report_is_made_anew_from_the_rows(tmp_path, server):
         (["run", "humaneval", "--model", "nonsense"], "means nothing here"),
         (["run", "humanevil", "--model", "smollm2"], "unknown benchmark"),
         (["run", "humaneval", "--model", "smollm2", "--selector", "best"], "--selector: input should be"),
-        (["run", "humaneval", "--model", "smollm2", "--concurrency", "0"], "concurrency must be at least 1, got 0"),
-        (["run", "humaneval", "--model", "smollm2", "--patience", "nan"], "patience must be at least 0, got nan"),
+        (
+            ["run", "humaneval", "--model", "smollm2", "--concurrency", "0"],
+            "--concurrency: input should be",
+        ),
+        (
+            ["run", "humaneval", "--model", "smollm2", "--patience", "nan"],
+            "--patience: input should be",
+        ),
         (["run", "humaneval", "--model", "smollm2", "--n", "0"], "n: input should be greater than or equal to 1"),
         (["run", "humaneval", "--model", "smollm2", "--turns", "0"], "--turns: input should be greater than"),
         (["check", "mbpp:nothing.jsonl"], "No such file"),

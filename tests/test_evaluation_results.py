@@ -5,29 +5,31 @@ import os
 import random
 
 import pytest
-from synthetic_run import ARMS, N, T, identity, judgement, problems, solve_rows, write_run
+from synthetic_run import ARMS, N, T, identity, judgement, problems, shard_of, solve_rows, solves_of, write_run
 
 from mucode_agent.evaluation.comparison import compare_runs, read_results
 from mucode_agent.evaluation.report import write_report
 from mucode_agent.evaluation.results import RULES, compute
+from mucode_agent.evaluation.tables import tables
 from mucode_agent.files import write_whole
 from mucode_agent.graphs.selection import normal_form, rank_key
 from mucode_agent.metrics import best_of_k
-from mucode_agent.runs.config import Benchmark
-from mucode_agent.runs.store import Arm, finished_solves, read_config, read_problems, read_solves
+from mucode_agent.runs.config import Arm, Benchmark
+from mucode_agent.runs.directory import finished_solves, read_config, read_problems
+from mucode_agent.runs.reading import read_solves
 from mucode_agent.types import ProblemError
 
 
 def made(count=6, *, arms=ARMS, seed=1, **changes):
     """Identity, problems, solves and judgements of a made-up run."""
     benchmark = Benchmark(name="made-up", split="fixed", testless=False, problems=problems(count))
-    labels, rows = {}, []
+    labels, solves = {}, []
     for problem in benchmark.problems:
         rng = random.Random(f"{seed}/{problem.id}")
         for arm in arms:
-            rows += solve_rows(problem, arm, rng, labels)
+            solves += solves_of(problem, arm, rng, labels)
     judged = {key: judgement(*key, right) for key, right in labels.items()}
-    return identity(benchmark, arms=arms, **changes), benchmark.problems, finished_solves(rows), judged
+    return identity(benchmark, arms=arms, **changes), benchmark.problems, solves, judged
 
 
 def arm_of(results, name):
@@ -272,11 +274,12 @@ def test_runs_on_different_problems_are_not_compared(tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b'{"results_version": 99}', "results_version 99, this version of mucode_agent reads 1"),
+        (b'{"results_version": 99}', "results_version 99, this version of mucode_agent reads 2"),
         (b"{", "holds no results of a run"),
         (b"[]", "holds no results of a run"),
         (b"\xff", "holds no results of a run"),
-        (b'{"results_version": 1}', "is damaged or of another version"),
+        (b'{"results_version": 1}', "make it again with `evaluate report`"),
+        (b'{"results_version": 2}', "is damaged or of another version"),
     ],
 )
 def test_a_results_file_that_cannot_be_read_is_one_sentence(tmp_path, content, sentence):
@@ -295,30 +298,76 @@ def test_a_run_without_results_says_how_to_get_them(tmp_path):
 # --- directories ---------------------------------------------------------------------------------------------------
 
 
-def test_a_store_of_another_version_is_refused(tmp_path):
+def test_a_run_of_another_version_is_refused(tmp_path):
     path = write_run(tmp_path / "run", count=2) / "config.json"
     config = json.loads(path.read_text())
-    config["identity"]["store_version"] = 7
+    config["identity"]["run_version"] = 7
     path.write_text(json.dumps(config))
 
-    with pytest.raises(ProblemError, match="store_version 7, this version of mucode_agent reads 1"):
+    with pytest.raises(ProblemError, match="run_version 7, this version of mucode_agent reads 2"):
         write_report(tmp_path / "run")
 
 
-def test_a_damaged_row_is_named_with_its_line(tmp_path):
-    path = write_run(tmp_path / "run", count=2) / "judgements.jsonl"
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join([lines[0], b'{"problem_id": 3}\n', *lines[1:]]))
-
-    with pytest.raises(ProblemError, match=r"judgements\.jsonl, line 2 is damaged"):
-        write_report(tmp_path / "run")
-
-
-def test_a_half_written_last_line_is_passed_over(tmp_path):
-    path = write_run(tmp_path / "run", count=3) / "trace.jsonl"
+def test_a_damaged_shard_is_named(tmp_path):
+    path = shard_of(write_run(tmp_path / "run", count=2), "Made/1")
     path.write_bytes(path.read_bytes()[:-40])
 
+    with pytest.raises(ProblemError, match=rf"{path.name} is damaged: .*; remove it, and run the same command again"):
+        write_report(tmp_path / "run")
+
+
+def test_a_problem_without_its_shard_is_unfinished(tmp_path):
+    shard_of(write_run(tmp_path / "run", count=3), "Made/2").unlink()
+
     assert write_report(tmp_path / "run")[0].unfinished == ("Made/2",)
+
+
+# --- programs that could not be judged -----------------------------------------------------------------------------
+
+
+def unjudged(judged, *keys):
+    """The judgements, with those of `keys` unknown."""
+    return judged | {key: judged[key].model_copy(update={"status": "unjudged"}) for key in keys}
+
+
+def answers_of(solves, task):
+    return {(task.id, normal_form(solve.solution.best.code)) for solve in solves if solve.problem_id == task.id}
+
+
+def test_an_unjudged_program_that_is_no_answer_takes_nothing_out_of_the_figures():
+    asked, tasks, solves, judged = made(6)
+    others = {key for key, row in judged.items() if key[0] == tasks[0].id and not row.correct}
+    others -= answers_of(solves, tasks[0])
+    assert others
+
+    results = compute(asked, tasks, solves, unjudged(judged, *others))
+
+    assert (results.finished, results.unfinished, results.unjudged) == (6, (), ())
+    for name in ("greedy", "turns", "independent"):
+        assert arm_of(results, name).accuracy == arm_of(compute(asked, tasks, solves, judged), name).accuracy
+
+
+def test_an_unjudged_answer_is_counted_aloud_and_never_makes_a_run_look_better():
+    asked, tasks, solves, judged = made(6)
+    plain = compute(asked, tasks, solves, judged)
+    wrong = next(task for task in tasks if plain.outcomes[task.id]["turns"] == 0)
+
+    results = compute(asked, tasks, solves, unjudged(judged, *answers_of(solves, wrong)))
+
+    assert (results.finished, results.unjudged) == (6, (wrong.id,))
+    assert arm_of(results, "turns").unjudged == 1
+    for name in ("greedy", "turns", "independent"):
+        assert arm_of(results, name).accuracy[-1].value <= arm_of(plain, name).accuracy[-1].value
+    assert "could not be judged; they count as not right" in tables(results)[0].note
+
+
+def test_the_verifier_is_measured_on_programs_that_could_be_judged():
+    asked, tasks, solves, judged = made(6)
+    key = next(iter(judged))
+
+    results = compute(asked, tasks, solves, unjudged(judged, key))
+
+    assert results.verifier.candidates < compute(asked, tasks, solves, judged).verifier.candidates
 
 
 def test_no_run_directory_is_one_sentence(tmp_path):

@@ -1,6 +1,5 @@
 """A run of a benchmark: what it keeps, what it never shows, and how it goes on after anything."""
 
-import fcntl
 import json
 import os
 import resource
@@ -16,7 +15,8 @@ from fakes import BrokenSandbox, RuleSandbox, ScriptedModel
 from mucode_agent.evaluation.report import write_report
 from mucode_agent.evaluation.runner import arms
 from mucode_agent.files import Journal
-from mucode_agent.runs.store import read_judgements, read_solves
+from mucode_agent.graphs.settings import StatedSettings
+from mucode_agent.runs.reading import judgements_of, read_shards, read_solves
 from mucode_agent.types import InfrastructureError, ProblemError
 
 VICTIM = Path(__file__).parent / "evaluation_victim.py"
@@ -34,7 +34,7 @@ def outcome(directory):
 
 
 def whole_run(directory, **options):
-    evaluate(directory, model=SeededModel(), sandbox=RuleSandbox(passes), **options)
+    evaluate(directory, **{"model": SeededModel(), "sandbox": RuleSandbox(passes)} | options)
     write_report(directory)
     return outcome(directory)
 
@@ -52,13 +52,18 @@ class FailingModel(SeededModel):
         return super()._generate(messages, stop, run_manager, **kwargs)
 
 
+def dead_after_20():
+    return FailingModel(failing=set(range(20, 10_000)))
+
+
 # --- what a run does -----------------------------------------------------------------------------------------------
 
 
 def test_every_candidate_of_every_arm_is_judged(tmp_path):
     whole_run(tmp_path / "run")
 
-    solves, judged = read_solves(tmp_path / "run"), read_judgements(tmp_path / "run")
+    solves = read_solves(tmp_path / "run")
+    judged = judgements_of(shard for _, shard in read_shards(tmp_path / "run"))
 
     assert len(solves) == 3 * len(benchmark().problems)
     programs = {(solve.problem_id, candidate.code) for solve in solves for candidate in solve.candidates}
@@ -75,7 +80,7 @@ def test_private_tests_never_reach_the_model_or_the_trace(tmp_path):
 
     assert seen
     assert "secret" not in "".join(seen)
-    assert "secret" not in (tmp_path / "run" / "trace.jsonl").read_text()
+    assert "secret" not in "".join(path.read_text() for path in (tmp_path / "run").glob("shards/*/*.json"))
     assert "secret" in (tmp_path / "run" / "problems.jsonl").read_text()
 
 
@@ -126,13 +131,29 @@ def test_results_do_not_depend_on_how_many_problems_are_in_flight(tmp_path):
 
 def test_the_arms_are_those_that_differ():
     def names(**options):
-        defaults = {"n": 5, "max_turns": 3, "temperature": 0.7, "greedy": True, "independent": True}
-        return [(arm.name, arm.n, arm.max_turns) for arm in arms(**defaults | options)]
+        which = {name: options.pop(name, True) for name in ("greedy", "independent")}
+        return [(arm.name, arm.n, arm.max_turns) for arm in arms(StatedSettings(**options), **which)]
 
     assert names() == [("greedy", 1, 3), ("turns", 5, 3), ("independent", 15, 1)]
     assert names(max_turns=1) == [("greedy", 1, 1), ("turns", 5, 1)]
     assert names(n=1, temperature=0) == [("greedy", 1, 3)]
     assert names(greedy=False, independent=False) == [("turns", 5, 3)]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"n": 0}, "n: input should be greater"),
+        ({"n": 2000, "max_turns": 3}, "n: input should be less than or equal to 4096, got 6000"),
+        ({"approve": True}, "approve is for a single solve"),
+        ({"partial": True}, "partial is for a single solve"),
+    ],
+)
+def test_settings_that_no_run_can_have_never_reach_the_directory(tmp_path, options, sentence):
+    with pytest.raises(ProblemError, match=sentence):
+        evaluate(tmp_path / "run", model=SeededModel(), sandbox=RuleSandbox(passes), **options)
+
+    assert not (tmp_path / "run").exists()
 
 
 # --- killed, and gone on -------------------------------------------------------------------------------------------
@@ -152,33 +173,49 @@ def test_killed_again_and_again_the_run_ends_with_the_same_bytes_and_no_candidat
     whole_run(tmp_path / "whole")
     assert kills >= 3
     assert outcome(directory) == outcome(tmp_path / "whole")
-    rows = [json.loads(line) for line in (directory / "samples.jsonl").read_text().splitlines()]
-    recorded = [(row["state"], sample["seed"]) for row in rows for sample in row["samples"]]
-    assert len(recorded) == len(set(recorded))
     draws = log.read_text().splitlines()
     in_flight = 3 * 3  # problems at once, requests of each: what a kill can take with it
     assert len(draws) - len(set(draws)) <= kills * in_flight
-    assert len(set(draws)) == len(recorded)
+    drawn = {
+        (solve.problem_id, candidate.turn, candidate.sample.seed, solve.settings["temperature"])
+        for solve in read_solves(directory)
+        for candidate in solve.candidates
+    }
+    assert len(set(draws)) == len(drawn)
+    assert list(directory.glob("drawn/*")) == []
 
 
-def test_half_a_last_line_of_any_file_is_drawn_or_judged_anew(tmp_path):
-    before = whole_run(tmp_path / "run")
+def test_a_killed_run_pays_for_no_completion_again_that_it_had_written_down(tmp_path):
+    alone, drawn = {"greedy": False, "independent": False}, []
+    with pytest.raises(InfrastructureError):
+        evaluate(tmp_path / "run", model=dead_after_20(), sandbox=RuleSandbox(passes), **alone)
+    kept = [json.loads(line) for path in (tmp_path / "run").glob("drawn/*") for line in path.read_text().splitlines()]
+    seeds = {sample["seed"] for row in kept for sample in row["samples"]}
 
-    for name in ("samples.jsonl", "trace.jsonl", "judgements.jsonl"):
-        path = tmp_path / "run" / name
+    whole_run(tmp_path / "run", model=SeededModel(before=lambda messages, seed, _: drawn.append(seed)), **alone)
+
+    assert seeds
+    assert not seeds & set(drawn)
+    assert outcome(tmp_path / "run") == whole_run(tmp_path / "whole", **alone)
+
+
+def test_half_a_last_completion_is_drawn_anew(tmp_path):
+    before = whole_run(tmp_path / "whole")
+    with pytest.raises(InfrastructureError):
+        evaluate(tmp_path / "run", model=dead_after_20(), sandbox=RuleSandbox(passes))
+    for path in (tmp_path / "run").glob("drawn/*"):
         path.write_bytes(path.read_bytes()[:-25])
-        assert whole_run(tmp_path / "run") == before
-        assert path.read_bytes().endswith(b"}\n")
+
+    assert whole_run(tmp_path / "run") == before
 
 
 def test_a_damaged_journal_is_refused_with_its_line(tmp_path):
-    whole_run(tmp_path / "run")
-    path = tmp_path / "run" / "samples.jsonl"
+    with pytest.raises(InfrastructureError):
+        evaluate(tmp_path / "run", model=dead_after_20(), sandbox=RuleSandbox(passes))
+    path = next(path for path in (tmp_path / "run").glob("drawn/*") if path.stat().st_size)
     path.write_bytes(b"{}\n" + path.read_bytes())
 
-    with pytest.raises(
-        ProblemError, match=r"samples\.jsonl, line 1 is damaged or of another version: state: field req"
-    ):
+    with pytest.raises(ProblemError, match=rf"{path.name}, line 1 is damaged or of another version: state: field req"):
         whole_run(tmp_path / "run")
 
 
@@ -190,8 +227,8 @@ def test_a_damaged_journal_is_refused_with_its_line(tmp_path):
     [
         ({"seed": 1}, "seed was 0, now 1"),
         ({"model_name": "other"}, 'model was "seeded", now "other"'),
-        ({"n": 4}, "arms was"),
-        ({"temperature": 0.2}, "arms was"),
+        ({"n": 4}, "arms.turns.n was 3, now 4"),
+        ({"temperature": 0.2}, "arms.turns.temperature was 0.7, now 0.2"),
         ({"max_tokens": 9}, "max_tokens was 1024, now 9"),
         ({"selector": "tests"}, 'selector was "tests+verifier", now "tests"'),
         ({"accept_threshold": 0.5}, "accept_threshold was null, now 0.5"),
@@ -218,15 +255,18 @@ def test_other_wording_of_the_prompts_is_another_run(tmp_path):
         whole_run(tmp_path / "run")
 
 
-def test_two_runs_at_once_in_one_directory_are_refused(tmp_path):
-    directory = tmp_path / "run"
-    directory.mkdir()
-    with (directory / "lock").open("w") as lock:
-        lock.write("4711")
-        lock.flush()
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ProblemError, match=r"is in use by another run \(process 4711\); wait for it"):
-            whole_run(directory)
+def test_two_processes_share_a_run_and_no_draw_is_made_twice(tmp_path):
+    log = tmp_path / "draws"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(VICTIM), str(tmp_path / "run"), str(log), "0"]
+
+    runs = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) for _ in range(2)]
+    complaints = [run.communicate(timeout=120)[1].decode() for run in runs]
+
+    assert [run.returncode for run in runs] == [0, 0], complaints
+    draws = log.read_text().splitlines()
+    assert len(draws) == len(set(draws))
+    assert outcome(tmp_path / "run") == whole_run(tmp_path / "whole")
 
 
 def test_a_directory_that_holds_something_else_is_not_touched(tmp_path):
@@ -248,14 +288,12 @@ def test_a_start_killed_before_its_configuration_was_written_is_begun_again(tmp_
 
 
 def test_a_server_that_dies_ends_the_run_with_everything_saved_and_the_same_command_goes_on(tmp_path):
-    dead_after_20 = FailingModel(failing=set(range(20, 10_000)))
-
     with pytest.raises(InfrastructureError, match="connection refused") as caught:
-        evaluate(tmp_path / "run", model=dead_after_20, sandbox=RuleSandbox(passes))
+        evaluate(tmp_path / "run", model=dead_after_20(), sandbox=RuleSandbox(passes))
 
     assert "run the same command to continue" in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert len((tmp_path / "run" / "samples.jsonl").read_text().splitlines()) > 0
+    assert any(path.stat().st_size for path in (tmp_path / "run").glob("drawn/*.jsonl"))
     assert whole_run(tmp_path / "run") == whole_run(tmp_path / "never died")
 
 
@@ -297,8 +335,7 @@ def test_a_broken_sandbox_is_no_verdict(tmp_path):
     with pytest.raises(InfrastructureError, match="the worker could not start"):
         evaluate(tmp_path / "run", model=SeededModel(), sandbox=BrokenSandbox())
 
-    assert (tmp_path / "run" / "trace.jsonl").read_text() == ""
-    assert (tmp_path / "run" / "judgements.jsonl").read_text() == ""
+    assert list((tmp_path / "run").glob("shards/*/*")) == []
 
 
 class FlakyJudge(RuleSandbox):
@@ -328,7 +365,7 @@ def test_a_model_that_writes_no_code_is_wrong_and_nothing_breaks(tmp_path):
     results, _ = write_report(tmp_path / "run")
 
     assert all(arm.accuracy[-1].value == 0 for arm in results.arms)
-    assert (tmp_path / "run" / "judgements.jsonl").read_text() == ""
+    assert judgements_of(shard for _, shard in read_shards(tmp_path / "run")) == {}
 
 
 def test_a_full_disk_ends_a_run_before_it_draws_on_for_nothing(tmp_path):
@@ -339,7 +376,7 @@ def test_a_full_disk_ends_a_run_before_it_draws_on_for_nothing(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (first + 200, hard))
     try:
-        with pytest.raises(InfrastructureError, match="everything up to here is saved: free room"):
+        with pytest.raises(InfrastructureError, match=r"File too large.* free room"):
             evaluate(tmp_path / "run", model=model, sandbox=RuleSandbox(passes), patience=3600)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

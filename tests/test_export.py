@@ -386,7 +386,7 @@ def test_the_commands_export_count_show_and_add(tmp_path, doubles):
     ("words", "sentence"),
     [
         (["show", "RUN", "nothing"], "has no problem 'nothing'"),
-        (["stats", "nowhere"], "nowhere is no whole run"),
+        (["stats", "nowhere"], "nowhere is no run directory"),
         (["export", "RUN", "--format", "csv", "--out", "x"], "format must be one of trl-sft, trl-preference"),
         (["export", "RUN", "--format", "openai", "--out", "/dev/null"], "it is no plain file"),
         (["export", "RUN", "--format", "openai", "--out", "/nowhere/x"], "give a path in a writable directory"),

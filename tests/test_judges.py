@@ -7,8 +7,8 @@ import pytest
 
 from mucode_agent.evaluation.benchmarks import load_benchmark
 from mucode_agent.evaluation.check import without_false_examples
+from mucode_agent.runs.directory import Judgement
 from mucode_agent.runs.libraries import libraries, preloads
-from mucode_agent.runs.store import Judgement
 from mucode_agent.tools.local import LocalSandbox
 from mucode_agent.tools.sandbox import run
 from mucode_agent.types import CodeTest, Comparison, Job, Problem, ProblemError, StdioTest

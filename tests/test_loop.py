@@ -301,7 +301,7 @@ def test_every_example_is_a_configuration_and_baselines_draw_as_much(path):
     config = read_loop_config(path)
     # On two cores 5 trajectories of up to 2 turns were 7.9 programs, as they stop at a right one.
     most = {"two-cores": 10, "two-cores-rft": 8}.get(path.stem, 45)
-    assert config.rollouts.per_problem * config.rollouts.turns == most
+    assert config.rollouts.per_problem * config.rollouts.max_turns == most
     assert plan(config)
 
 
@@ -309,7 +309,7 @@ def test_the_papers_defaults_stand_in_the_configuration(tmp_path):
     config = read_loop_config(written(tmp_path, MINIMAL))
     assert config.expert == ExpertSettings(mode="both", beta_oracle=1.0, beta_learned=0.1, pool="all")
     assert (config.iterations, config.generator.learning_rate, config.verifier.learning_rate) == (2, 5e-7, 1e-6)
-    assert (config.validation.n, config.validation.turns, config.validation.temperature) == (5, 3, 0.7)
+    assert (config.validation.n, config.validation.max_turns, config.validation.temperature) == (5, 3, 0.7)
 
 
 def test_training_problems_of_the_validation_set_end_the_run_or_are_left_out(world, tmp_path):

@@ -19,13 +19,14 @@ from rollout_victim import rollouts
 from waiting import until
 
 from mucode_agent.models import load_model
+from mucode_agent.runs.cluster import Tools, make_shard, make_shards_on_ray
 from mucode_agent.runs.config import Benchmark
+from mucode_agent.runs.directory import RunDirectory, read_config
+from mucode_agent.runs.reading import read_shards
 from mucode_agent.runs.retry import Failure, unfinished
 from mucode_agent.tools.local import LocalSandbox
-from mucode_agent.training.cluster import Tools, make_shard, make_shards_on_ray
 from mucode_agent.training.data import read_attempts, state
 from mucode_agent.training.rollouts import open_rollouts, weights_digest
-from mucode_agent.training.shards import ShardDirectory, read_rollout_config, read_shards
 from mucode_agent.types import CodeTest, InfrastructureError, Problem, ProblemError
 from mucode_agent.verifiers import NoVerifier
 
@@ -105,7 +106,7 @@ def test_a_program_that_passes_the_public_tests_alone_ends_its_trajectory_and_is
     assert [len(solve.candidates) for solve in shard.solves] == [1, 1]
     [judgement] = shard.judgements
     assert (judgement.status, judgement.tests_passed, judgement.tests) == ("wrong_answer", 1, 2)
-    assert shard.correct == 0.0
+    assert shard.right() == {"rollout": 0.0}
 
 
 def test_every_distinct_program_is_judged_once_on_all_tests(tmp_path):
@@ -159,8 +160,8 @@ def test_the_watch_hears_of_every_sample_and_of_the_share_of_correct_trajectorie
 
     shards = [shard for _, shard in read_shards(tmp_path / "run")]
     assert len(watch.samples) == sum(len(solve.candidates) for shard in shards for solve in shard.solves)
-    assert watch.done == {shard.problem_id: {"correct": shard.correct} for shard in shards}
-    assert 0 < sum(shard.correct for shard in shards) < len(shards)
+    assert watch.done == {shard.problem_id: shard.right() for shard in shards}
+    assert 0 < sum(shard.right()["rollout"] for shard in shards) < len(shards)
 
 
 # --- resumed, killed, shared ---------------------------------------------------------------------------------------
@@ -310,7 +311,7 @@ def test_a_full_disk_ends_in_one_sentence_and_nothing_half_written(tmp_path, und
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        with pytest.raises(InfrastructureError, match=r"cannot write .*\.json: File too large; free room"):
+        with pytest.raises(InfrastructureError, match=r"cannot write .*\.jsonl?: File too large; .*free room"):
             rollouts(tmp_path / "run", patience=60.0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -337,9 +338,7 @@ def test_an_interrupted_worker_ends_at_once_and_leaves_no_lock(tmp_path, undistu
 def test_an_evaluations_directory_takes_no_rollouts(tmp_path):
     evaluate(tmp_path / "run", model=SeededModel(), sandbox=RuleSandbox(lambda _: True))
 
-    with pytest.raises(
-        ProblemError, match=r"config\.json is no configuration of a run; give the directory that `rollout`"
-    ):
+    with pytest.raises(ProblemError, match="holds results of another run: model was "):
         rollouts(tmp_path / "run")
 
 
@@ -351,14 +350,14 @@ def test_a_problem_that_cannot_be_used_is_named_and_the_others_are_made(tmp_path
         failures = rollouts(tmp_path / "run", model=model, sandbox=sandbox, tasks=made(broken, DOUBLE))
 
     assert [failure.problem_id for failure in failures] == ["Made/broken"]
-    assert [shard and shard.correct for _, shard in read_shards(tmp_path / "run")] == [None, 1.0]
+    assert [shard and shard.right() for _, shard in read_shards(tmp_path / "run")] == [None, {"rollout": 1.0}]
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
         ({"seed": 1}, "seed was 0, now 1"),
-        ({"per_problem": 4}, "per_problem was 3, now 4"),
+        ({"per_problem": 4}, r"arms\.rollout\.repeats was 3, now 4"),
         ({"max_turns": 3}, "max_turns was 2, now 3"),
         ({"weights": "round-1"}, 'weights was "", now "round-1"'),
         ({"temperature": 0.2}, r"temperature was 0\.7, now 0\.2"),
@@ -376,7 +375,6 @@ def test_rollouts_of_another_policy_or_other_problems_are_refused_by_what_differ
     ("change", "sentence"),
     [
         ({"per_problem": 0}, "per_problem must be at least 1, got 0"),
-        ({"concurrency": 0}, "concurrency must be at least 1, got 0"),
         ({"max_turns": 0}, "max_turns: input should be greater"),
         ({"temperature": -1.0}, "temperature: input should be greater"),
     ],
@@ -402,7 +400,7 @@ def test_a_damaged_shard_is_named(tmp_path):
     shard = next(tmp_path.glob("run/shards/*/*.json"))
     shard.write_text(shard.read_text()[:50])
 
-    with pytest.raises(ProblemError, match=rf"{shard.name} is damaged: .*; remove it, and run the same `rollout`"):
+    with pytest.raises(ProblemError, match=rf"{shard.name} is damaged: .*; remove it, and run the same command"):
         read_attempts([tmp_path / "run"])
     shard.unlink()
     rollouts(tmp_path / "run")
@@ -430,12 +428,6 @@ def test_lost_problems_are_told_and_written_again(tmp_path):
     assert read_attempts([tmp_path / "run"]) == before
 
 
-@pytest.mark.parametrize("patience", [-1.0, float("nan")])
-def test_a_patience_that_is_none_is_refused(tmp_path, patience):
-    with pytest.raises(ProblemError, match="patience must be at least 0 seconds"):
-        rollouts(tmp_path / "run", patience=patience)
-
-
 def test_what_no_problem_can_be_tried_with_is_the_callers_mistake():
     wrong = [Failure(problem_id=name, cause="no such model", mistake=True) for name in "ab"]
     assert isinstance(unfinished(wrong, 2, "2 of 2"), ProblemError)
@@ -444,17 +436,17 @@ def test_what_no_problem_can_be_tried_with_is_the_callers_mistake():
         assert isinstance(unfinished(failures, 2, "told"), InfrastructureError)
 
 
-@pytest.mark.parametrize("version", [0, 2])
+@pytest.mark.parametrize("version", [1, 3])
 def test_a_shard_or_directory_of_another_version_is_refused_in_one_sentence(tmp_path, version):
     rollouts(tmp_path / "run")
     shard, config = next(tmp_path.glob("run/shards/*/*.json")), tmp_path / "run" / "config.json"
-    sentence = rf"has rollout_version {version}, this version of mucode_agent reads 1; use the version that wrote it"
+    sentence = rf"has run_version {version}, this version of mucode_agent reads 2; use the version that wrote it"
 
-    shard.write_text(json.dumps(json.loads(shard.read_text()) | {"rollout_version": version, "more": 1}))
+    shard.write_text(json.dumps(json.loads(shard.read_text()) | {"run_version": version, "more": 1}))
     with pytest.raises(ProblemError, match=sentence):
         read_attempts([tmp_path / "run"])
     held = json.loads(config.read_text())
-    config.write_text(json.dumps({**held, "identity": held["identity"] | {"rollout_version": version}}))
+    config.write_text(json.dumps({**held, "identity": held["identity"] | {"run_version": version}}))
     for use in (lambda: rollouts(tmp_path / "run"), lambda: read_attempts([tmp_path / "run"])):
         with pytest.raises(ProblemError, match=sentence):
             use()
@@ -479,18 +471,18 @@ def test_weights_on_this_machine_name_themselves(tmp_path):
 
 def test_finished_rollouts_ask_nothing_of_a_cluster(tmp_path):
     rollouts(tmp_path / "run")
-    shards = ShardDirectory(tmp_path / "run", read_rollout_config(tmp_path / "run"))
+    run = RunDirectory(tmp_path / "run", read_config(tmp_path / "run"))
     tools = Tools(directory=tmp_path / "run", model="none", verifier="none", sandbox="none", patience=0.0)
     watch = Quiet()
 
-    assert make_shards_on_ray(shards, benchmark().problems, tools, watch) == []
+    assert make_shards_on_ray(run, benchmark().problems, tools, watch) == []
     assert watch.done == {problem.id: {} for problem in benchmark().problems}
     with pytest.raises(ProblemError, match="workers must be at least 1, got 0"):
-        make_shards_on_ray(shards, (), tools, watch, workers=0)
+        make_shards_on_ray(run, (), tools, watch, workers=0)
 
 
 def test_a_task_makes_the_shard_that_a_worker_makes_and_tells_an_outage_from_a_bad_problem(tmp_path):
-    shards = open_rollouts(
+    run = open_rollouts(
         made(DOUBLE),
         tmp_path / "run",
         model=load_model("openai:scripted@http://127.0.0.1:9/v1"),
@@ -498,14 +490,14 @@ def test_a_task_makes_the_shard_that_a_worker_makes_and_tells_an_outage_from_a_b
         verifier=NoVerifier(),
     )
     url = "openai:scripted@http://127.0.0.1:9/v1"  # discard: nobody answers there
-    tools = Tools(directory=shards.directory, model=url, verifier="none", sandbox="local", patience=0.0)
+    tools = Tools(directory=run.directory, model=url, verifier="none", sandbox="local", patience=0.0)
 
     told = make_shard(tools.model_dump(mode="json"), DOUBLE.model_dump(mode="json"))
 
     assert told["outage"]
     assert "start the server" in told["failure"]
-    assert (told["correct"], told["tokens"]) == (None, 0)
-    assert not shards.exists(shards.key(DOUBLE))
+    assert (told["outcomes"], told["tokens"]) == ({}, 0)
+    assert not run.exists(run.key(DOUBLE))
 
 
 @pytest.mark.real

@@ -18,10 +18,9 @@ from mucode_agent.cli import traces as trace_commands
 from mucode_agent.cli.options import Fields, command, flag
 from mucode_agent.graphs.settings import Settings, StatedSettings
 from mucode_agent.models.refusals import read_refusal
-from mucode_agent.runs.store import read_config
+from mucode_agent.runs.directory import RunDirectory, read_config
 from mucode_agent.training.config import LoopConfig
-from mucode_agent.training.shards import ShardDirectory, read_rollout_config
-from mucode_agent.types import ProblemError, Sampling, StatedSampling
+from mucode_agent.types import InfrastructureError, ProblemError, Sampling, StatedSampling
 
 OTHER: dict[str, Any] = {"temperature": 0.25, "top_p": 0.9, "max_tokens": 77}
 """Of each sampling option a value that is not its default."""
@@ -86,11 +85,13 @@ def run_id(**options: Any) -> str:
 @each_option
 def test_it_belongs_to_an_evaluations_identity_and_to_the_key_of_its_draws(option: str, tmp_path) -> None:
     run, options = tmp_path / "run", {"greedy": False, "independent": False}
-    evaluate(run, model=SeededModel(), sandbox=RuleSandbox(passes), **options)
     other = tmp_path / "other"
-    evaluate(other, model=SeededModel(), sandbox=RuleSandbox(passes), **options, **{option: OTHER[option]})
+    for directory, changes in ((run, {}), (other, {option: OTHER[option]})):
+        with pytest.raises(InfrastructureError):
+            evaluate(directory, model=Dying(), sandbox=RuleSandbox(passes), **options, **changes)
 
     assert read_config(run).identity != read_config(other).identity
+    assert states(run)
     assert not states(run) & states(other)
     with pytest.raises(ProblemError, match="holds results of another run"):
         evaluate(run, model=SeededModel(), sandbox=RuleSandbox(passes), **options, **{option: OTHER[option]})
@@ -98,8 +99,22 @@ def test_it_belongs_to_an_evaluations_identity_and_to_the_key_of_its_draws(optio
         evaluate(other, model=SeededModel(), sandbox=RuleSandbox(passes), **options)
 
 
+class Dying(SeededModel):
+    """Answers a few times and never again, so that what it drew stays in the journals."""
+
+    model: str = "SeededModel"
+    draws: int = 0
+
+    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+        self.draws += 1
+        if self.draws > 4:
+            raise ConnectionError("connection refused")
+        return super()._generate(messages, stop, run_manager, **kwargs)
+
+
 def states(directory) -> set[str]:
-    return {json.loads(line)["state"] for line in (directory / "samples.jsonl").read_text().splitlines()}
+    lines = [line for path in directory.glob("drawn/*.jsonl") for line in path.read_text().splitlines()]
+    return {json.loads(line)["state"] for line in lines}
 
 
 @each_option
@@ -107,9 +122,7 @@ def test_it_belongs_to_a_rollouts_policy_and_shard_keys(option: str, tmp_path) -
     rollouts(tmp_path / "run")
     rollouts(tmp_path / "other", **{option: OTHER[option]})
 
-    run, other = (
-        ShardDirectory(tmp_path / name, read_rollout_config(tmp_path / name)).keys() for name in ("run", "other")
-    )
+    run, other = (RunDirectory(tmp_path / name, read_config(tmp_path / name)).keys() for name in ("run", "other"))
     assert not run & other
     with pytest.raises(ProblemError, match=f"{option} was"):
         rollouts(tmp_path / "run", **{option: OTHER[option]})

@@ -14,6 +14,7 @@ from rich.console import Console
 from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.models.embedded import MODELS
+from mucode_agent.runs.config import Pace
 from mucode_agent.runs.running import Running
 from mucode_agent.types import InfrastructureError, ProblemError
 from mucode_agent.verifiers import DEFAULT
@@ -54,6 +55,7 @@ def run(
     model: ModelSpec,
     search: Annotated[StatedSettings, SEARCH],
     running: Annotated[Running, RUNNING],
+    pace: Annotated[Pace, Fields(*Pace.model_fields)],
     output: Annotated[
         Path | None, typer.Option(help="Directory of the run; the same command continues it. Default: runs/…")
     ] = None,
@@ -65,8 +67,6 @@ def run(
     split: Split = "fixed",
     testless: Annotated[bool, typer.Option("--testless", help="Leave the tests out of the prompt.")] = False,
     limit: Limit = None,
-    concurrency: Annotated[int, typer.Option(help="Problems in flight.")] = 16,
-    patience: Annotated[float, typer.Option(help="Seconds that a failing server is waited for.")] = 60.0,
     request_timeout: Annotated[
         float | None, typer.Option(help="Seconds for one request to a model server; default: 600 for a URL.")
     ] = None,
@@ -81,8 +81,6 @@ def run(
     from mucode_agent.verifiers import load_verifier
     from mucode_agent.verifiers.card import calibration_mismatch
 
-    _at_least("concurrency", concurrency, 1)
-    _at_least("patience", patience, 0)
     scorer = load_verifier(verifier)
     doubt = calibration_mismatch(scorer, model)
     if search.accept_threshold is not None and not search.trust_calibration and doubt is not None:
@@ -104,18 +102,12 @@ def run(
             model_name=model,
             sandbox=place,
             watch=watch,
-            n=search.n,
-            max_turns=search.max_turns,
+            verifier=scorer,
             greedy=greedy,
             independent=independent,
-            verifier=scorer,
-            selector=search.selector,
-            accept_threshold=search.accept_threshold,
-            seed=search.seed,
-            **search.request(),
-            concurrency=concurrency,
-            patience=patience,
+            pace=pace,
             command=shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]]),
+            **search.options(),
         )
     _report(directory, console)
     if failures:
@@ -164,7 +156,7 @@ def compare(
     from mucode_agent.evaluation.comparison import answers_table, compare_runs, read_results
     from mucode_agent.evaluation.results import Comparison
     from mucode_agent.evaluation.tables import comparison_table, for_terminal
-    from mucode_agent.runs.store import ARM_NAMES
+    from mucode_agent.runs.config import ARM_NAMES
 
     if answers is not None:
         if answers not in ARM_NAMES:
@@ -222,7 +214,9 @@ def _print_tables(results: "Results") -> None:
     out = _out()
     if results.unjudged:
         count, first = len(results.unjudged), results.unjudged[0]
-        out.print(f"{count} problems could not be judged and are in no figure, the first {first}")
+        out.print(
+            f"{count} problems have an answer that could not be judged and counts as not right, the first {first}"
+        )
     for table in tables(results):
         out.print(for_terminal(table))
         out.print()
@@ -232,11 +226,6 @@ def _out() -> Console:
     """Standard output; wide where it is no terminal, so that a file of it can be searched."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=200)
-
-
-def _at_least(name: str, value: float, least: float) -> None:
-    if not value >= least:
-        raise ProblemError(f"{name} must be at least {least}, got {value:g}")
 
 
 def _slug(text: str) -> str:

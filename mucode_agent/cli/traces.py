@@ -13,6 +13,7 @@ from mucode_agent.cli.evaluate import BENCHMARKS, Limit, ModelSpec, Split
 from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
 from mucode_agent.cli.output import write_lines
 from mucode_agent.graphs.settings import StatedSettings
+from mucode_agent.runs.config import Pace
 from mucode_agent.runs.running import Running
 from mucode_agent.types import ProblemError
 
@@ -37,6 +38,7 @@ def rollout(
     ],
     search: Annotated[StatedSettings, SEARCH],
     running: Annotated[Running, RUNNING],
+    pace: Annotated[Pace, Fields(*Pace.model_fields, concurrency=64)],
     per_problem: Annotated[int, typer.Option(help="Trajectories of each problem (K).")] = 15,
     weights: Annotated[
         str, typer.Option(help="Names a served model's weights where its name does not, e.g. an adapter's digest.")
@@ -47,8 +49,6 @@ def rollout(
     split: Split = "fixed",
     testless: Annotated[bool, typer.Option("--testless", help="Leave the tests out of the prompt.")] = False,
     limit: Limit = None,
-    concurrency: Annotated[int, typer.Option(help="Trajectories in flight.")] = 64,
-    patience: Annotated[float, typer.Option(help="Seconds that a failing server is waited for.")] = 60.0,
     on_ray: Annotated[
         bool,
         typer.Option("--ray", help="Make the shards as tasks of the cluster that RAY_ADDRESS names, or a local one."),
@@ -74,18 +74,15 @@ def rollout(
     settings: dict[str, Any] = {
         "weights": weights,
         "per_problem": per_problem,
-        "max_turns": search.max_turns,
-        "n": search.n,
-        "seed": search.seed,
-        **search.request(),
         "command": shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]]),
+        **search.options(),
     }
     with contextlib.closing(running.open(asked.problems)) as place, watching(total, console) as watch:
         asked = without_false_examples(asked, place)
         if on_ray:
-            from mucode_agent.training.cluster import Tools, make_shards_on_ray
+            from mucode_agent.runs.cluster import Tools, make_shards_on_ray
 
-            shards = open_rollouts(asked, output, model=generator, sandbox=place, verifier=scorer, **settings)
+            run = open_rollouts(asked, output, model=generator, sandbox=place, verifier=scorer, **settings)
             tools = Tools(
                 directory=output.resolve(),
                 model=model,
@@ -93,9 +90,9 @@ def rollout(
                 sandbox=running.sandbox,
                 preload=running.packages(asked.problems),
                 require_isolation=running.require_isolation,
-                patience=patience,
+                patience=pace.patience,
             )
-            failures = make_shards_on_ray(shards, asked.problems, tools, watch, workers=workers_ray)
+            failures = make_shards_on_ray(run, asked.problems, tools, watch, workers=workers_ray)
         else:
             failures = roll_out(
                 asked,
@@ -104,8 +101,7 @@ def rollout(
                 sandbox=place,
                 verifier=scorer,
                 watch=watch,
-                concurrency=concurrency,
-                patience=patience,
+                pace=pace,
                 **settings,
             )
     if words := _unjudged(output):
@@ -118,7 +114,7 @@ def rollout(
 
 def _unjudged(directory: Path) -> str:
     """How many programs the tests could not judge, and why; empty where every program has a verdict."""
-    from mucode_agent.training.shards import read_shards
+    from mucode_agent.runs.reading import read_shards
 
     rows = [row for _, shard in read_shards(directory) if shard is not None for row in shard.judgements]
     unjudged = [row for row in rows if not row.judged]

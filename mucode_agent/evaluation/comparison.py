@@ -6,12 +6,13 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from mucode_agent.evaluation.results import RESULTS_VERSION, Comparison, Results, belongs
+from mucode_agent.evaluation.results import RESULTS_VERSION, Comparison, Results
 from mucode_agent.evaluation.tables import Table
 from mucode_agent.files import parsed
 from mucode_agent.graphs.selection import normal_form
 from mucode_agent.metrics import compare
-from mucode_agent.runs.store import ArmName, read_config, read_solves
+from mucode_agent.runs.config import ArmName
+from mucode_agent.runs.reading import read_solves
 from mucode_agent.types import Candidate, ProblemError
 
 _RESULTS = TypeAdapter(Results)
@@ -82,9 +83,7 @@ def answers_table(a: Path, b: Path, arm: ArmName) -> Table:
 
 
 def _answers(directory: Path, arm: ArmName) -> dict[str, Candidate]:
-    arms = [known for known in read_config(directory).identity.arms if known.name == arm]
-    solves = read_solves(directory)
-    return {solve.problem_id: solve.solution.best for known in arms for solve in solves if belongs(solve, known)}
+    return {solve.problem_id: solve.solution.best for solve in read_solves(directory) if solve.arm == arm}
 
 
 def _parting(problem: str, a: Candidate, b: Candidate) -> tuple[str, ...]:

@@ -13,20 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from mucode_agent.evaluation.figures import figures
-from mucode_agent.evaluation.results import Results, belongs, compute
+from mucode_agent.evaluation.results import Results, compute
 from mucode_agent.evaluation.tables import for_markdown, tables
 from mucode_agent.files import write_whole
 from mucode_agent.graphs.selection import normal_form
-from mucode_agent.runs.store import (
-    Config,
-    Identity,
-    Judgement,
-    Solve,
-    read_config,
-    read_judgements,
-    read_problems,
-    read_solves,
-)
+from mucode_agent.runs.config import ARM_NAMES, Config, Identity
+from mucode_agent.runs.directory import Judgement, Solve, read_problems
+from mucode_agent.runs.reading import judgements_of, read_run
 from mucode_agent.types import Candidate, Problem, ProblemError, StdioTest
 
 TEXT_CHARS = 20_000
@@ -45,8 +38,12 @@ def write_report(directory: Path, output: Path | None = None) -> tuple[Results, 
     Works on a run that is unfinished too. `output` is where the page goes, if not into the directory. Raises
     ProblemError where there is no run, or nothing finished.
     """
-    config = read_config(directory)
-    problems, judgements, solves = read_problems(directory), read_judgements(directory), read_solves(directory)
+    run, problems = read_run(directory), read_problems(directory)
+    if any(arm.name not in ARM_NAMES for arm in run.config.identity.arms):
+        raise ProblemError(f"{directory} holds rollouts, which have no report; count them with `traces stats`")
+    shards = [shard for problem in problems if (shard := run.shard(problem)) is not None]
+    config, judgements = run.config, judgements_of(shards)
+    solves = [solve for shard in shards for solve in shard.solves]
     results = compute(config.identity, problems, solves, judgements)
     if results is None:
         raise ProblemError(f"{directory} has no problem finished in every arm yet; run `evaluate run` on it first")
@@ -68,11 +65,11 @@ def write_report(directory: Path, output: Path | None = None) -> tuple[Results, 
 
 def markdown(results: Results, config: Config) -> str:
     """Every table, under a heading that says what was run, with what, and when."""
-    identity = config.identity
+    identity, seed = config.identity, config.identity.arms[0].seed
     variant = f"split {identity.split}{', testless' if identity.testless else ''}"
     head = [
         f"### {identity.benchmark}, {identity.model}",
-        f"{config.started[:10]}. Seed {identity.seed}, {results.finished} of {identity.problems} problems, {variant}.",
+        f"{config.started[:10]}. Seed {seed}, {results.finished} of {identity.problems} problems, {variant}.",
     ]
     if config.command:
         head.append(f"```\n{config.command}\n```")
@@ -128,11 +125,8 @@ def browser_data(
         for problem in problems
     }
     for solve in solves:
-        arm = next((arm for arm in identity.arms if belongs(solve, arm)), None)
-        if arm is None or solve.problem_id not in by_problem:
-            continue
         best = solve.solution.best
-        by_problem[solve.problem_id]["arms"][arm.name] = {
+        by_problem[solve.problem_id]["arms"][solve.arm] = {
             "candidates": [_card(c, solve.problem_id, judgements, texts) for c in solve.candidates],
             "decisions": [
                 [row.decision.turn, row.decision.selected, row.decision.action, row.decision.reason]
@@ -141,7 +135,7 @@ def browser_data(
             "answer": [best.turn, best.index],
             "accepted": solve.solution.solved,
             "stop": solve.solution.stop_reason,
-            "right": results.outcomes.get(solve.problem_id, {}).get(arm.name),
+            "right": results.outcomes.get(solve.problem_id, {}).get(solve.arm),
         }
     return {
         "problems": [problem for problem in by_problem.values() if problem["arms"]],
@@ -221,12 +215,13 @@ def _configuration(config: Config) -> Iterator[tuple[str, str]]:
     yield "problems", f"{identity.problems}, sha256 {identity.benchmark_sha256}"
     yield "model", identity.model
     yield "verifier", identity.verifier
-    yield "selector", identity.selector
-    yield "accept threshold", "none" if identity.accept_threshold is None else str(identity.accept_threshold)
+    search = identity.arms[-1]
+    yield "selector", search.selector
+    yield "accept threshold", "none" if search.accept_threshold is None else str(search.accept_threshold)
     for arm in identity.arms:
         yield f"search: {arm.name}", f"N={arm.n}, T={arm.max_turns}, temperature {arm.temperature:g}"
-    yield "tokens at most", str(identity.max_tokens)
-    yield "seed", str(identity.seed)
+    yield "tokens at most", str(search.max_tokens)
+    yield "seed", str(search.seed)
     yield "prompt", f"digest {identity.prompt}"
     yield "sandbox", config.isolation or "unknown"
     yield from config.environment.items()

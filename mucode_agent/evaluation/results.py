@@ -22,10 +22,11 @@ from mucode_agent.metrics import (
     pairwise_accuracy,
     proportion,
 )
-from mucode_agent.runs.store import Arm, ArmName, Identity, Judgement, Solve
+from mucode_agent.runs.config import Arm, ArmName, Identity
+from mucode_agent.runs.directory import Judgement, Solve
 from mucode_agent.types import Budget, Candidate, Problem, Record, Usage
 
-RESULTS_VERSION: Literal[1] = 1
+RESULTS_VERSION: Literal[2] = 2
 
 Judgements = Mapping[tuple[str, str], Judgement]
 Rule = Literal["random", "tests", "verifier", "tests+verifier", "oracle"]
@@ -39,6 +40,8 @@ class ArmResults(Record):
     arm: Arm
     accuracy: tuple[Estimate, ...]
     """The share of problems whose answer is right when the search may go on to this turn."""
+    unjudged: int
+    """Answers that the tests could not judge. They count as not right."""
     rules: dict[Rule, tuple[Estimate, ...]]
     """The same with the answer chosen again by each rule among all candidates drawn so far, ties averaged exactly."""
     candidates: tuple[float, ...]
@@ -89,13 +92,14 @@ class Comparison(Record):
 class Results(Record):
     """Everything that `results.json` holds. Only `timing` differs between two runs of one identity."""
 
-    results_version: Literal[1] = RESULTS_VERSION
+    results_version: Literal[2] = RESULTS_VERSION
     identity: Identity
     finished: int
     """Problems finished in every arm: the figures are of these."""
     unfinished: tuple[str, ...]
     unjudged: tuple[str, ...] = ()
-    """Problems with a program that their tests could not judge, for want of a package for one: in no figure."""
+    """Finished problems with an answer of some arm that their tests could not judge. It counts as not right: else a
+    program that breaks its own judgement would be left out of the figures that it lowers."""
     judged_together: int = 0
     """Of the finished problems, those whose verdicts a hostile program could have forged; see `Problem.judge`."""
     arms: tuple[ArmResults, ...]
@@ -117,8 +121,6 @@ def compute(
     timing: Mapping[str, float] | None = None,
 ) -> Results | None:
     """The figures over the problems finished in every arm; None where there is none yet."""
-    unknown = {problem_id for (problem_id, _), row in judgements.items() if not row.judged}
-    solves = [solve for solve in solves if solve.problem_id not in unknown]
     table = {arm.name: _solves_of(arm, solves, judgements) for arm in identity.arms}
     done = [problem for problem in problems if all(problem.id in finished for finished in table.values())]
     if not done:
@@ -126,12 +128,16 @@ def compute(
     outcomes: dict[str, dict[str, float]] = {problem.id: {} for problem in done}
     arms: list[ArmResults] = []
     answers: dict[ArmName, list[list[float]]] = {}
+    unjudged: set[str] = set()
     for arm in identity.arms:
-        of_arm = [_Outcome(problem, table[arm.name][problem.id], arm, identity, judgements) for problem in done]
+        of_arm = [
+            _Outcome(problem, table[arm.name][problem.id], arm, rules_of(identity), judgements) for problem in done
+        ]
         arms.append(_arm_results(arm, of_arm))
         answers[arm.name] = [outcome.right for outcome in of_arm]
         for problem, outcome in zip(done, of_arm, strict=True):
             outcomes[problem.id][arm.name] = outcome.right[-1]
+            unjudged |= {problem.id} if outcome.unjudged else set()
     sampled = any(arm.name != "greedy" for arm in identity.arms)
     pools = [_independent_samples(problem, table) for problem in done] if sampled else []
     labels = [[_correct(problem, c, judgements) for c in pool] for problem, pool in zip(done, pools, strict=sampled)]
@@ -143,12 +149,12 @@ def compute(
     return Results(
         identity=identity,
         finished=len(done),
-        unfinished=tuple(problem.id for problem in problems if problem.id not in {*outcomes, *unknown}),
-        unjudged=tuple(problem.id for problem in problems if problem.id in unknown),
+        unfinished=tuple(problem.id for problem in problems if problem.id not in outcomes),
+        unjudged=tuple(problem.id for problem in done if problem.id in unjudged),
         judged_together=sum(problem.judge == "together" for problem in done),
         arms=tuple(arms),
         best_of_k=_best_of_k(curves) if curves else None,
-        verifier=_verifier_quality(pools, labels) if identity.verifier != "none" and curves else None,
+        verifier=_verifier_quality(done, pools, judgements) if identity.verifier != "none" and curves else None,
         comparisons=tuple(_comparisons(identity, answers, curves, n)),
         outcomes=outcomes,
         timing=dict(timing or {}) | {f"solve:{arm.name}": _seconds(table[arm.name].values()) for arm in identity.arms},
@@ -160,11 +166,6 @@ def rules_of(identity: Identity) -> tuple[Rule, ...]:
     return tuple(rule for rule in RULES if identity.verifier != "none" or "verifier" not in rule)
 
 
-def belongs(solve: Solve, arm: Arm) -> bool:
-    settings = solve.settings
-    return (settings["n"], settings["max_turns"], settings["temperature"]) == (arm.n, arm.max_turns, arm.temperature)
-
-
 _form = functools.lru_cache(maxsize=1 << 16)(normal_form)  # each program is asked for many times
 
 
@@ -174,57 +175,55 @@ _form = functools.lru_cache(maxsize=1 << 16)(normal_form)  # each program is ask
 class _Outcome:
     """What one solve came to, turn by turn."""
 
-    def __init__(self, problem: Problem, solve: Solve, arm: Arm, identity: Identity, judgements: Judgements) -> None:
+    def __init__(self, problem: Problem, solve: Solve, arm: Arm, rules: Sequence[Rule], judgements: Judgements) -> None:
         self.solve, self.arm = solve, arm
-        waves = _as_waves(problem, solve, identity) if arm.wave else _as_turns(solve, identity)
-        self.answers, self.pools, self.accepted = waves
+        self.answers, self.pools, self.accepted = (
+            _as_groups(problem, solve, arm, arm.group) if arm.group else _as_turns(solve, arm)
+        )
         self.right = [float(_correct(problem, answer, judgements)) for answer in self.answers]
         self.drawn = [len(pool) for pool in self.pools]
-        keep = rules_of(identity)
-        self.rules = {rule: [_choice(problem, pool, rule, judgements) for pool in self.pools] for rule in keep}
+        self.unjudged = not _judged(problem, self.answers[-1], judgements)
+        self.rules = {rule: [_choice(problem, pool, rule, judgements) for pool in self.pools] for rule in rules}
 
 
 _Told = tuple[list[Candidate], list[Sequence[Candidate]], bool]
 """By turn: the answer, and all candidates drawn so far; and whether the last answer was accepted."""
 
 
-def _as_turns(solve: Solve, identity: Identity) -> _Told:
+def _as_turns(solve: Solve, arm: Arm) -> _Told:
     by_turn: dict[int, list[Candidate]] = {}
     for candidate in solve.candidates:
         by_turn.setdefault(candidate.turn, []).append(candidate)
     selected = {row.decision.turn: row.decision.selected for row in solve.decisions}
     bests = [by_turn[turn][selected[turn]] for turn in sorted(by_turn)]
-    answers = [best_over_turns(bests[:turn], identity.selector) for turn in range(1, len(bests))] + [
-        solve.solution.best
-    ]
+    answers = [best_over_turns(bests[:turn], arm.selector) for turn in range(1, len(bests))] + [solve.solution.best]
     pools: list[Sequence[Candidate]] = [
         [candidate for candidate in solve.candidates if candidate.turn <= turn] for turn in sorted(by_turn)
     ]
-    missing = solve.settings["max_turns"] - len(answers)
+    missing = arm.max_turns - len(answers)
     return answers + answers[-1:] * missing, pools + pools[-1:] * missing, solve.solution.solved
 
 
-def _as_waves(problem: Problem, solve: Solve, identity: Identity) -> _Told:
-    """Independent samples taken N at a time, until one is accepted: the rule of `turns`, without feedback.
+def _as_groups(problem: Problem, solve: Solve, arm: Arm, size: int) -> _Told:
+    """Independent samples counted N at a time, until one is accepted: the rule of `turns`, without feedback.
 
-    After the last wave the answer is the solve's own, which may rest on a majority of all samples.
+    After the last group the answer is the solve's own, which may rest on a majority of all samples.
     """
-    arm = next(arm for arm in identity.arms if arm.wave and belongs(solve, arm))
     answers: list[Candidate] = []
     pools: list[Sequence[Candidate]] = []
     accepted = False
-    for end in range(arm.wave or arm.n, arm.n + 1, arm.wave or arm.n):
+    for end in range(size, arm.n + 1, size):
         if not accepted:
             pool = solve.candidates[:end]
-            best = pool[select(pool, identity.selector, seed=identity.seed)]
-            accepted = _accepts(problem, best, identity)
+            best = pool[select(pool, arm.selector, seed=arm.seed)]
+            accepted = _accepts(problem, best, arm)
             best = best if accepted or end < arm.n else solve.solution.best
         answers.append(best)
         pools.append(pool)
     return answers, pools, accepted
 
 
-def _accepts(problem: Problem, best: Candidate, identity: Identity) -> bool:
+def _accepts(problem: Problem, best: Candidate, arm: Arm) -> bool:
     decision = decide(
         best,
         has_tests=bool(problem.public_tests),
@@ -234,7 +233,7 @@ def _accepts(problem: Problem, best: Candidate, identity: Identity) -> bool:
         n=1,
         usage=Usage(),
         budget=Budget(),
-        accept_threshold=identity.accept_threshold,
+        accept_threshold=arm.accept_threshold,
     )
     return decision.action == "accept"
 
@@ -252,8 +251,14 @@ def _keys(pool: Sequence[Candidate], labels: Sequence[bool], rule: Rule) -> list
 
 
 def _correct(problem: Problem, candidate: Candidate, judgements: Judgements) -> bool:
-    """R(x, y): all public and private tests pass. A reply without a program is wrong."""
+    """R(x, y): all public and private tests pass. A reply without a program is wrong, one that could not be judged not
+    right.
+    """
     return bool(candidate.code) and judgements[problem.id, _form(candidate.code)].correct
+
+
+def _judged(problem: Problem, candidate: Candidate, judgements: Judgements) -> bool:
+    return not candidate.code or judgements[problem.id, _form(candidate.code)].judged
 
 
 # --- all problems --------------------------------------------------------------------------------------------------
@@ -263,7 +268,7 @@ def _solves_of(arm: Arm, solves: Sequence[Solve], judgements: Judgements) -> dic
     return {
         solve.problem_id: solve
         for solve in solves
-        if belongs(solve, arm)
+        if solve.arm == arm.name
         and all((solve.problem_id, _form(c.code)) in judgements for c in solve.candidates if c.code)
     }
 
@@ -281,6 +286,7 @@ def _arm_results(arm: Arm, outcomes: Sequence[_Outcome]) -> ArmResults:
             for rule in outcomes[0].rules
         },
         candidates=tuple(sum(outcome.drawn[turn] for outcome in outcomes) / len(outcomes) for turn in turns),
+        unjudged=sum(outcome.unjudged for outcome in outcomes),
         accepted=proportion([float(outcome.accepted) for outcome in outcomes]),
         accepted_right=proportion([outcome.right[-1] for outcome in accepted]) if accepted else None,
         candidates_to_acceptance=(sum(outcome.drawn[-1] for outcome in accepted) / len(accepted) if accepted else None),
@@ -324,10 +330,17 @@ def _best_of_k(curves: Mapping[Rule, Sequence[Sequence[float]]]) -> BestOfK:
     return BestOfK(samples=len(estimates["oracle"]), curves=estimates)
 
 
-def _verifier_quality(pools: Sequence[Sequence[Candidate]], labels: Sequence[Sequence[bool]]) -> VerifierQuality:
+def _verifier_quality(
+    problems: Sequence[Problem], pools: Sequence[Sequence[Candidate]], judgements: Judgements
+) -> VerifierQuality:
+    """On candidates that the tests could judge."""
     scored = [
-        [(candidate.score, label) for candidate, label in zip(pool, correct, strict=True) if candidate.score]
-        for pool, correct in zip(pools, labels, strict=True)
+        [
+            (candidate.score, _correct(problem, candidate, judgements))
+            for candidate in pool
+            if candidate.score and _judged(problem, candidate, judgements)
+        ]
+        for problem, pool in zip(problems, pools, strict=True)
     ]
     together = [pair for pairs in scored for pair in pairs]
     probabilities = [(score.probability, label) for score, label in together if score.probability is not None]

@@ -106,12 +106,14 @@ _COMPARED = (
 
 def _accuracy(results: Results) -> Table:
     turns = max(len(arm.accuracy) for arm in results.arms)
+    unjudged = sum(arm.unjudged for arm in results.arms)
+    counted = f" {unjudged} answers could not be judged; they count as not right." if unjudged else ""
     return Table(
         title="Accuracy by turn",
         note=(
             f"Share of {results.finished} problems whose answer passes all public and private tests, in %, with Wilson "
-            f"intervals. Selector: {results.identity.selector}. Of independent samples, a turn is a wave of N without "
-            "feedback; every search stops at its first accepted answer."
+            f"intervals. Selector: {results.identity.arms[0].selector}. Of independent samples, a turn is a group of N "
+            f"without feedback; every search stops at its first accepted answer.{counted}"
         ),
         columns=("search", *(f"turn {turn + 1}" for turn in range(turns)), "accepted", "accepted and right"),
         rows=tuple(
@@ -135,7 +137,7 @@ def _turn_rules(results: Results) -> Table | None:
         title="Which candidate is the answer (N candidates a turn, with feedback)",
         note=(
             f"The answer chosen again by each rule among all candidates drawn up to a turn, ties averaged exactly. The "
-            f"candidates are those of a search led by {results.identity.selector}: another leader draws others. "
+            f"candidates are those of a search led by {arm.arm.selector}: another leader draws others. "
             "Majority votes among candidates without public tests take part in the searches above, not in these rules."
         ),
         columns=("rule", *(f"turn {turn + 1}" for turn in range(len(arm.accuracy)))),

@@ -104,10 +104,10 @@ def check_settings(fields: Options) -> Settings:
         raise _mistake(error) from None
 
 
-def stated_sampling(fields: SamplingOptions) -> StatedSampling:
-    """Raises ProblemError for an option that is unknown or out of its range."""
+def stated_settings(fields: Options) -> StatedSettings:
+    """Raises ProblemError for a setting that is unknown or out of its range."""
     try:
-        return StatedSampling.model_validate(fields)
+        return StatedSettings.model_validate(fields)
     except ValidationError as error:
         raise _mistake(error) from None
 

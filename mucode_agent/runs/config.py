@@ -1,15 +1,25 @@
-"""What a run is asked: a list of problems, and with what. What determines its results is its identity."""
+"""What a run is asked: which problems, of which generator, and how each is searched. This determines its results."""
 
 import contextlib
+import datetime
 import hashlib
 import importlib.metadata
 import platform
-from typing import Literal, get_args
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
+from pydantic import ConfigDict, Field
+
+from mucode_agent.graphs.settings import Options, Settings, StatedSettings
 from mucode_agent.types import Problem, Record
+
+RUN_VERSION: Literal[2] = 2
 
 Split = Literal["fixed", "paper"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+
+ArmName = Literal["greedy", "turns", "independent", "rollout"]
+ARM_NAMES: tuple[ArmName, ...] = ("greedy", "turns", "independent")
+"""Of an evaluation."""
 
 
 class Benchmark(Record):
@@ -30,6 +40,83 @@ class Benchmark(Record):
         return digest.hexdigest()
 
 
+class Pace(Record):
+    """How much is done at once, and how long a failing part is waited for. It determines no result."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    concurrency: Annotated[int, Field(ge=1)] = 16
+    """Solves in flight, one per seed of a problem; problems that are being judged come on top."""
+    patience: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
+    """Seconds without any success after which a failing model, sandbox or verifier ends the run."""
+
+
+class Arm(StatedSettings):
+    """One way to search for an answer to every problem, and how often."""
+
+    name: ArmName
+    repeats: Annotated[int, Field(ge=1)] = 1
+    """Solves of each problem. Solve k has the seed `seed + k`."""
+    group: Annotated[int, Field(ge=1)] | None = None
+    """Independent samples are counted in groups of this size, which is that of a turn."""
+
+    @classmethod
+    def of(cls, name: ArmName, search: StatedSettings, *, repeats: int = 1, group: int | None = None) -> Self:
+        return cls.model_validate({"name": name, "repeats": repeats, "group": group, **search.options()})
+
+    def solve_settings(self, k: int) -> Options:
+        """Of solve k, as the `context` of its call."""
+        settings = {field: getattr(self, field) for field in Settings.model_fields}
+        return cast("Options", settings | {"seed": self.seed + k})
+
+
+class Identity(Record):
+    """What determines the results. A directory takes results of one identity only."""
+
+    run_version: Literal[2] = RUN_VERSION
+    benchmark: str
+    split: Split
+    testless: bool
+    problems: int
+    benchmark_sha256: str
+    model: str
+    """The generator's name."""
+    weights: str = ""
+    """Names the weights where the model's name does not; empty where it does."""
+    verifier: str
+    prompt: str
+    """Digest of the wording that generators see."""
+    arms: Annotated[tuple[Arm, ...], Field(min_length=1)]
+
+    @property
+    def draws(self) -> dict[str, Any]:
+        """What determines the solves of one problem."""
+        return self.model_dump(mode="json", include={"model", "weights", "verifier", "prompt", "arms"})
+
+    def compared(self) -> dict[str, Any]:
+        """In JSON form, with the arms by name."""
+        dumped = self.model_dump(mode="json")
+        return dumped | {"arms": {arm["name"]: arm for arm in dumped["arms"]}}
+
+
+class Config(Record):
+    """An identity, with where and when its run was begun."""
+
+    identity: Identity
+    command: str
+    started: str
+    """Local time, ISO 8601."""
+    isolation: str
+    """The layers that hold candidate programs where the run was begun."""
+    environment: dict[str, str]
+    """Versions of Python, the platform and the packages that take part."""
+
+
+def now() -> str:
+    """Local time, ISO 8601."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
 _PACKAGES = ("mucode-agent", "langgraph", "langchain-core", "langchain-openai", "pydantic", "torch", "transformers")
 
 
@@ -40,3 +127,11 @@ def environment() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found
+
+
+def unfit(search: Settings) -> str | None:
+    """Why no run can have these settings; None where it can."""
+    if not search.approve and not search.partial:
+        return None
+    name = "approve" if search.approve else "partial"
+    return f"{name} is for a single solve: a run asks nobody, and tries again what has failed; leave it out"

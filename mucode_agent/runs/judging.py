@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mucode_agent.graphs.selection import normal_form
-from mucode_agent.runs.store import Judgement
+from mucode_agent.runs.directory import Judgement
 from mucode_agent.tools.sandbox import arun
 from mucode_agent.traces import CandidateRow, DecisionRow, ProblemRow, TraceRow
 from mucode_agent.types import Candidate, ExecutionReport, InfrastructureError, Problem, Sandbox

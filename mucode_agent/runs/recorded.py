@@ -14,7 +14,7 @@ from pydantic import PrivateAttr
 from mucode_agent.files import Journal, digest
 from mucode_agent.models import asample, sample
 from mucode_agent.models.logprobs import LogProbs
-from mucode_agent.runs.store import DrawnRow
+from mucode_agent.runs.directory import DrawnRow
 from mucode_agent.types import InfrastructureError, Sample, Sampling
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mucode_agent import __version__
-from mucode_agent.runs.store import Solve
+from mucode_agent.runs.directory import Solve
 from mucode_agent.training.data import ProblemAttempts, state, trajectory_of
 from mucode_agent.types import Turn
 

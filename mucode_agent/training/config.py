@@ -7,14 +7,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from mucode_agent.graphs.selection import Selector
-from mucode_agent.runs.config import Split
+from mucode_agent.graphs.settings import StatedSettings
+from mucode_agent.runs.config import Pace, Split, unfit
 from mucode_agent.runs.running import Running
 from mucode_agent.training.expert import ExpertSettings
 from mucode_agent.training.generator import GeneratorSettings
 from mucode_agent.training.relabel import RelabelSettings
 from mucode_agent.training.verifier import VerifierSettings
-from mucode_agent.types import ProblemError, Record, StatedSampling
+from mucode_agent.types import ProblemError, Record
 
 
 class ProblemSettings(Record):
@@ -32,15 +32,28 @@ class ProblemSettings(Record):
     """Leave out training problems that also stand in the validation set; else they end the run."""
 
 
-class RolloutSettings(StatedSampling):
-    """How each round draws trajectories."""
+class LoopSearch(StatedSettings):
+    """How a stage searches: `turns` is `max_turns`, and max_tokens 1000 unless given, as in the authors' code."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_in_the_file(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        named = {("max_turns" if key == "turns" else key): value for key, value in given.items()}
+        return {"max_tokens": 1000, **named}
+
+
+class RolloutSettings(LoopSearch):
+    """How each round draws trajectories: one candidate a turn unless `n` is given."""
 
     per_problem: Annotated[int, Field(ge=1)] = 15
     """K. Not in the paper; the authors' code has 15."""
-    turns: Annotated[int, Field(ge=1)] = 3
-    n: Annotated[int, Field(ge=1)] = 1
-    max_tokens: Annotated[int, Field(ge=1, le=1 << 20)] = 1000
-    """As the authors' code has it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_candidate(cls, given: Any) -> Any:
+        return {"n": 1, **given} if isinstance(given, dict) else given
 
 
 class ServingSettings(Record):
@@ -71,14 +84,9 @@ class LoopVerifierSettings(VerifierSettings):
     """Share of the training problems that calibrate it instead."""
 
 
-class ValidationSettings(StatedSampling):
+class ValidationSettings(LoopSearch):
     """How pairs of generator and verifier are measured, and by what the best one is chosen."""
 
-    n: Annotated[int, Field(ge=1)] = 5
-    turns: Annotated[int, Field(ge=1)] = 3
-    max_tokens: Annotated[int, Field(ge=1, le=1 << 20)] = 1000
-    """As the authors' code has it."""
-    selector: Selector = "tests+verifier"
     independent: bool = False
     """Also N·T first-turn samples: the same compute, no feedback."""
     choose_by: Literal["turns", "greedy"] = "turns"
@@ -88,7 +96,7 @@ _IN_PROBLEMS = {"require_isolation", "timeout", "judge"}
 """Of running: isolation changes no verdict, and the digest of the problems holds the limit and the judge."""
 
 
-class LoopConfig(Running):
+class LoopConfig(Running, Pace):
     """A whole training (paper, algorithm 1)."""
 
     base: Annotated[str, Field(min_length=1)]
@@ -104,10 +112,6 @@ class LoopConfig(Running):
     fresh_labels: bool = True
     """Relabel the data of all rounds by the current expert; else rows of earlier rounds stay as they were made, and
     the expert sees the current round alone, as in the authors' code."""
-    concurrency: Annotated[int, Field(ge=1)] = 16
-    """Trajectories or problems in flight."""
-    patience: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
-    """Seconds that a failing server is waited for."""
     problems: ProblemSettings
     rollouts: RolloutSettings = RolloutSettings()
     serving: ServingSettings = ServingSettings()
@@ -123,11 +127,18 @@ class LoopConfig(Running):
         if not isinstance(given, dict):
             return given
         made = dict(given)
-        for part in ("verifier", "relabel", "generator"):
+        for part in ("rollouts", "verifier", "relabel", "generator", "validation"):
             own = made.get(part, {})
             if isinstance(own, dict):
                 made[part] = {"seed": given.get("seed", 0), **own}
         return made
+
+    @model_validator(mode="after")
+    def _a_stage_is_a_run(self) -> "LoopConfig":
+        for part in (self.rollouts, self.validation):
+            if (reason := unfit(part)) is not None:
+                raise ValueError(reason)
+        return self
 
     @model_validator(mode="after")
     def _a_server_is_told_what_to_serve(self) -> "LoopConfig":
@@ -147,11 +158,21 @@ class LoopConfig(Running):
 
     def identity(self) -> dict[str, Any]:
         """What determines the artefacts: not where they go, how many are in flight, or who computes."""
-        fields = self.model_dump(mode="json", exclude={"out", "concurrency", "patience", *_IN_PROBLEMS})
+        fields = self.model_dump(mode="json", exclude={"out", *Pace.model_fields, *_IN_PROBLEMS})
         fields["serving"] = {"served": self.serving.server is not None}
         for part in ("verifier", "generator"):
             del fields[part]["save_steps"]
         return fields
+
+
+def as_identity(held: dict[str, Any]) -> dict[str, Any]:
+    """An identity that an earlier version wrote, with the settings that it did not know at their defaults."""
+    records: dict[str, type[LoopSearch]] = {"rollouts": RolloutSettings, "validation": ValidationSettings}
+    stated = {
+        part: record.model_validate({"seed": held["seed"], **held[part]}).model_dump(mode="json")
+        for part, record in records.items()
+    }
+    return held | stated
 
 
 def read_loop_config(path: Path) -> LoopConfig:

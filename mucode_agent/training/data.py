@@ -16,9 +16,9 @@ from langchain_core.messages import BaseMessage
 from mucode_agent.graphs.selection import normal_form
 from mucode_agent.models.identity import generator_identity
 from mucode_agent.prompts import render
-from mucode_agent.runs.store import Judgement, Solve, read_config, read_judgements, read_problems, read_solves
+from mucode_agent.runs.directory import Judgement, Solve, read_problems
+from mucode_agent.runs.reading import read_run
 from mucode_agent.training.feedback import Feedback, holds_feedback, read_feedback, votes
-from mucode_agent.training.shards import ShardDirectory, holds_rollouts, read_rollout_config
 from mucode_agent.types import Candidate, Problem, ProblemError, Record, Sample, Turn
 
 Source = Literal["evaluation", "rollout", "user"]
@@ -151,12 +151,11 @@ def generators_of(paths: Iterable[Path]) -> list[str]:
     """Whose programs the directories hold; see `models.identity`. Raises ProblemError."""
     found: dict[str, None] = {}
     for path in paths:
-        if holds_rollouts(path):
-            policy = read_rollout_config(path).identity.policy
-            name = generator_identity(policy.model).partition("@")[0]
-            found[f"{name}@{policy.weights[:12]}" if policy.weights else name] = None
-        elif not holds_feedback(path):  # nobody says whose programs users judged
-            found[generator_identity(read_config(path).identity.model)] = None
+        if holds_feedback(path):
+            continue  # nobody says whose programs users judged
+        identity = read_run(path).config.identity
+        name = generator_identity(identity.model)
+        found[f"{name.partition('@')[0]}@{identity.weights[:12]}" if identity.weights else name] = None
     return list(found)
 
 
@@ -178,33 +177,20 @@ class _Source(Protocol):
     def traces(self, problem: Problem) -> tuple[Sequence[Solve], Iterable[Attempt]]: ...
 
 
-class _Evaluation:
-    def __init__(self, path: Path) -> None:
-        self.problems = read_problems(path)
-        self._solves: dict[str, list[Solve]] = {}
-        self._judgements: dict[str, list[Judgement]] = {}
-        for solve in read_solves(path):
-            self._solves.setdefault(solve.problem_id, []).append(solve)
-        for judgement in read_judgements(path).values():
-            self._judgements.setdefault(judgement.problem_id, []).append(judgement)
-
-    def traces(self, problem: Problem) -> tuple[Sequence[Solve], Iterable[Attempt]]:
-        solves = self._solves.get(problem.id, [])
-        return solves, attempts_of(problem, solves, self._judgements.get(problem.id, []), "evaluation")
-
-
-class _Rollouts:
+class _Run:
     """Reads one shard at a time: they do not fit in memory together."""
 
     def __init__(self, path: Path) -> None:
-        self._shards = ShardDirectory(path, read_rollout_config(path))
+        self._run = read_run(path)
         self.problems = read_problems(path)
+        arms = self._run.config.identity.arms
+        self._source: Source = "rollout" if arms[0].name == "rollout" else "evaluation"
 
     def traces(self, problem: Problem) -> tuple[Sequence[Solve], Iterable[Attempt]]:
-        shard = self._shards.read(problem)
+        shard = self._run.shard(problem)
         if shard is None:
             return (), ()
-        return shard.solves, attempts_of(problem, shard.solves, shard.judgements, "rollout")
+        return shard.solves, attempts_of(problem, shard.solves, shard.judgements, self._source)
 
 
 class _Users:
@@ -238,9 +224,7 @@ def _trajectory_of_user(attempt: Attempt) -> Trajectory:
 
 
 def _opened(path: Path) -> _Source:
-    if holds_rollouts(path):
-        return _Rollouts(path)
-    return _Users(path) if holds_feedback(path) else _Evaluation(path)
+    return _Users(path) if holds_feedback(path) else _Run(path)
 
 
 def _tests_first(attempts: Iterable[Attempt]) -> tuple[Attempt, ...]:

@@ -13,7 +13,6 @@ After a kill the same call continues and ends with the same artefacts.
 """
 
 import contextlib
-import datetime
 import gc
 import json
 from collections.abc import Sequence
@@ -33,12 +32,12 @@ from mucode_agent.files import read_rows as read_whole_rows
 from mucode_agent.metrics import Estimate
 from mucode_agent.models.identity import weights_sha256
 from mucode_agent.prompts import prompt_digest
-from mucode_agent.runs.config import Benchmark, environment
+from mucode_agent.runs.config import Benchmark, environment, now
 from mucode_agent.runs.progress import watching
 from mucode_agent.runs.retry import Failure, unfinished
 from mucode_agent.training.bases import base_sha256, check_base
 from mucode_agent.training.best import Best, Pair
-from mucode_agent.training.config import LoopConfig
+from mucode_agent.training.config import LoopConfig, as_identity
 from mucode_agent.training.data import ProblemAttempts, generators_of, read_attempts
 from mucode_agent.training.examples import held_out, without_overlap
 from mucode_agent.training.generator import ADAPTER, train_generator
@@ -129,7 +128,7 @@ def begin_loop(config: LoopConfig, out: Path, train: Benchmark, validation: Benc
     path = out / "config.json"
     if path.exists():
         try:
-            held = json.loads(path.read_bytes())["identity"]
+            held = as_identity(json.loads(path.read_bytes())["identity"])
         except (OSError, ValueError, KeyError, TypeError):
             raise ProblemError(f"{path} is no configuration of a training; give another directory") from None
         check_same(held, identity, out, "another training")
@@ -138,7 +137,7 @@ def begin_loop(config: LoopConfig, out: Path, train: Benchmark, validation: Benc
     facts = {
         "identity": identity,
         "command": command,
-        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "started": now(),
         "environment": environment(),
     }
     write_whole(path, json.dumps(facts, indent=2) + "\n")
@@ -197,13 +196,9 @@ class _Loop:
                 sandbox=self.sandbox,
                 watch=watch,
                 per_problem=asked.per_problem,
-                max_turns=asked.turns,
-                n=asked.n,
-                **asked.request(),
-                seed=self.config.seed + ROUND_SEEDS * (number - 1),
-                concurrency=self.config.concurrency,
-                patience=self.config.patience,
+                pace=self.config,
                 command=self.command,
+                **asked.model_copy(update={"seed": asked.seed + ROUND_SEEDS * (number - 1)}).options(),
             )
         facts = rollout_facts(read_attempts([place])) | self._given_up(failures, len(self.train.problems))
         words = (
@@ -255,16 +250,10 @@ class _Loop:
                 sandbox=self.sandbox,
                 verifier=load_verifier(pair.verifier),
                 watch=watch,
-                n=asked.n,
-                max_turns=asked.turns,
-                greedy=True,
                 independent=asked.independent,
-                selector=asked.selector,
-                **asked.request(),
-                seed=self.config.seed,
-                concurrency=self.config.concurrency,
-                patience=self.config.patience,
+                pace=self.config,
                 command=self.command,
+                **asked.options(),
             )
         given_up = self._given_up(failures, len(self.validation.problems))
         results, _ = write_report(place)

@@ -18,7 +18,8 @@ from mucode_agent.evaluation.tables import Table
 from mucode_agent.files import write_whole
 from mucode_agent.graphs.selection import normal_form
 from mucode_agent.metrics import Estimate, best_of_k, compare
-from mucode_agent.runs.store import Solve, read_judgements, read_solves
+from mucode_agent.runs.directory import Solve
+from mucode_agent.runs.reading import judgements_of, read_shards
 from mucode_agent.training.best import Best
 from mucode_agent.types import ProblemError, Record
 
@@ -257,12 +258,13 @@ def _html(
 
 
 def _gauge_of(place: Path) -> Gauge | None:
-    judged = read_judgements(place)
+    shards = [shard for _, shard in read_shards(place) if shard is not None]
+    judged = judgements_of(shards)
 
     def correct(problem_id: str, code: str) -> bool:
         return bool(code) and (row := judged.get((problem_id, normal_form(code)))) is not None and row.correct
 
-    return gauge(read_solves(place), correct)
+    return gauge([solve for shard in shards for solve in shard.solves], correct)
 
 
 def _expected_best(scores: Sequence[float], k: int) -> float:

@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from mucode_agent.metrics import Estimate, auc, pairwise_accuracy, proportion
-from mucode_agent.runs.store import Solve
+from mucode_agent.runs.directory import Solve
 from mucode_agent.training.data import ProblemAttempts
 from mucode_agent.types import ProblemError, Record, Verifier
 

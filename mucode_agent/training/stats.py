@@ -8,7 +8,7 @@ from pydantic import Field
 
 from mucode_agent.evaluation.tables import Table
 from mucode_agent.prompts import outcome, task
-from mucode_agent.runs.store import Solve
+from mucode_agent.runs.directory import Solve
 from mucode_agent.training.data import Attempt, ProblemAttempts
 from mucode_agent.types import Candidate, Record
 

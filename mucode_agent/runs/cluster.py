@@ -1,10 +1,9 @@
-"""Rollouts as tasks of a Ray cluster: each task makes one shard as a worker on one machine would, lock and all.
+"""A run as tasks of a Ray cluster: each task makes one shard as a worker on one machine would, lock and all.
 
 The directory must be a file system that every node sees, with `flock`. A task whose process dies is run again by Ray;
 its lock died with it. Workers without Ray may share the directory at the same time.
 """
 
-import asyncio
 import contextlib
 import functools
 import logging
@@ -12,9 +11,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
+from mucode_agent.runs.config import Pace
+from mucode_agent.runs.directory import RunDirectory, read_config
 from mucode_agent.runs.retry import Failure, ProgressListener
-from mucode_agent.training.rollouts import make_shards
-from mucode_agent.training.shards import ShardDirectory, read_rollout_config
+from mucode_agent.runs.worker import work
 from mucode_agent.types import InfrastructureError, Problem, ProblemError, Record, Sample, Sandbox, Verifier
 
 DEATHS = 5
@@ -37,8 +39,8 @@ class Made(Record):
     """What became of one task."""
 
     problem_id: str
-    correct: float | None = None
-    """Share of correct trajectories; None where another worker made the shard, or nobody did."""
+    outcomes: dict[str, float] = Field(default_factory=dict)
+    """By arm, the share of right answers; empty where another worker made the shard, or nobody did."""
     tokens: int = 0
     failure: str = ""
     outage: bool = False
@@ -46,24 +48,24 @@ class Made(Record):
 
 
 def make_shards_on_ray(
-    shards: ShardDirectory,
+    run: RunDirectory,
     problems: Sequence[Problem],
     tools: Tools,
     watch: ProgressListener,
     *,
     workers: int | None = None,
 ) -> list[Failure]:
-    """As `rollouts.make_shards`, by at most `workers` tasks at a time; default: one per processor of the cluster.
+    """As `worker.work`, by at most `workers` tasks at a time; default: one per processor of the cluster.
 
     Joins the cluster that RAY_ADDRESS names, else starts one on this machine. Raises ProblemError where Ray is not
     installed, InfrastructureError where as many tasks in a row as run at a time met an outage.
     """
     if workers is not None and workers < 1:
         raise ProblemError(f"workers must be at least 1, got {workers}")
-    done = shards.keys()
+    done = run.keys()
     todo = []
     for problem in problems:
-        if shards.key(problem) in done:
+        if run.key(problem) in done:
             watch.finished(problem.id, {})
         else:
             todo.append(problem)
@@ -81,13 +83,13 @@ def make_shard(tools: dict[str, Any], problem: dict[str, Any]) -> dict[str, Any]
     given, asked = Tools.model_validate(tools), Problem.model_validate(problem)
     outcome = _Outcome()
     try:
-        shards, model, sandbox, verifier = _loaded(given)
-        in_flight = shards.config.identity.policy.per_problem
-        work = make_shards(shards, [asked], model, sandbox, verifier, outcome, in_flight, given.patience)
-        failures = asyncio.run(work)
+        run, model, sandbox, verifier = _loaded(given)
+        in_flight = max(arm.repeats for arm in run.config.identity.arms)
+        pace = Pace(concurrency=in_flight, patience=given.patience)
+        failures = work(run, [asked], model, sandbox, verifier, outcome, pace)
         made = Made(
             problem_id=asked.id,
-            correct=outcome.correct,
+            outcomes=outcome.outcomes,
             tokens=outcome.tokens,
             failure=failures[0].cause if failures else "",
         )
@@ -131,7 +133,7 @@ class _Driver:
             self.watch.drawn([Sample(text="", seed=0, completion_tokens=made.tokens)])
         if not made.failure:
             self.outages = 0
-            self.watch.finished(made.problem_id, {} if made.correct is None else {"correct": made.correct})
+            self.watch.finished(made.problem_id, made.outcomes)
             return
         self.failures.append(Failure(problem_id=made.problem_id, cause=made.failure))
         self.outages = self.outages + 1 if made.outage else 0
@@ -144,31 +146,30 @@ class _Outcome:
 
     def __init__(self) -> None:
         self.tokens = 0
-        self.correct: float | None = None
+        self.outcomes: dict[str, float] = {}
 
     def drawn(self, samples: Sequence[Sample]) -> None:
         self.tokens += sum(sample.completion_tokens for sample in samples)
 
     def finished(self, problem_id: str, outcomes: dict[str, float]) -> None:
         del problem_id
-        self.correct = outcomes.get("correct")
+        self.outcomes = outcomes
 
     def waiting(self, cause: str, seconds: float) -> None:
         del cause, seconds
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(tools: Tools) -> tuple[ShardDirectory, Any, Sandbox, Verifier]:
+def _loaded(tools: Tools) -> tuple[RunDirectory, Any, Sandbox, Verifier]:
     """Once per process. A sandbox of one interpreter: the cluster counts a processor per task."""
     from mucode_agent.models import load_model
     from mucode_agent.tools.sandbox import load_sandbox
     from mucode_agent.verifiers import load_verifier
 
-    shards = ShardDirectory(tools.directory, read_rollout_config(tools.directory))
-    policy = shards.config.identity.policy
-    model = load_model(tools.model, **policy.request())
+    run = RunDirectory(tools.directory, read_config(tools.directory))
+    model = load_model(tools.model, **run.config.identity.arms[0].request())
     sandbox = load_sandbox(tools.sandbox, workers=1, require=tools.require_isolation, preload=tools.preload)
-    return shards, model, sandbox, load_verifier(tools.verifier)
+    return run, model, sandbox, load_verifier(tools.verifier)
 
 
 @contextlib.contextmanager

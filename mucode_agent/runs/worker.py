@@ -1,0 +1,219 @@
+"""The worker of a run: many problems in flight, each searched by every arm and judged apart from the graph.
+
+The graph sees a problem without its private tests. Whatever it draws is judged here afterwards on all tests, so that
+every candidate has a label and no selection ever had one. Any number of workers may share a directory.
+"""
+
+import asyncio
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mucode_agent.files import Journal, digest
+from mucode_agent.graphs.settings import Settings
+from mucode_agent.graphs.solver import SolverInput, create_solver
+from mucode_agent.prompts import prompt_digest
+from mucode_agent.runs.config import Arm, Benchmark, Config, Identity, Pace, environment, now, unfit
+from mucode_agent.runs.directory import DrawnRow, Judgement, RunDirectory, Shard, Solve, finished_solves, open_run
+from mucode_agent.runs.judging import WholeSolves, distinct_programs, judge
+from mucode_agent.runs.recorded import RecordedModel
+from mucode_agent.runs.retry import Failure, ProgressListener, RetryPolicy, all_done, own_connections
+from mucode_agent.traces import TraceRow
+from mucode_agent.types import InfrastructureError, Problem, ProblemError, Sample, Sandbox, Verifier
+
+BETWEEN_LOOKS_S = 1.0
+"""How often shards that other workers hold are looked at, once nothing else is left."""
+
+
+def begin_run(
+    benchmark: Benchmark,
+    directory: Path,
+    arms: Sequence[Arm],
+    *,
+    model: Any,
+    model_name: str,
+    weights: str = "",
+    sandbox: Sandbox,
+    verifier: Verifier,
+    command: str = "",
+) -> RunDirectory:
+    """The directory, begun or gone on with. Raises ProblemError where a setting is out of range or the run another."""
+    for arm in arms:  # what cannot be used must not reach the directory
+        if (reason := unfit(arm)) is not None:
+            raise ProblemError(reason)
+        create_solver(model, sandbox=sandbox, verifier=verifier, **arm.solve_settings(arm.repeats - 1))
+    identity = Identity(
+        benchmark=benchmark.name,
+        split=benchmark.split,
+        testless=benchmark.testless,
+        problems=len(benchmark.problems),
+        benchmark_sha256=benchmark.sha256,
+        model=model_name,
+        weights=weights,
+        verifier=verifier.name,
+        prompt=prompt_digest(),
+        arms=tuple(arms),
+    )
+    config = Config(
+        identity=identity,
+        command=command,
+        started=now(),
+        isolation=sandbox.isolation,
+        environment=environment(),
+    )
+    return open_run(directory, config, benchmark)
+
+
+def work(
+    run: RunDirectory,
+    problems: Sequence[Problem],
+    model: Any,
+    sandbox: Sandbox,
+    verifier: Verifier,
+    watch: ProgressListener,
+    pace: Pace,
+) -> list[Failure]:
+    """Returns when each of `problems` has its shard, made here or by others, or was given up: these are the result.
+
+    Args:
+        run: Takes every completion and finished shard at once.
+        problems: With their private tests.
+        model: The generator: anything that `models.sample` draws from.
+        sandbox: Runs candidates on public tests for the graph, and on all tests for the judgement.
+        verifier: Scores candidates.
+        watch: Told of every draw and finished problem.
+        pace: How much is done at once, and how long failures are borne.
+
+    Raises:
+        InfrastructureError: Patience is at its end, or the disk is full. The same call goes on from what is saved.
+    """
+
+    async def all_problems() -> list[Failure]:
+        async with own_connections(model) as generator:
+            worker = _Worker(run, generator, sandbox, verifier, watch, pace)
+            return await worker.make_all(problems)
+
+    return asyncio.run(all_problems())
+
+
+class _Worker:
+    def __init__(
+        self,
+        run: RunDirectory,
+        model: Any,
+        sandbox: Sandbox,
+        verifier: Verifier,
+        watch: ProgressListener,
+        pace: Pace,
+    ) -> None:
+        self.run, self.model, self.sandbox, self.verifier, self.watch = run, model, sandbox, verifier, watch
+        self.identity = run.config.identity
+        self.retry = RetryPolicy(pace.patience, watch, run.directory)
+        self.gate = asyncio.Semaphore(pace.concurrency)
+        # While some problems wait for their last solve or their judgement, others keep the generator busy.
+        self.at_once = math.ceil(2 * pace.concurrency / max(arm.repeats for arm in self.identity.arms)) + 1
+
+    def drawn(self, samples: Sequence[Sample]) -> None:
+        self.retry.succeeded()
+        self.watch.drawn(samples)
+
+    async def make_all(self, problems: Iterable[Problem]) -> list[Failure]:
+        failures: list[Failure] = []
+        todo, finished = [], self.run.keys()
+        for problem in problems:
+            if (key := self.run.key(problem)) in finished:
+                self.run.forget_drawn(key)  # where its maker was killed before it could
+                self.watch.finished(problem.id, {})
+            else:
+                todo.append(problem)
+        while todo:
+            held: list[Problem] = []
+            queue = iter(todo)
+            await all_done([self.work_off(queue, held, failures) for _ in range(min(self.at_once, len(todo)))])
+            todo = held
+            if held:
+                self.watch.waiting(f"other workers hold the last {len(held)} problems", BETWEEN_LOOKS_S)
+                await asyncio.sleep(BETWEEN_LOOKS_S)
+        return failures
+
+    async def work_off(self, queue: Iterator[Problem], held: list[Problem], failures: list[Failure]) -> None:
+        for problem in queue:
+            key = self.run.key(problem)
+            with self.run.claim(key) as mine:
+                if self.run.exists(key):  # only now: its maker may have finished before our claim
+                    self.watch.finished(problem.id, {})
+                elif not mine:
+                    held.append(problem)
+                elif (failure := await self.make(problem, key)) is not None:
+                    failures.append(failure)
+
+    async def make(self, problem: Problem, key: str) -> Failure | None:
+        with self.run.drawn(key) as journal:
+            making = _Making(self, problem, key, journal)
+            outcome = await self.retry.attempt(problem.id, making.shard)
+        if isinstance(outcome, Failure):
+            return outcome
+        self.run.write(outcome)  # not in a thread, which could outlive the lock; a full disk ends the run
+        self.retry.succeeded()
+        self.watch.finished(problem.id, outcome.right())
+        return None
+
+
+class _Making:
+    """One problem's shard in the making. What a failing model or sandbox leaves undone is done by the next call."""
+
+    def __init__(self, worker: _Worker, problem: Problem, key: str, journal: Journal[DrawnRow]) -> None:
+        self.worker, self.problem, self.key, self.arms = worker, problem, key, worker.identity.arms
+        self.solves: dict[str, Solve] = {}
+        self.judged: dict[str, Judgement] = {}
+        self.solver = create_solver(
+            RecordedModel(worker.identity.model, worker.model, journal, worker.drawn),
+            sandbox=worker.sandbox,
+            verifier=worker.verifier,
+            trace=WholeSolves(self._solved),
+        )
+
+    def _solved(self, rows: list[TraceRow]) -> None:
+        (solve,) = finished_solves(rows)
+        self.solves[_named(solve.settings)] = solve
+
+    async def shard(self) -> Shard:
+        solves = await self.search()
+        programs = distinct_programs(candidate for solve in solves for candidate in solve.candidates)
+        missing = {form: code for form, code in programs.items() if form not in self.judged}
+        await judge(self.worker.sandbox, self.problem, missing, self._judged)
+        verdicts = tuple(self.judged[form] for form in programs)
+        return Shard(key=self.key, problem_id=self.problem.id, solves=tuple(solves), judgements=verdicts)
+
+    async def search(self) -> list[Solve]:
+        """Every solve, arm by arm."""
+        repeats = range(max(arm.repeats for arm in self.arms))
+        results = await asyncio.gather(*(self.solve_all(k) for k in repeats), return_exceptions=True)
+        if failed := [result for result in results if isinstance(result, BaseException)]:
+            # What the problem's owner must fix comes before what another attempt may fix.
+            raise min(failed, key=lambda error: isinstance(error, InfrastructureError))
+        return [await self.solve(arm, k) for arm in self.arms for k in range(arm.repeats)]
+
+    async def solve_all(self, k: int) -> None:
+        """The k-th solve of each arm, one after the other: the next finds the samples of this."""
+        async with self.worker.gate:
+            for arm in self.arms:
+                if k < arm.repeats:
+                    await self.solve(arm, k)
+
+    async def solve(self, arm: Arm, k: int) -> Solve:
+        settings = Settings(**arm.solve_settings(k))
+        name = _named(settings.model_dump(mode="json"))
+        if name not in self.solves:
+            given: SolverInput = {"problem": self.problem.public().model_dump(mode="json")}
+            await self.solver.ainvoke(given, context=settings)
+        return self.solves[name].model_copy(update={"arm": arm.name})
+
+    def _judged(self, judgements: list[Judgement]) -> None:
+        self.judged |= {row.program: row for row in judgements}
+
+
+def _named(settings: dict[str, Any]) -> str:
+    """A solve of a problem by what it was set to, in JSON form; a trace's settings hold more."""
+    return digest({name: settings.get(name) for name in Settings.model_fields})
