@@ -101,6 +101,19 @@ def test_a_run_prints_its_tables_and_writes_its_report(tmp_path, server):
     }
 
 
+def test_without_running_tests_nothing_but_the_end_is_judged_by_them(tmp_path, server):
+    outcome = evaluated(tmp_path, server, "--tests", "none", "--show-dispute", "--verifier", "agreement")
+
+    assert outcome.exit_code == 0
+    asked = [json.loads(line) for line in (tmp_path / "run" / "problems.jsonl").read_text().splitlines()]
+    assert [len(problem["public_tests"]) for problem in asked] == [0, 0]
+    assert [len(problem["private_tests"]) for problem in asked] == [2, 2]
+    assert all("Your code should satisfy these tests:" in problem["prompt"] for problem in asked)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["identity"]["show_dispute"]
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["arms"][1]["accepted"]["value"] == 0
+
+
 def test_one_request_asks_for_all_candidates_of_a_state(tmp_path, server):
     server.requests.clear()
 
@@ -240,6 +253,7 @@ def test_report_is_made_anew_from_the_rows(tmp_path, server):
         (["run", "humanevil", "--model", "smollm2"], "unknown benchmark"),
         (["run", "humaneval", "--model", "smollm2", "--selector", "best"], "--selector: input should be"),
         (["run", "humaneval", "--model", "smollm2", "--concurrency", "0"], "concurrency must be at least 1, got 0"),
+        (["run", "humaneval", "--model", "smollm2", "--tests", "some"], "--tests must be run or none, got 'some'"),
         (["run", "humaneval", "--model", "smollm2", "--patience", "nan"], "patience must be at least 0, got nan"),
         (["run", "humaneval", "--model", "smollm2", "--n", "0"], "n: input should be greater than or equal to 1"),
         (["run", "humaneval", "--model", "smollm2", "--turns", "0"], "--turns: input should be greater than"),

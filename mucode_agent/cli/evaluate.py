@@ -35,7 +35,9 @@ BENCHMARKS = (
     "NAME:hub reads from the hub"
 )
 ModelSpec = Annotated[str, typer.Option(help=MODELS)]
-SEARCH = Fields("n", "max_turns", "selector", "accept_threshold", "trust_calibration", *SAMPLING, "seed")
+SEARCH = Fields(
+    "n", "max_turns", "selector", "accept_threshold", "trust_calibration", "show_dispute", *SAMPLING, "seed"
+)
 Bench = Annotated[str, typer.Argument(metavar="BENCH", help=BENCHMARKS)]
 Split = Annotated[str, typer.Option(help="fixed: ours · paper: the authors' rules, faults included")]
 Limit = Annotated[int | None, typer.Option(help="Only the first problems.")]
@@ -64,6 +66,10 @@ def run(
     ] = True,
     split: Split = "fixed",
     testless: Annotated[bool, typer.Option("--testless", help="Leave the tests out of the prompt.")] = False,
+    tests: Annotated[
+        str,
+        typer.Option(help="run: the public tests steer the search · none: they are only shown, and judge at the end"),
+    ] = "run",
     limit: Limit = None,
     concurrency: Annotated[int, typer.Option(help="Problems in flight.")] = 16,
     patience: Annotated[float, typer.Option(help="Seconds that a failing server is waited for.")] = 60.0,
@@ -77,19 +83,23 @@ def run(
     from mucode_agent.evaluation.progress import watching
     from mucode_agent.evaluation.retry import unfinished
     from mucode_agent.evaluation.runner import run_benchmark
+    from mucode_agent.evaluation.testless import without_running
     from mucode_agent.models import load_model
     from mucode_agent.verifiers import load_verifier
     from mucode_agent.verifiers.card import calibration_mismatch
 
     _at_least("concurrency", concurrency, 1)
     _at_least("patience", patience, 0)
+    if tests not in ("run", "none"):
+        raise ProblemError(f"--tests must be run or none, got {tests!r}")
     scorer = load_verifier(verifier)
     doubt = calibration_mismatch(scorer, model)
     if search.accept_threshold is not None and not search.trust_calibration and doubt is not None:
         raise ProblemError(f"{doubt}; calibrate on this one's programs, or give --trust-calibration")
     console = Console(stderr=True, highlight=False)
     asked = running.benchmark(load_benchmark(benchmark, split=split, testless=testless, limit=limit))  # type: ignore[arg-type]
-    directory = output or Path("runs") / _slug(f"{asked.name}-{split}-{model}-seed{search.seed}")
+    kind = "" if tests == "run" else "-no-tests"
+    directory = output or Path("runs") / _slug(f"{asked.name}-{split}-{model}-seed{search.seed}{kind}")
     console.print(f"{asked.name}: {len(asked.problems)} problems, {directory}", markup=False, soft_wrap=True)
     generator = load_model(model, timeout=request_timeout, **search.request())
     with (
@@ -97,8 +107,11 @@ def run(
         _reported_if_cut_short(directory, console),
         watching(len(asked.problems), console) as watch,
     ):
+        asked = without_false_examples(asked, place)
+        if tests == "none":
+            asked = asked.model_copy(update={"problems": tuple(map(without_running, asked.problems))})
         failures = run_benchmark(
-            without_false_examples(asked, place),
+            asked,
             directory,
             model=generator,
             model_name=model,
@@ -111,6 +124,7 @@ def run(
             verifier=scorer,
             selector=search.selector,
             accept_threshold=search.accept_threshold,
+            show_dispute=search.show_dispute,
             seed=search.seed,
             **search.request(),
             concurrency=concurrency,

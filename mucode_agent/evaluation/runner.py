@@ -63,6 +63,7 @@ def run_benchmark(
     independent: bool = True,
     selector: Selector = "tests+verifier",
     accept_threshold: float | None = None,
+    show_dispute: bool = False,
     seed: int = 0,
     concurrency: int = 16,
     patience: float = 60.0,
@@ -91,6 +92,7 @@ def run_benchmark(
         arms=searches,
         selector=selector,
         accept_threshold=accept_threshold,
+        show_dispute=show_dispute,
         seed=seed,
         **stated.model_dump(exclude={"temperature"}),
     )
@@ -244,6 +246,7 @@ def _solver(arm: Arm, identity: Identity, model: Any, sandbox: Sandbox, verifier
         max_turns=arm.max_turns,
         selector=identity.selector,
         accept_threshold=identity.accept_threshold,
+        show_dispute=identity.show_dispute,
         trust_calibration=True,  # what it is worth on this generator is what a run measures
         seed=identity.seed,
         **sampling,

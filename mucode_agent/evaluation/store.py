@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, TypeAdapter
 
@@ -75,6 +75,7 @@ class Identity(Sampling):
     max_tokens: int
     selector: Selector
     accept_threshold: float | None
+    show_dispute: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
     seed: int
 
 

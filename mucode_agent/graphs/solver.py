@@ -25,6 +25,7 @@ from langgraph.types import Checkpointer, interrupt
 from pydantic import ValidationError
 
 from mucode_agent.extraction import extract_code
+from mucode_agent.graphs.dispute import disputed_input, revealing_job, told
 from mucode_agent.graphs.drafting import adraft, draft
 from mucode_agent.graphs.failure import blamed
 from mucode_agent.graphs.parts import Generator as Model
@@ -139,8 +140,8 @@ def create_solver(
         checkpointer: As for `StateGraph.compile`.
         name: Of the compiled graph.
         settings: The fields of `Settings`: n, max_turns, wave, selector, accept_threshold, least_gain,
-            trust_calibration, budget, approve, tools_per_candidate, probes, proposed_probes, partial, temperature,
-            top_p, max_tokens, seed.
+            trust_calibration, budget, approve, tools_per_candidate, probes, proposed_probes, show_dispute, partial,
+            temperature, top_p, max_tokens, seed.
 
     Raises:
         ProblemError: A setting is unknown or out of its range. When run: the problem or the model cannot be used.
@@ -367,16 +368,27 @@ class _Nodes:
 
     def generate(self, state: SolverState) -> dict[str, Any]:
         started = time.monotonic()
+        seen: dict[str, Any] = {}
+        if (job := self._revealing(state)) is not None:
+            with blamed("the sandbox"):
+                seen = _revealed(state, run(self._parts.sandbox(), [job])[0])
+            state = {**state, **seen}  # type: ignore[typeddict-item]
         messages, options = self._request(state)
         draw = draft if "tool" in options else sample
         try:
             samples = draw(self._parts.model(), messages, **options)
         except InfrastructureError as error:
             samples = self._paid_for(state, error)
-        return self._generated(state, samples, started)
+        return {**seen, **self._generated(state, samples, started)}
 
     async def agenerate(self, state: SolverState) -> dict[str, Any]:
         started = time.monotonic()
+        seen: dict[str, Any] = {}
+        if (job := self._revealing(state)) is not None:
+            with blamed("the sandbox"):
+                sandbox = await asyncio.to_thread(self._parts.started_sandbox)
+                seen = _revealed(state, (await arun(sandbox, [job]))[0])
+            state = {**state, **seen}  # type: ignore[typeddict-item]
         messages, options = self._request(state)
         model = await asyncio.to_thread(self._parts.model)
         draw = adraft if "tool" in options else asample
@@ -384,7 +396,14 @@ class _Nodes:
             samples = await draw(model, messages, **options)
         except InfrastructureError as error:
             samples = self._paid_for(state, error)
-        return self._generated(state, samples, started)
+        return {**seen, **self._generated(state, samples, started)}
+
+    def _revealing(self, state: SolverState) -> Job | None:
+        """What tells the value of the last turn's program on its disputed input; None once it is known."""
+        turns = _turns(state)
+        if state["samples"] or not turns or not turns[-1].disputed or turns[-1].returned:
+            return None
+        return revealing_job(_problem(state), turns[-1].best.code, turns[-1].disputed)
 
     def _paid_for(self, state: SolverState, error: InfrastructureError) -> list[Sample]:
         """What was drawn before the failure is a wave of its own; the route asks for the rest again."""
@@ -597,7 +616,9 @@ class _Nodes:
         self._record(state, candidates, decision, solution)
         update: dict[str, Any] = {"decision": _json(decision)}
         if decision.action == "next_turn":
-            finished = Turn(best=best, candidates=len(candidates), comment=comment)
+            shown = settings.show_dispute and not problem.public_tests
+            disputed = disputed_input(state["probes"], candidates, best) if shown else ""
+            finished = Turn(best=best, candidates=len(candidates), comment=comment, disputed=disputed)
             update |= {"turns": [*state["turns"], _json(finished)]}
             update |= {"samples": [], "reports": [], "scores": []}
         if solution is not None:
@@ -631,6 +652,13 @@ class _Nodes:
                 DecisionRow(run_id=run, problem_id=problem_id, decision=decision, solution=solution),
             ]
         )
+
+
+def _revealed(state: SolverState, report: ExecutionReport) -> dict[str, Any]:
+    """The turns with what the last one's program returns on its disputed input, or without that input."""
+    *before, last = state["turns"]
+    returned = told(report)
+    return {"turns": [*before, {**last, "disputed": last["disputed"] if returned else "", "returned": returned}]}
 
 
 def _fault_of_the_tests(reports: Iterable[ExecutionReport]) -> str | None:
