@@ -53,14 +53,18 @@ def doctor(
 ) -> None:
     """Say which layers of isolation hold on this host, each tried from inside; exit code 3 where they are not all.
 
-    Give the `--preload` that you will use: where packages lie can decide what the host gives.
+    Give the `--preload` that you will use: where packages lie can decide what the host gives. Also says which embedded
+    models' weights are in the cache; nothing is downloaded.
     """
+    from mucode_agent.models.embedded import EMBEDDED, held
     from mucode_agent.tools.doctor import examine
 
     findings = examine(preload or ())
     for finding in findings:
         mark = "yes" if finding.holds else "NO"
         write_lines([f"{finding.name:<11} {mark:<4} {finding.detail}"])
+    for weights in map(held, EMBEDDED):
+        write_lines([f"weights     {'yes' if weights.there else '–':<4} {weights.name}: {weights.detail}"])
     raise typer.Exit(0 if all(finding.holds for finding in findings) else INFRASTRUCTURE)
 
 

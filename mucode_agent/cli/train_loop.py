@@ -134,6 +134,45 @@ def loop(
         run_loop(asked, directory, sandbox=place, command=shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]]))
 
 
+def export_adapter(
+    generator: Annotated[
+        Path, typer.Argument(help="A directory of `train generator`, or ROUND/generator of a loop, with LoRA.")
+    ],
+    out: Annotated[Path, typer.Option(help="New directory of adapter.safetensors and card.json.")],
+    base: Annotated[str, typer.Option(help="What it was trained from: an embedded model, or a checkpoint directory.")],
+    licence: Annotated[str, typer.Option(help="Of the base, and so of the adapter; for the card.")],
+    data: Annotated[str, typer.Option(help="Where the training problems come from and their licence, for the card.")],
+    evaluation: Annotated[
+        list[str] | None, typer.Option(help="A benchmark whose problems it must not have seen; may be repeated.")
+    ] = None,
+    traces: Annotated[
+        list[Path] | None, typer.Option(help="What it was trained on; default: the loop's rollouts. May be repeated.")
+    ] = None,
+) -> None:
+    """Write a trained generator's LoRA adapter as data that can ship: bfloat16 tensors and a card of its origin.
+
+    It is refused unless base and adapter together give the generator's own weights.
+    """
+    with installed("writing an adapter", "train"):
+        from mucode_agent.training.adapter import Origin
+        from mucode_agent.training.adapter import export_adapter as write
+    from mucode_agent.evaluation.benchmarks import load_benchmark
+
+    made = shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]])
+    card = write(
+        generator,
+        out,
+        Origin(made=made, base=base, licence=licence, data=data),
+        traces=traces or (),
+        apart_from={spec.rpartition("/")[2]: load_benchmark(spec).problems for spec in evaluation or []},
+    )
+    size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"{out}: rank {card.rank}, {card.parameters} parameters, {size:.1f} MB; on {base} it gives {generator}",
+        markup=False,
+    )
+
+
 def row_words(made: "RowSet") -> str:
     """What the rows are, in one line."""
     return (
