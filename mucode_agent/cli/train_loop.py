@@ -148,6 +148,7 @@ def export_adapter(
     traces: Annotated[
         list[Path] | None, typer.Option(help="What it was trained on; default: the loop's rollouts. May be repeated.")
     ] = None,
+    trained_by: Annotated[str, typer.Option(help="The command that trained it, for the card.")] = "",
 ) -> None:
     """Write a trained generator's LoRA adapter as data that can ship: bfloat16 tensors and a card of its origin.
 
@@ -162,7 +163,7 @@ def export_adapter(
     card = write(
         generator,
         out,
-        Origin(made=made, base=base, licence=licence, data=data),
+        Origin(made=made, base=base, licence=licence, data=data, trained_by=trained_by),
         traces=traces or (),
         apart_from={spec.rpartition("/")[2]: load_benchmark(spec).problems for spec in evaluation or []},
     )

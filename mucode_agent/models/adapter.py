@@ -48,6 +48,10 @@ class AdapterCard(Record):
     """Digest of the wording that it was trained on."""
     training: dict[str, Any]
     """Settings, steps and loss of the last fine-tuning."""
+    trained_by: str
+    """The command that trained it, in the trainer's words; empty where `loop` says it."""
+    rollouts: tuple[dict[str, Any], ...]
+    """What determined the rollouts that the rows were made from, without paths."""
     loop: dict[str, Any]
     """Settings of the loop that it comes from, without paths; the digests of its problems."""
     code: dict[str, str]

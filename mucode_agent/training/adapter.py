@@ -22,6 +22,7 @@ from mucode_agent.training.bases import base_path, base_sha256, reading
 from mucode_agent.training.data import read_attempts
 from mucode_agent.training.examples import without_overlap
 from mucode_agent.training.generator import ADAPTER, read_generator_card
+from mucode_agent.training.shards import holds_rollouts, read_rollout_config
 from mucode_agent.types import Problem, ProblemError, Record
 
 _PEFT_PREFIX = "base_model.model."
@@ -39,6 +40,7 @@ class Origin(Record):
     """An embedded model, or a checkpoint directory."""
     licence: str
     data: str
+    trained_by: str = ""
 
 
 def export_adapter(
@@ -62,7 +64,8 @@ def export_adapter(
         raise ProblemError(f"{generator} is no finished generator; give a directory of `train generator` or a round's")
     if out.exists():
         raise ProblemError(f"{out} is there already; give a new directory")
-    _check_apart(generator, traces, apart_from)
+    directories = list(traces) or _rollouts_of_loop(generator)
+    _check_apart(generator, directories, apart_from)
     tensors, scale, rank = _adapter(generator / ADAPTER)
     out.mkdir(parents=True)
     try:
@@ -81,6 +84,12 @@ def export_adapter(
             rows=card.rows,
             prompt=card.prompt,
             training={**card.training, "steps": card.steps, "loss": card.loss},
+            trained_by=origin.trained_by,
+            rollouts=tuple(
+                _without_paths(read_rollout_config(path).identity.model_dump(mode="json"))
+                for path in directories
+                if holds_rollouts(path)
+            ),
             loop=_loop(generator),
             code=_code(),
             apart_from=tuple(apart_from),
@@ -93,10 +102,14 @@ def export_adapter(
     return made
 
 
-def _check_apart(generator: Path, traces: Sequence[Path], apart_from: dict[str, Sequence[Problem]]) -> None:
+def _rollouts_of_loop(generator: Path) -> list[Path]:
+    """Of the rounds up to the generator's own; none where it stands in no loop's directory."""
     number = generator.resolve().parent.name.removeprefix("round-")
     rounds = range(1, int(number) + 1) if number.isdigit() else ()
-    directories = list(traces) or [generator.resolve().parents[1] / f"round-{i}" / "rollouts" for i in rounds]
+    return [generator.resolve().parents[1] / f"round-{i}" / "rollouts" for i in rounds]
+
+
+def _check_apart(generator: Path, directories: Sequence[Path], apart_from: dict[str, Sequence[Problem]]) -> None:
     if not apart_from:
         return
     if not directories:
