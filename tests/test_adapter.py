@@ -186,6 +186,13 @@ def test_a_damaged_checkpoint_is_made_again_and_that_is_said_once(
     assert sorted(path.name for path in made.parent.glob(".*")) == []
 
 
+def test_a_file_in_the_place_of_a_checkpoint_is_replaced(tiny: Weights) -> None:
+    made = checkpoint_of("tiny-mucode", tiny)
+    shutil.rmtree(made)
+    made.write_text("")
+    assert weights_of(checkpoint_of("tiny-mucode", tiny))
+
+
 @pytest.mark.parametrize("sealed", [True, False])
 def test_a_copied_checkpoint_is_taken_as_it_is(tiny: Weights, sealed: bool, capsys: pytest.CaptureFixture[str]) -> None:
     made = checkpoint_of("tiny-mucode", tiny)

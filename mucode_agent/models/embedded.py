@@ -352,6 +352,7 @@ def _convert(source: Path, checkpoint: Path, adapter: Path | None, prefix: str) 
                 os.fsync(written.fileno())
         if checkpoint.is_dir():
             checkpoint.rename(replaced)
+        checkpoint.unlink(missing_ok=True)
         unfinished.rename(checkpoint)
         seal(checkpoint)
     finally:
