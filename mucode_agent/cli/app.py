@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mucode_agent.cli.evaluate import app as evaluate
 from mucode_agent.cli.execute import execute
-from mucode_agent.cli.output import BAD_INPUT, EXIT_CODES, INFRASTRUCTURE, INTERRUPTED, write_lines
+from mucode_agent.cli.output import BAD_INPUT, EXIT_CODES, INFRASTRUCTURE, INTERRUPTED, rank, write_lines
 from mucode_agent.cli.serve import mcp, serve
 from mucode_agent.cli.solve import solve
 from mucode_agent.cli.traces import app as traces
@@ -92,5 +92,8 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _fail(error: Exception | str, code: int) -> NoReturn:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"mucode_agent: {error}", markup=False)
+    """Tells the error; of several processes under torchrun, which one it is of, and an interruption once."""
+    whose = f", process {rank()}" if rank() else ""
+    if not (whose and code == INTERRUPTED):
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"mucode_agent{whose}: {error}", markup=False)
     sys.exit(code)

@@ -193,15 +193,39 @@ def compare(
 
 
 @app.command()
-def report(
+def bundle(
     directory: Annotated[Path, typer.Argument(help="A run's directory, finished or not.")],
+    output: Annotated[
+        Path | None, typer.Option("--out", "--output", help="A .tar.gz file. Default: beside the directory.")
+    ] = None,
+) -> None:
+    """Pack a run into one file for somebody else, without keys and this machine's paths; `report` opens it."""
+    from mucode_agent.evaluation.bundle import SUFFIX, write_bundle
+
+    target = output or directory.with_name(directory.resolve().name + SUFFIX)
+    if not target.name.endswith(SUFFIX):
+        raise ProblemError(f"--out must end in {SUFFIX}, got {target}")
+    packed = write_bundle(directory, target)
+    size = sum(held.bytes for held in packed.files.values())
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"{len(packed.files)} files, {size:,} bytes unpacked: {target}", markup=False
+    )
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(help="A run's directory, finished or not; or a file of `bundle`.")],
     output: Annotated[
         Path | None, typer.Option(help="Where the page goes. Default: report.html in the directory.")
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
 ) -> None:
-    """Make the tables, figures and the HTML page of a run again."""
+    """Make the tables, figures and the HTML page of a run again; of a bundle, in a directory beside it."""
     console = Console(stderr=True, highlight=False)
+    if directory.is_file():
+        from mucode_agent.evaluation.bundle import open_bundle
+
+        directory = open_bundle(directory)
     if markdown:
         from mucode_agent.evaluation.report import write_report
 

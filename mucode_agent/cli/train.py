@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from mucode_agent.cli.options import RUNNING, command, record_of
+from mucode_agent.cli.output import progress
 from mucode_agent.cli.train_loop import export_adapter, generator, installed, loop
 from mucode_agent.evaluation.running import Running
 from mucode_agent.types import ProblemError
@@ -134,7 +135,7 @@ def verifier(
         save_steps=save_steps,
         seed=seed,
     )
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = progress()
     data = read_attempts(traces)
     if held_out:
         calibration = read_attempts(held_out)

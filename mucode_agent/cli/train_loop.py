@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from mucode_agent.cli.options import RUNNING, command, record_of
+from mucode_agent.cli.output import progress
 from mucode_agent.evaluation.running import Running
 from mucode_agent.types import ProblemError
 
@@ -91,7 +92,7 @@ def generator(
         save_steps=save_steps,
         seed=seed,
     )
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = progress()
     data = read_attempts(traces)
     known = [problem for spec in evaluation or [] for problem in load_benchmark(spec).problems]
     kept = without_overlap([entry.problem for entry in data], known, drop=drop_overlap)

@@ -495,7 +495,7 @@ class _Nodes:
 
     def verify(self, state: SolverState) -> dict[str, Any]:
         started = time.monotonic()
-        candidates = _candidates({**state, "scores": [None] * len(state["samples"])})
+        candidates = candidates_of({**state, "scores": [None] * len(state["samples"])})
         verifier = self._parts.verifier
         with blamed(f"verifier {verifier.name}"):
             scores = list(map(Score.model_validate, verifier.score(_problem(state), candidates)))
@@ -515,7 +515,7 @@ class _Nodes:
 
     def select(self, state: SolverState) -> dict[str, Any]:
         settings, number = self._settings(state), len(state["turns"]) + 1
-        candidates = _candidates(state)
+        candidates = candidates_of(state)
         chosen = select(candidates, settings.selector, seed=_seed(_problem(state), settings.seed, number))
         _emit("selected", state, turn=number, index=chosen)
         return self._decided(state, candidates, candidates[chosen], "pending" if settings.approve else "unneeded")
@@ -549,7 +549,7 @@ class _Nodes:
         """Asks until there is a review. A program that the person edited is handed out to be run, and asked about again
         where it fails.
         """
-        candidates, problem = _candidates(state), _problem(state)
+        candidates, problem = candidates_of(state), _problem(state)
         best = candidates[state["decision"]["selected"]]
         asked = question(problem.id, best, state["decision"]["reason"])
         while True:
@@ -699,8 +699,8 @@ def _codes(state: SolverState) -> list[str]:
     return [_code(sample["text"], entry_point) for sample in state["samples"]]
 
 
-def _candidates(state: SolverState) -> list[Candidate]:
-    """The turn's candidates so far."""
+def candidates_of(state: SolverState) -> list[Candidate]:
+    """The turn's candidates so far, of which each needs its report and a place in `scores`."""
     lists = zip(state["samples"], _codes(state), state["reports"], state["scores"], strict=True)
     return [
         Candidate(
@@ -719,7 +719,7 @@ def _judged(state: SolverState) -> list[Candidate]:
     """Those of the turn's candidates that have a report, with their scores so far."""
     count = len(state["reports"])
     scores = [*state["scores"], *[None] * count][:count]
-    return _candidates({**state, "samples": state["samples"][:count], "scores": scores})
+    return candidates_of({**state, "samples": state["samples"][:count], "scores": scores})
 
 
 def _missing(state: SolverState, first: int, n: int) -> tuple[int, int]:

@@ -6,6 +6,7 @@ One copy of the same weights serves every model object of the process that asks 
 
 import contextlib
 import io
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,8 +59,10 @@ def first_line(error: Exception) -> str:
 
 
 def best_device() -> str:
+    """Each process that torchrun starts has a GPU of its own."""
     if torch.cuda.is_available():
-        return "cuda"
+        rank = os.environ.get("LOCAL_RANK", "")
+        return f"cuda:{int(rank) % torch.cuda.device_count()}" if rank.isdecimal() else "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
