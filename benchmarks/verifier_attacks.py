@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from mucode_agent.probes import shown_calls
 from mucode_agent.training.data import read_attempts
 from mucode_agent.training.evidence import Pool, pools_of
 from mucode_agent.types import Candidate
@@ -74,12 +75,23 @@ def impostor(pool: Pool, chance: random.Random) -> Pool:
     return replaced(pool, [chance.randrange(SIZE)], "impostor", most)
 
 
+def memoriser(pool: Pool, chance: random.Random) -> Pool | None:
+    """Answers the calls that the prompt shows, which come first among the probes, and returns constants elsewhere."""
+    most, _ = Counter(map(outcomes, pool.candidates)).most_common(1)[0]
+    shown = len(shown_calls(pool.problem))
+    if not 0 < shown < len(most):
+        return None
+    behaviour = (*most[:shown], *("= constant" for _ in most[shown:]))
+    return replaced(pool, [chance.randrange(SIZE)], "memoriser", behaviour)
+
+
 ATTACKS: dict[str, Attack] = {
     "no attack": nothing,
     "one returns constants": constant,
     "two copies of a wrong program": lambda pool, chance: copies(pool, chance, 2),
     "three copies of a wrong program": lambda pool, chance: copies(pool, chance, 3),
     "a generator with one mode, wrong": lambda pool, chance: copies(pool, chance, 5),
+    "one knows the prompt's examples alone": memoriser,
     "one copies the majority on the probes alone": impostor,
 }
 

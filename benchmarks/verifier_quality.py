@@ -1,6 +1,8 @@
 """What verifiers are worth on drawn candidates, without any test run and after the public tests.
 
-    python benchmarks/verifier_quality.py rollouts/humaneval rollouts/mbpp-validation --verifier DIRECTORY
+    python benchmarks/verifier_quality.py rollouts/humaneval rollouts/mbpp-validation --verifier DIRECTORY \\
+        --judge vllm:NAME@http://127.0.0.1:8000/v1
+    python benchmarks/verifier_quality.py rollouts/smollm2 rollouts/qwen1.5b rollouts/leetcode --transfer
 
 Each directory is one of `rollout` or `evaluate run`; its first-turn candidates are the pool of a problem. Programs
 whose traces hold no behaviour are run on their probes first. Random groups of k are drawn from each pool, scored as
@@ -8,6 +10,10 @@ one turn, and the best is taken; `random` and `oracle` are the bounds. `pairs` i
 distinct programs that are in order, over problems that have both, in groups of all; AUC, Brier and ECE are over
 candidates in groups of 5. Intervals are 95 %, by bootstrap over problems; `of headroom` is the gain over the baseline
 as a share of what the oracle gains. `risk and coverage` accepts the best of a group of 5 from a P(correct) on.
+
+`--judge` adds the training-free judge's row, of single grades: one request of one token per program; `--tournament`
+its grades of pairs, dozens of requests per pool. `--transfer` prints one line per directory: what the card, fitted on
+other programs, is worth on these, and whether its promise of precision holds.
 """
 
 import argparse
@@ -23,7 +29,7 @@ import numpy as np
 from mucode_agent.graphs.selection import rank_key
 from mucode_agent.metrics import auc, bootstrap_mean, calibration, compare
 from mucode_agent.tools.sandbox import load_sandbox
-from mucode_agent.training.data import read_attempts
+from mucode_agent.training.data import generators_of, read_attempts
 from mucode_agent.training.evidence import Pool, fold_verifiers, pools_of, with_behaviour
 from mucode_agent.types import Candidate, Problem, Score, Verifier
 from mucode_agent.verifiers import load_verifier
@@ -102,20 +108,22 @@ def best(keys: Keys, labels: Sequence[bool]) -> float:
 
 
 def ranked(rule: Rule, pools: Sequence[Pool], ks: Sequence[int]) -> Ranked:
-    within = []
+    """Pool by pool, so that a verifier which remembers its answers is asked for each only once."""
+    pairs: list[float] = []
+    flat: list[tuple[tuple[float, ...], bool]] = []
+    curves: dict[int, list[float]] = {k: [] for k in ks}
     for pool in pools:
         forms = dict(zip((normal_form(c.code) for c in pool.candidates), range(len(pool.labels)), strict=True))
         keys = rule(pool)
         order = {key: float(place) for place, key in enumerate(sorted(set(keys)))}
-        within.append(([order[keys[i]] for i in forms.values()], [pool.labels[i] for i in forms.values()]))
-    pairs = [value for scores, labels in within if (value := auc(scores, labels)) is not None]
-    flat: list[tuple[tuple[float, ...], bool]] = []
-    for pool in pools:
+        within = auc([order[keys[i]] for i in forms.values()], [pool.labels[i] for i in forms.values()])
+        pairs += [] if within is None else [within]
         for group in drawn(pool, JUDGED)[:3]:
             flat += zip(rule(group), group.labels, strict=True)
+        for k in ks:
+            curves[k].append(statistics.mean(best(rule(g), g.labels) for g in drawn(pool, k)))
     places = {key: float(place) for place, key in enumerate(sorted({key for key, _ in flat}))}
     found = auc([places[key] for key, _ in flat], [label for _, label in flat])
-    curves = {k: [statistics.mean(best(rule(g), g.labels) for g in drawn(pool, k)) for pool in pools] for k in ks}
     return Ranked(mean(pairs), found, curves)
 
 
@@ -167,14 +175,24 @@ def reliability(found: Sequence[Sequence[tuple[list[float], tuple[bool, ...]]]])
     return f"Brier {figures.brier:.3f}, ECE {100 * figures.expected_error:.1f} %"
 
 
-def risk_and_coverage(found: Sequence[Sequence[tuple[list[float], tuple[bool, ...]]]], own: float | None) -> None:
+Judged = Sequence[Sequence[tuple[list[float], tuple[bool, ...]]]]
+"""By problem, by group: P(correct) and label of each candidate."""
+
+
+def accepted(found: Judged, threshold: float) -> tuple[list[float], list[float]]:
+    """By problem, the share of groups whose best is accepted, and of those that are also right."""
+    taken, right = [], []
+    for groups in found:
+        tops = [max(zip(ps, ys, strict=True)) for ps, ys in groups]
+        taken.append(statistics.mean(float(p >= threshold) for p, _ in tops))
+        right.append(statistics.mean(float(p >= threshold and y) for p, y in tops))
+    return taken, right
+
+
+def risk_and_coverage(found: Judged, own: float | None) -> None:
     print("\n| P(correct) at least | accepted, % of problems | of these right, % |\n|---|---|---|")
     for threshold in sorted({*THRESHOLDS, *([own] if own is not None else [])}):
-        taken, right = [], []
-        for groups in found:
-            tops = [max(zip(ps, ys, strict=True)) for ps, ys in groups]
-            taken.append(statistics.mean(float(p >= threshold) for p, _ in tops))
-            right.append(statistics.mean(float(p >= threshold and y) for p, y in tops))
+        taken, right = accepted(found, threshold)
         mark = " (the card's own)" if threshold == own else ""
         print(f"| {threshold:.2f}{mark} | {mean(taken)} | {share(right, taken)} |")
 
@@ -191,21 +209,79 @@ def share(right: Sequence[float], taken: Sequence[float]) -> str:
     return f"{100 * a.sum() / b.sum():.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
+def transfer(verifier: Verifier, runs: dict[str, list[Pool]]) -> None:
+    """One line per directory, at best of 5."""
+    own = verifier.accept_threshold
+    shown = "no threshold" if own is None else f"P(correct) at least {own:.2f}"
+    heads = (
+        "programs", "problems", "right, %", "pairs", "AUC", "random", "best of 5", "gain", "oracle",
+        "after the tests: gain over them", "Brier, ECE without tests", "with tests",
+        f"accepted without tests, {shown}, %", "of these right, %",
+    )  # fmt: skip
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+    for name, pools in runs.items():
+        bare = [pool.without_tests() for pool in pools]
+        rows = {
+            rule: ranked(keys, bare, [JUDGED])
+            for rule, keys in (
+                ("random", by_nothing),
+                ("verifier", by_verifier(verifier, "verifier")),
+                ("oracle", by_oracle),
+            )
+        }
+        of = {rule: row.best[JUDGED] for rule, row in rows.items()}
+        labels = [right for pool in pools for right in pool.labels]
+        found = probabilities(verifier, bare)
+        tested = [pool for pool in pools if pool.problem.public_tests]
+        after, sure = "–", "–"
+        if tested:
+            tests = ranked(by_tests, tested, [JUDGED]).best[JUDGED]
+            after = gain(tests, ranked(by_verifier(verifier, "tests+verifier"), tested, [JUDGED]).best[JUDGED])
+            sure = reliability(probabilities(verifier, tested))
+        taken, right = accepted(found, 1.0 if own is None else own)
+        cells = (
+            name, str(len(pools)), f"{100 * statistics.mean(labels):.1f}", rows["verifier"].pairs,
+            "–" if rows["verifier"].auc is None else f"{100 * rows['verifier'].auc:.1f}",
+            *(f"{100 * statistics.mean(of[rule]):.1f}" for rule in ("random", "verifier")),
+            gain(of["random"], of["verifier"]), f"{100 * statistics.mean(of['oracle']):.1f}",
+            after, reliability(found), sure, mean(taken), share(right, taken),
+        )  # fmt: skip
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def first_turns(run: Path, limit: int | None) -> list[Pool]:
+    """The pools of one directory."""
+    with contextlib.closing(load_sandbox("local")) as sandbox:
+        data = with_behaviour([entry for entry in read_attempts([run]) if entry.attempts][:limit], sandbox)
+    return [pool for pool in pools_of(data) if pool.candidates[0].turn == 1]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--verifier", action="append", default=[], help="Another one, as for `solve`; may be repeated.")
+    parser.add_argument("--judge", help="The training-free judge: a model string, such as vllm:NAME@URL.")
+    parser.add_argument("--tournament", action="store_true", help="The judge's grades of pairs too.")
     parser.add_argument(
         "--cross-fit", action="store_true", help="Fit the evidence verifier on other problems of the same run."
     )
+    parser.add_argument("--transfer", action="store_true", help="One line per directory, of the card as it is.")
+    parser.add_argument("--card", default="evidence", help="The evidence verifier: evidence or CARD.json.")
     parser.add_argument("--k", type=int, nargs="+", default=[5, 8])
+    parser.add_argument("--limit", type=int, help="Only the first problems of each directory.")
     arguments = parser.parse_args()
+    card = load_verifier(arguments.card)
+    if arguments.transfer:
+        named = {f"{run.name}: {', '.join(generators_of([run]))}": run for run in arguments.runs}
+        transfer(card, {name: first_turns(run, arguments.limit) for name, run in named.items()})
+        return
+    judges = [f"judge:{arguments.judge}"] if arguments.judge else []
+    judges += [f"judge-tournament:{arguments.judge}"] if arguments.judge and arguments.tournament else []
     verifiers: dict[str, Verifier] = {spec: load_verifier(spec) for spec in SIGNALS}
-    verifiers |= {spec: load_verifier(spec) for spec in (*arguments.verifier, "evidence")}
+    verifiers |= {spec.partition("@")[0]: load_verifier(spec) for spec in (*judges, *arguments.verifier)}
+    verifiers["evidence"] = card
     for run in arguments.runs:
-        with contextlib.closing(load_sandbox("local")) as sandbox:
-            data = with_behaviour([entry for entry in read_attempts([run]) if entry.attempts], sandbox)
-        pools = [pool for pool in pools_of(data) if pool.candidates[0].turn == 1]
+        pools = first_turns(run, arguments.limit)
         ks = [k for k in arguments.k if k <= max(len(pool.labels) for pool in pools)]
         count = sum(len(pool.labels) for pool in pools)
         print(f"\n### {run.name}: {len(pools)} problems, {count} candidates, {sum(map(sum, map(label, pools)))} right")

@@ -16,6 +16,9 @@ from mucode_agent.types import CodeTest, ExecutionReport, Problem, StdioTest, Tu
 FEEDBACK_CHARS = 1500
 """Upper bound of one feedback message."""
 
+TESTS = "Your code should satisfy these tests:\n"
+"""Before the tests that are shown."""
+
 _SHOWN_TESTS = 8
 _SHOWN_TEST_CHARS = 600
 
@@ -25,7 +28,7 @@ def render(problem: Problem, turns: Sequence[Turn]) -> list[BaseMessage]:
     messages: list[BaseMessage] = [HumanMessage(task(problem))]
     for turn in turns:
         messages.append(AIMessage(answer(turn.best.sample.text) or "(no answer)"))
-        messages.append(HumanMessage(feedback(turn.best.report, turn.comment)))
+        messages.append(HumanMessage(feedback(turn.best.report, turn.comment, turn.disputed, turn.returned)))
     return messages
 
 
@@ -37,19 +40,21 @@ def task(problem: Problem) -> str:
         ask = f"Write a Python function `{problem.entry_point}`."
     parts = [ask, problem.prompt.strip()]
     if problem.public_tests and problem.show_tests:
-        parts.append("Your code should satisfy these tests:\n" + shown_tests(problem))
+        parts.append(TESTS + shown_tests(problem))
     parts.append("Answer with the complete code, imports included, in one ```python block. Do not include the tests.")
     return "\n\n".join(parts)
 
 
-def feedback(report: ExecutionReport | None, comment: str = "") -> str:
+def feedback(report: ExecutionReport | None, comment: str = "", disputed: str = "", returned: str = "") -> str:
     """The next user message: what the selected program did on the public tests; at most FEEDBACK_CHARS characters.
 
-    `comment` is what a person said who rejected the program.
+    `comment` is what a person said who rejected the program; `disputed` an input on which other programs return
+    something else than `returned`.
     """
     closing = "Correct the code and answer with the complete code in one ```python block."
     said = f"A reviewer rejected the code: {comment.strip()}\n" if comment.strip() else ""
-    body = _clipped(said + outcome(report), FEEDBACK_CHARS - len(closing) - len("Feedback:\n\n\n"))
+    seen = dispute(disputed, returned) if returned else outcome(report)
+    body = _clipped(said + seen, FEEDBACK_CHARS - len(closing) - len("Feedback:\n\n\n"))
     return f"Feedback:\n{body}\n\n{closing}"
 
 
@@ -110,6 +115,15 @@ def outcome(report: ExecutionReport | None) -> str:
         lines.append(_clipped(failure.error, 300))
     lines += [f"  {_clipped(frame, 160)}" for frame in failure.traceback[-4:]]
     return "\n".join(line for line in lines if line)
+
+
+def dispute(disputed: str, returned: str) -> str:
+    """An input that programs disagree on, without a word on which of them is right."""
+    return (
+        "There are no tests to run the code on. Other programs for this task give another result on this input:\n"
+        f"{_clipped(disputed, 400)}\nThis code gives: {_clipped(returned, 300)}\n"
+        "Nobody knows which is right. Work out from the task what the result must be."
+    )
 
 
 _STATUS_WORDS = {

@@ -377,6 +377,10 @@ class Turn(Record):
     """How many were drawn in this turn."""
     comment: str = ""
     """Of the person who rejected the candidate."""
+    disputed: Annotated[str, Field(exclude_if=lambda value: not value)] = ""
+    """Where it is asked for: an input on which the turn's programs disagree; see `Search.show_dispute`."""
+    returned: Annotated[str, Field(exclude_if=lambda value: not value)] = ""
+    """What the candidate returns there."""
 
 
 class Review(Record):

@@ -18,6 +18,7 @@ from waiting import until
 from mucode_agent.cli.app import main
 from mucode_agent.cli.output import BAD_INPUT, INFRASTRUCTURE, INTERRUPTED, NOT_SOLVED, READER_GONE, SOLVED
 from mucode_agent.cli.solve import SolveOutput
+from mucode_agent.models.embedded import EMBEDDED
 from mucode_agent.traces import CandidateRow, read_trace
 
 GOOD, BAD = "def inc(x):\n    return x + 1\n", "def inc(x):\n    return x\n"
@@ -230,6 +231,17 @@ def test_the_doctor_names_every_layer(monkeypatch: pytest.MonkeyPatch, capsys: p
     out = capsys.readouterr().out
     assert all(layer in out for layer in ("namespaces", "landlock", "seccomp", "rlimits", "verdicts", "isolation"))
     assert code == (INFRASTRUCTURE if " NO " in out else 0)
+
+
+def test_the_doctor_says_which_weights_are_there_and_downloads_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MUCODE_CACHE", str(tmp_path))
+    mucode(monkeypatch, "doctor")
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("weights")]
+    assert [line.split()[2] for line in told] == [f"{name}:" for name in EMBEDDED]
+    assert all("not in" in line and "MB" in line for line in told)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

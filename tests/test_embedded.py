@@ -209,9 +209,15 @@ def test_a_cache_that_cannot_be_written_is_named(name: str, tmp_path: Path, monk
         embedded_checkpoint(name)
 
 
-def test_a_checkpoint_in_the_cache_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_that_somebody_put_into_the_cache_is_taken_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MUCODE_CACHE", str(tmp_path))
     made = tmp_path / f"qwen0.5b-{EMBEDDED['qwen0.5b'].sha256[:8]}"
     made.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        (made / name).write_text("{}")
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (made / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     assert embedded_checkpoint("qwen0.5b") == made
-    assert list(tmp_path.iterdir()) == [made]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [made.name, f"{made.name}.json"]

@@ -101,6 +101,20 @@ def test_a_run_prints_its_tables_and_writes_its_report(tmp_path, server):
     }
 
 
+def test_without_running_tests_nothing_but_the_end_is_judged_by_them(tmp_path, server):
+    outcome = evaluated(tmp_path, server, "--tests", "none", "--show-dispute", "--verifier", "agreement")
+
+    assert outcome.exit_code == 0
+    asked = [json.loads(line) for line in (tmp_path / "run" / "problems.jsonl").read_text().splitlines()]
+    assert [len(problem["public_tests"]) for problem in asked] == [0, 0]
+    assert [len(problem["private_tests"]) for problem in asked] == [2, 2]
+    assert all("Your code should satisfy these tests:" in problem["prompt"] for problem in asked)
+    identity = json.loads((tmp_path / "run" / "config.json").read_text())["identity"]
+    assert all(arm["show_dispute"] for arm in identity["arms"])
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["arms"][1]["accepted"]["value"] == 0
+
+
 def test_one_request_asks_for_all_candidates_of_a_state(tmp_path, server):
     server.requests.clear()
 
@@ -238,6 +252,7 @@ def test_report_is_made_anew_from_the_rows(tmp_path, server):
         (["run", "humaneval", "--model", "nonsense"], "means nothing here"),
         (["run", "humanevil", "--model", "smollm2"], "unknown benchmark"),
         (["run", "humaneval", "--model", "smollm2", "--selector", "best"], "--selector: input should be"),
+        (["run", "humaneval", "--model", "smollm2", "--tests", "some"], "--tests must be run or none, got 'some'"),
         (
             ["run", "humaneval", "--model", "smollm2", "--concurrency", "0"],
             "--concurrency: input should be",

@@ -19,10 +19,14 @@ from mucode_agent.training.evidence import (
     fold_verifiers,
     pools_of,
     recalibrated,
+    with_measured,
 )
 from mucode_agent.types import Candidate, ExecutionReport, Problem, ProblemError, TestResult
 from mucode_agent.verifiers import load_verifier
+from mucode_agent.verifiers.card import calibration_mismatch
 from mucode_agent.verifiers.evidence import (
+    Acceptance,
+    EvidenceCard,
     EvidenceVerifier,
     read_evidence_card,
     shipped_card,
@@ -240,6 +244,43 @@ def test_calibration_keeps_the_order_and_moves_the_probabilities() -> None:
     order = sorted(range(3), key=lambda i: before[i].logit)
     assert order == sorted(range(3), key=lambda i: after[i].logit)
     assert max(s.probability for s in after) < max(s.probability for s in before)
+
+
+def test_a_card_that_is_measured_on_another_generator_holds_for_it_too_and_keeps_its_weights() -> None:
+    card = promising(card_of(data(), ORIGIN), threshold=0.5, precision=0.6)
+    other = ORIGIN._replace(generators=("other", "other's server"))
+    found = with_measured(card, data(60, seed=1), other)
+    [measured] = found.measured
+    assert found.models == card.models
+    assert measured.problems == 60
+    assert measured.precision_interval[0] <= measured.precision <= measured.precision_interval[1]
+    assert 0 < measured.coverage <= 1
+    verifier = EvidenceVerifier(found, name="a")
+    assert verifier.calibrated_on == (*ORIGIN.generators, *other.generators)
+    assert calibration_mismatch(verifier, "other") is None
+    assert "measured on other, other's server: " in str(found)
+    again = with_measured(found, data(60, seed=2), ORIGIN._replace(generators=("other",)))
+    assert [each.generators for each in again.measured] == [("other",)]
+    assert "measured" not in card.model_dump_json()
+
+
+def test_a_card_does_not_hold_for_programs_on_which_it_breaks_its_promise() -> None:
+    card = card_of(data(), ORIGIN)
+    wrong = [
+        entry.model_copy(update={"attempts": tuple(a.model_copy(update={"correct": False}) for a in entry.attempts)})
+        for entry in data(60, seed=1)
+    ]
+    with pytest.raises(ProblemError, match=r"^0\.0% .* accepted here are right, and the card promises 90"):
+        with_measured(promising(card, threshold=0.1, precision=0.9), wrong, ORIGIN)
+    with pytest.raises(ProblemError, match="0 of 60 problems have an accepted answer without tests"):
+        with_measured(promising(card, threshold=1.0, precision=0.9), wrong, ORIGIN)
+    with pytest.raises(ProblemError, match="promises nothing that could be measured"):
+        with_measured(card.model_copy(update={"acceptance": None}), wrong, ORIGIN)
+
+
+def promising(card: EvidenceCard, *, threshold: float, precision: float) -> EvidenceCard:
+    rule = Acceptance(threshold=threshold, precision=precision, coverage=0.5, problems=60)
+    return card.model_copy(update={"acceptance": rule})
 
 
 def test_too_few_problems_and_one_kind_of_label_are_refused() -> None:

@@ -1,21 +1,16 @@
 """A generator's training: which tokens are learned, that every row counts alike, and what is left on the disk."""
 
-import json
 import math
-import os
 import resource
 import shutil
-import subprocess
-import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from tiny import END, PAD, TEMPLATE, save_tiny
-from training_worker import both, rows
+from training_worker import rows
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mucode_agent.models.checkpoints import load_engine
@@ -32,8 +27,6 @@ from mucode_agent.training.generator import (
 from mucode_agent.training.lessons import Lesson, answer_losses, collated, lesson
 from mucode_agent.training.relabel import Message, Row
 from mucode_agent.types import InfrastructureError, ProblemError
-
-WORKER = Path(__file__).parent / "training_worker.py"
 
 
 @pytest.fixture(scope="module")
@@ -266,24 +259,6 @@ def test_a_full_disk_ends_in_one_sentence_and_the_training_goes_on_from_there(ba
     trained = train_generator(rows(8), base=str(base), out=out, settings=how)
     whole = train_generator(rows(8), base=str(base), out=tmp_path / "whole", settings=how)
     assert trained.fitted.losses == whole.fitted.losses
-
-
-def test_two_processes_train_what_one_does(base, tmp_path):
-    alone = both(str(base), tmp_path / "one", micro_batch=2)
-    command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    run = subprocess.run(
-        [sys.executable, *command, str(WORKER), str(base), str(tmp_path / "two")],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    together = json.loads((tmp_path / "two" / "losses.json").read_text())
-    for mine, theirs in zip(alone, together, strict=True):
-        assert len(theirs) > 1
-        assert theirs == pytest.approx(mine.fitted.losses, rel=1e-4)
-    assert read_generator_card(tmp_path / "two" / "generator").rows == alone[0].card.rows
 
 
 # --- what ends a training ------------------------------------------------------------------------------------------

@@ -14,8 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from loop_world import HELD, TWIN, WORDS, Toys, settings, train, weights_of, write_problems
+from loop_world import HELD, TWIN, WORDS, Toys, problem, settings, train, weights_of, write_problems
 from processes import children
+from pydantic import ValidationError
 from tiny import save_tiny
 from transformers import AutoTokenizer
 from waiting import until
@@ -36,6 +37,7 @@ from mucode_agent.training.serving import AdapterServer, StartedServer
 from mucode_agent.types import InfrastructureError, ProblemError
 from mucode_agent.verifiers import load_verifier
 from mucode_agent.verifiers.card import read_card
+from mucode_agent.verifiers.evidence import EvidenceVerifier
 
 WORLD = Path(__file__).parent / "loop_world.py"
 
@@ -205,6 +207,55 @@ def test_the_authors_variant_keeps_the_rows_of_earlier_rounds(world, tmp_path):
     # without a last verifier the newest generator is measured with the one before
     assert best.pairs[2].verifier == str(tmp_path / "run/round-2/verifier")
     assert not (tmp_path / "run/round-3/rollouts").exists()
+
+
+# --- other verifiers of a round --------------------------------------------------------------------------------------
+
+
+def many_problems(directory, count=24):
+    """As many as the evidence verifier asks for."""
+    write_problems(directory)
+    lines = [json.dumps(problem(f"{WORDS[i % 10]} number {i * i}", f"P{i}")) + "\n" for i in range(count)]
+    (directory / "train.jsonl").write_text("".join(lines))
+    return directory
+
+
+SHORT = {"iterations": 1, "rollouts": {"per_problem": 3, "turns": 1, "max_tokens": 64}, "final_verifier": False}
+
+
+def test_evidence_fitted_on_the_rollouts_is_the_experts_verifier(world, tmp_path):
+    problems = many_problems(tmp_path)
+    best, _ = train(tmp_path / "run", world / "base", problems, verifier={"kind": "evidence"}, **SHORT)
+    place = tmp_path / "run/round-1/verifier/evidence.json"
+    verifier = load_verifier(str(place))
+    assert isinstance(verifier, EvidenceVerifier)
+    assert verifier.card.data == "jsonl:train.jsonl, split fixed"
+    assert {pair.verifier for pair in best.pairs} == {str(place)}
+    facts = json.loads((tmp_path / "run/round-1/verifier.json").read_text())["facts"]
+    assert facts["quality"]["problems"] == 24
+    data = read_attempts([tmp_path / "run/round-1/rollouts"])
+    logits = logits_of(data, verifier)
+    for row in read_rows(tmp_path / "run/round-1/rows"):
+        entry = next(each for each in data if each.problem.id == row.problem_id)
+        values = {a.form: 1.0 * a.correct + 0.1 * logits[entry.problem.id, a.form] for a in entry.attempts}
+        assert values[normal_form(extract_code(row.answer, "f"))] == max(values.values())
+
+
+def test_an_expert_that_reads_no_score_needs_no_verifier(world, tmp_path):
+    given = {"verifier": {"kind": "none"}, "expert": {"mode": "oracle"}}
+    best, _ = train(tmp_path / "run", world / "base", world, **given, **{**SHORT, "final_verifier": True})
+    assert {pair.verifier for pair in best.pairs} == {"none"}
+    stages = sorted(path.name for path in (tmp_path / "run").glob("round-*/*.json"))
+    assert stages == ["generator.json", "rollouts.json", "rows.json", "validation.json", "validation.json"]
+
+
+def test_an_expert_that_reads_scores_is_refused_without_a_verifier(world):
+    with pytest.raises(ValidationError, match=r"expert\.mode 'both' reads scores: give verifier\.kind evidence"):
+        LoopConfig.model_validate(settings(world, world / "base", verifier={"kind": "none"}))
+
+
+def test_the_kind_of_earlier_trainings_changes_no_identity(world):
+    assert "kind" not in LoopConfig.model_validate(settings(world, world / "base")).identity()["verifier"]
 
 
 # --- killed --------------------------------------------------------------------------------------------------------

@@ -322,7 +322,8 @@ def test_two_first_runs_at_once_make_one_checkpoint(tmp_path: Path) -> None:
     answers = [run.communicate() for run in runs]
     assert answers[0] == answers[1]
     assert answers[0][1] == "", "a first run prints nothing on standard error"
-    assert sorted(entry.name for entry in tmp_path.iterdir())[1:] == ["smollm2.lock"]
+    made = Path(answers[0][0].strip())
+    assert {entry.name for entry in tmp_path.iterdir()} == {made.name, f"{made.name}.json", "smollm2.lock"}
     assert sample(load_model(f"hf:{answers[0][0].strip()}", max_tokens=4), PROMPT, n=2, seed=0)
 
 

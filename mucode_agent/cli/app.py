@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mucode_agent.cli.evaluate import app as evaluate
 from mucode_agent.cli.execute import execute
-from mucode_agent.cli.output import BAD_INPUT, EXIT_CODES, INFRASTRUCTURE, INTERRUPTED, write_lines
+from mucode_agent.cli.output import BAD_INPUT, EXIT_CODES, INFRASTRUCTURE, INTERRUPTED, rank, write_lines
 from mucode_agent.cli.serve import mcp, serve
 from mucode_agent.cli.solve import solve
 from mucode_agent.cli.traces import app as traces
@@ -53,14 +53,18 @@ def doctor(
 ) -> None:
     """Say which layers of isolation hold on this host, each tried from inside; exit code 3 where they are not all.
 
-    Give the `--preload` that you will use: where packages lie can decide what the host gives.
+    Give the `--preload` that you will use: where packages lie can decide what the host gives. Also says which embedded
+    models' weights are in the cache; nothing is downloaded.
     """
+    from mucode_agent.models.embedded import EMBEDDED, held
     from mucode_agent.tools.doctor import examine
 
     findings = examine(preload or ())
     for finding in findings:
         mark = "yes" if finding.holds else "NO"
         write_lines([f"{finding.name:<11} {mark:<4} {finding.detail}"])
+    for weights in map(held, EMBEDDED):
+        write_lines([f"weights     {'yes' if weights.there else '–':<4} {weights.name}: {weights.detail}"])
     raise typer.Exit(0 if all(finding.holds for finding in findings) else INFRASTRUCTURE)
 
 
@@ -88,5 +92,8 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _fail(error: Exception | str, code: int) -> NoReturn:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"mucode_agent: {error}", markup=False)
+    """Tells the error; of several processes under torchrun, which one it is of, and an interruption once."""
+    whose = f", process {rank()}" if rank() else ""
+    if not (whose and code == INTERRUPTED):
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"mucode_agent{whose}: {error}", markup=False)
     sys.exit(code)

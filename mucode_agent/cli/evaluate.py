@@ -36,7 +36,9 @@ BENCHMARKS = (
     "NAME:hub reads from the hub"
 )
 ModelSpec = Annotated[str, typer.Option(help=MODELS)]
-SEARCH = Fields("n", "max_turns", "selector", "accept_threshold", "trust_calibration", *SAMPLING, "seed")
+SEARCH = Fields(
+    "n", "max_turns", "selector", "accept_threshold", "trust_calibration", "show_dispute", *SAMPLING, "seed"
+)
 Bench = Annotated[str, typer.Argument(metavar="BENCH", help=BENCHMARKS)]
 Split = Annotated[str, typer.Option(help="fixed: ours · paper: the authors' rules, faults included")]
 Limit = Annotated[int | None, typer.Option(help="Only the first problems.")]
@@ -66,6 +68,10 @@ def run(
     ] = True,
     split: Split = "fixed",
     testless: Annotated[bool, typer.Option("--testless", help="Leave the tests out of the prompt.")] = False,
+    tests: Annotated[
+        str,
+        typer.Option(help="run: the public tests steer the search · none: they are only shown, and judge at the end"),
+    ] = "run",
     limit: Limit = None,
     request_timeout: Annotated[
         float | None, typer.Option(help="Seconds for one request to a model server; default: 600 for a URL.")
@@ -75,19 +81,23 @@ def run(
     from mucode_agent.evaluation.benchmarks import load_benchmark
     from mucode_agent.evaluation.check import without_false_examples
     from mucode_agent.evaluation.runner import run_benchmark
+    from mucode_agent.evaluation.testless import without_running
     from mucode_agent.models import load_model
     from mucode_agent.runs.progress import watching
     from mucode_agent.runs.retry import unfinished
     from mucode_agent.verifiers import load_verifier
     from mucode_agent.verifiers.card import calibration_mismatch
 
+    if tests not in ("run", "none"):
+        raise ProblemError(f"--tests must be run or none, got {tests!r}")
     scorer = load_verifier(verifier)
     doubt = calibration_mismatch(scorer, model)
     if search.accept_threshold is not None and not search.trust_calibration and doubt is not None:
         raise ProblemError(f"{doubt}; calibrate on this one's programs, or give --trust-calibration")
     console = Console(stderr=True, highlight=False)
     asked = running.benchmark(load_benchmark(benchmark, split=split, testless=testless, limit=limit))  # type: ignore[arg-type]
-    directory = output or Path("runs") / _slug(f"{asked.name}-{split}-{model}-seed{search.seed}")
+    kind = "" if tests == "run" else "-no-tests"
+    directory = output or Path("runs") / _slug(f"{asked.name}-{split}-{model}-seed{search.seed}{kind}")
     console.print(f"{asked.name}: {len(asked.problems)} problems, {directory}", markup=False, soft_wrap=True)
     generator = load_model(model, timeout=request_timeout, **search.request())
     with (
@@ -95,8 +105,11 @@ def run(
         _reported_if_cut_short(directory, console),
         watching(len(asked.problems), console) as watch,
     ):
+        asked = without_false_examples(asked, place)
+        if tests == "none":
+            asked = asked.model_copy(update={"problems": tuple(map(without_running, asked.problems))})
         failures = run_benchmark(
-            without_false_examples(asked, place),
+            asked,
             directory,
             model=generator,
             model_name=model,
@@ -171,15 +184,39 @@ def compare(
 
 
 @app.command()
-def report(
+def bundle(
     directory: Annotated[Path, typer.Argument(help="A run's directory, finished or not.")],
+    output: Annotated[
+        Path | None, typer.Option("--out", "--output", help="A .tar.gz file. Default: beside the directory.")
+    ] = None,
+) -> None:
+    """Pack a run into one file for somebody else, without keys and this machine's paths; `report` opens it."""
+    from mucode_agent.evaluation.bundle import SUFFIX, write_bundle
+
+    target = output or directory.with_name(directory.resolve().name + SUFFIX)
+    if not target.name.endswith(SUFFIX):
+        raise ProblemError(f"--out must end in {SUFFIX}, got {target}")
+    packed = write_bundle(directory, target)
+    size = sum(held.bytes for held in packed.files.values())
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"{len(packed.files)} files, {size:,} bytes unpacked: {target}", markup=False
+    )
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(help="A run's directory, finished or not; or a file of `bundle`.")],
     output: Annotated[
         Path | None, typer.Option(help="Where the page goes. Default: report.html in the directory.")
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
 ) -> None:
-    """Make the tables, figures and the HTML page of a run again."""
+    """Make the tables, figures and the HTML page of a run again; of a bundle, in a directory beside it."""
     console = Console(stderr=True, highlight=False)
+    if directory.is_file():
+        from mucode_agent.evaluation.bundle import open_bundle
+
+        directory = open_bundle(directory)
     if markdown:
         from mucode_agent.evaluation.report import write_report
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable
 
 import typer
+from rich.console import Console
 
 SOLVED, NOT_SOLVED, BAD_INPUT, INFRASTRUCTURE, UNJUDGED, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 4, 130, 141
 EXIT_CODES = {
@@ -16,6 +17,17 @@ EXIT_CODES = {
     INTERRUPTED: "interrupted",
     READER_GONE: "standard output was closed early",
 }
+
+
+def progress() -> Console:
+    """Standard error; where torchrun started several processes, of the first alone."""
+    return Console(stderr=True, highlight=False, soft_wrap=True, quiet=rank() != 0)
+
+
+def rank() -> int:
+    """Of this process among those that torchrun started; 0 where it started none."""
+    told = os.environ.get("RANK", "")
+    return int(told) if told.isdecimal() else 0
 
 
 def write_bytes(data: bytes) -> None:

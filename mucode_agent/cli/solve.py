@@ -41,6 +41,7 @@ SEARCH = Fields(
     "accept_threshold",
     "least_gain",
     "trust_calibration",
+    "show_dispute",
     *SAMPLING,
     "seed",
 )

@@ -1,4 +1,4 @@
-"""`python -m mucode_agent rollout` and `traces export | stats | show | add`: what training learns from."""
+"""`python -m mucode_agent rollout` and `traces export | import | stats | show | add | score`: what is learnt from."""
 
 import contextlib
 import shlex
@@ -156,6 +156,35 @@ def export(
         case _:
             count = shapes.write_jsonl(shapes.trl_sft(data), output)
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"{count:,} rows: {output}", markup=False)
+
+
+@app.command("import")
+@command
+def import_(
+    files: Annotated[list[Path], typer.Argument(help="Runs of LangSmith or spans of OpenTelemetry, as JSON.")],
+    output: Annotated[Path, typer.Option("--out", "--output", help="A new directory.")],
+    running: Annotated[Running, RUNNING],
+    problems: Annotated[
+        str | None, typer.Option(help="Where the private tests are, if the runs lack them: a benchmark or a file.")
+    ] = None,
+    split: Split = "fixed",
+) -> None:
+    """Take in solves that LangSmith or OpenTelemetry recorded; their programs are judged where all tests are known."""
+    from mucode_agent.evaluation.benchmarks import load_benchmark
+    from mucode_agent.training.imports import import_traces
+
+    known = load_benchmark(problems, split=split).problems if problems else ()  # type: ignore[arg-type]
+    found = import_traces(files, output, known, opened=running.open_for_any)
+    told = [f"{found.solves} solves, {found.candidates} candidates: {output}"]
+    if found.unfinished:
+        told.append(f"{found.unfinished} solves without their decisions: of these only first turns can be learnt from")
+    if found.unlabelled:
+        told.append(f"{found.unlabelled} programs have no label: their private tests are not known; give --problems")
+    if found.calls_of_no_problem:
+        told.append(f"{found.calls_of_no_problem} model calls left out, whose problem is not known; give --problems")
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for line in told:
+        console.print(line, markup=False)
 
 
 @app.command()

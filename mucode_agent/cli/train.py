@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 
 from mucode_agent.cli.options import RUNNING, command, record_of
-from mucode_agent.cli.train_loop import generator, installed, loop
+from mucode_agent.cli.output import progress
+from mucode_agent.cli.train_loop import export_adapter, generator, installed, loop
 from mucode_agent.runs.running import Running
 from mucode_agent.types import ProblemError
 from mucode_agent.verifiers import DEFAULT
@@ -24,6 +25,7 @@ train = typer.Typer(
 
 train.command()(generator)
 train.command()(loop)
+train.command()(export_adapter)
 
 Traces = Annotated[
     list[Path], typer.Option("--traces", help="A directory that `rollout` or `evaluate run` wrote; may be repeated.")
@@ -133,7 +135,7 @@ def verifier(
         save_steps=save_steps,
         seed=seed,
     )
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = progress()
     data = read_attempts(traces)
     if held_out:
         calibration = read_attempts(held_out)
@@ -177,9 +179,20 @@ def calibrate(
     also_known_as: Annotated[
         list[str] | None, typer.Option(help="Another name of the traces' generator; may be repeated.")
     ] = None,
+    keep_weights: Annotated[
+        bool,
+        typer.Option(
+            "--keep-weights",
+            help="Measure the verifier as it is, and add the traces' generator to those that it holds for.",
+        ),
+    ] = False,
 ) -> None:
     """Rescale an evidence verifier's P(correct) to another generator's programs: same order, new probabilities."""
-    _evidence(traces, out, verifier, "none", precision, source, also_known_as or [], running, [], drop_overlap=False)
+    names = also_known_as or []
+    _evidence(
+        traces, out, verifier, "none", precision, source, names, running, [],
+        drop_overlap=False, keep_weights=keep_weights,
+    )  # fmt: skip
 
 
 def _evidence(
@@ -193,8 +206,9 @@ def _evidence(
     running: Running,
     evaluation: Sequence[str],
     drop_overlap: bool,
+    keep_weights: bool = False,
 ) -> None:
-    """Fits, or calibrates an earlier card."""
+    """Fits, or calibrates an earlier card, or measures it as it is."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
     from mucode_agent.files import write_whole
     from mucode_agent.training.data import generators_of, read_attempts
@@ -203,7 +217,7 @@ def _evidence(
     from mucode_agent.verifiers.evidence import EvidenceVerifier
 
     with installed("fitting a verifier", "train"):
-        from mucode_agent.training.evidence import Origin, card_of, recalibrated, with_behaviour
+        from mucode_agent.training.evidence import Origin, card_of, recalibrated, with_behaviour, with_measured
     if out.suffix != ".json":
         raise ProblemError(f"--out must be a .json file for an evidence verifier, got {out}; or give --base")
     if not 0.5 <= precision < 1:
@@ -228,6 +242,8 @@ def _evidence(
     if earlier is None:
         named = None if scorer is None else language_model
         card = card_of(data, origin, precision=precision, language_model=named, scorer=scorer)
+    elif keep_weights:
+        card = with_measured(earlier.card, data, origin, scorer=earlier.language_model)
     else:
         card = recalibrated(earlier.card, data, origin, precision=precision, scorer=earlier.language_model)
     write_whole(out, card.model_dump_json(indent=1) + "\n")

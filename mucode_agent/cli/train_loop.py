@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from mucode_agent.cli.options import RUNNING, command, record_of
+from mucode_agent.cli.output import progress
 from mucode_agent.runs.running import Running
 from mucode_agent.types import ProblemError
 
@@ -91,7 +92,7 @@ def generator(
         save_steps=save_steps,
         seed=seed,
     )
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = progress()
     data = read_attempts(traces)
     known = [problem for spec in evaluation or [] for problem in load_benchmark(spec).problems]
     kept = without_overlap([entry.problem for entry in data], known, drop=drop_overlap)
@@ -132,6 +133,46 @@ def loop(
     problems = [problem for part in benchmarks(asked, Console(quiet=True)) for problem in part.problems]
     with contextlib.closing(asked.open(problems)) as place:
         run_loop(asked, directory, sandbox=place, command=shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]]))
+
+
+def export_adapter(
+    generator: Annotated[
+        Path, typer.Argument(help="A directory of `train generator`, or ROUND/generator of a loop, with LoRA.")
+    ],
+    out: Annotated[Path, typer.Option(help="New directory of adapter.safetensors and card.json.")],
+    base: Annotated[str, typer.Option(help="What it was trained from: an embedded model, or a checkpoint directory.")],
+    licence: Annotated[str, typer.Option(help="Of the base, and so of the adapter; for the card.")],
+    data: Annotated[str, typer.Option(help="Where the training problems come from and their licence, for the card.")],
+    evaluation: Annotated[
+        list[str] | None, typer.Option(help="A benchmark whose problems it must not have seen; may be repeated.")
+    ] = None,
+    traces: Annotated[
+        list[Path] | None, typer.Option(help="What it was trained on; default: the loop's rollouts. May be repeated.")
+    ] = None,
+    trained_by: Annotated[str, typer.Option(help="The command that trained it, for the card.")] = "",
+) -> None:
+    """Write a trained generator's LoRA adapter as data that can ship: bfloat16 tensors and a card of its origin.
+
+    It is refused unless base and adapter together give the generator's own weights.
+    """
+    with installed("writing an adapter", "train"):
+        from mucode_agent.training.adapter import Origin
+        from mucode_agent.training.adapter import export_adapter as write
+    from mucode_agent.evaluation.benchmarks import load_benchmark
+
+    made = shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]])
+    card = write(
+        generator,
+        out,
+        Origin(made=made, base=base, licence=licence, data=data, trained_by=trained_by),
+        traces=traces or (),
+        apart_from={spec.rpartition("/")[2]: load_benchmark(spec).problems for spec in evaluation or []},
+    )
+    size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
+    Console(stderr=True, highlight=False, soft_wrap=True).print(
+        f"{out}: rank {card.rank}, {card.parameters} parameters, {size:.1f} MB; on {base} it gives {generator}",
+        markup=False,
+    )
 
 
 def row_words(made: "RowSet") -> str:

@@ -1,8 +1,9 @@
-"""The testless variant of a problem: the generator sees no test until one fails (MBPP-POMDP, paper section 4.3)."""
+"""Problems with fewer tests: the generator sees none until one fails (MBPP-POMDP, paper section 4.3), or none runs."""
 
 import ast
 import re
 
+from mucode_agent.prompts import TESTS, shown_tests
 from mucode_agent.syntax import parse
 from mucode_agent.types import Problem
 
@@ -24,6 +25,15 @@ def without_examples(problem: Problem) -> Problem:
         if signature and f"def {problem.entry_point}" not in prompt:
             prompt = f"{prompt.rstrip()}\n\nRequired signature: `{signature}`"
     return problem.model_copy(update={"prompt": prompt, "show_tests": False})
+
+
+def without_running(problem: Problem) -> Problem:
+    """The same task, word for word, whose public tests are neither run nor fed back; all tests judge at the end."""
+    prompt = problem.prompt
+    if problem.public_tests and problem.show_tests:
+        prompt = f"{prompt.strip()}\n\n{TESTS}{shown_tests(problem)}"
+    private = (*problem.public_tests, *problem.private_tests)
+    return problem.model_copy(update={"prompt": prompt, "public_tests": (), "private_tests": private})
 
 
 def _without_example_lines(prompt: str, entry_point: str) -> str:

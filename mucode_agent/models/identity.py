@@ -5,7 +5,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from mucode_agent.models.embedded import EMBEDDED
+from mucode_agent.models.embedded import EMBEDDED, embedded_identity
 
 _DIGITS = 12
 
@@ -23,7 +23,7 @@ def generator_identity(model: Any) -> str:
         return _of(rest)
     if kind in ("vllm", "openai") and "@" in rest:
         return _of(rest.rpartition("@")[0])
-    return model.strip() if model.strip() in EMBEDDED else _of(model.strip())
+    return embedded_identity(model.strip()) if model.strip() in EMBEDDED else _of(model.strip())
 
 
 def model_name(model: Any) -> str:

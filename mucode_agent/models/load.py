@@ -12,7 +12,7 @@ from mucode_agent.models.embedded import EMBEDDED
 from mucode_agent.types import InfrastructureError, ProblemError, StatedSampling
 
 SPECS = (
-    "qwen0.5b, qwen1.5b or smollm2 (embedded), hf:DIRECTORY_OR_FILE.gguf_OR_HUB_ID (in this process), "
+    f"{', '.join(EMBEDDED)} (embedded), hf:DIRECTORY_OR_FILE.gguf_OR_HUB_ID (in this process), "
     "vllm:NAME@http://host:port/v1, openai:NAME@http://host:port/v1, http://host:port/v1 "
     "(any OpenAI-compatible server), or LangChain's provider:model such as anthropic:claude-sonnet-4-5"
 )

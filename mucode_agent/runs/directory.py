@@ -262,7 +262,8 @@ def read_problems(directory: Path) -> list[Problem]:
     """Raises ProblemError where the file is damaged, or holds fewer than the run was begun with."""
     path = directory / "problems.jsonl"
     problems = list(read_rows(path, _PROBLEMS, needed_for=f"{directory} is no whole run"))
-    asked = held_identity(directory).get("problems", len(problems))
+    begun = (directory / "config.json").exists()  # not where `traces import` wrote
+    asked = held_identity(directory).get("problems", len(problems)) if begun else len(problems)
     if len(problems) != asked:
         raise ProblemError(
             f"{path} holds {len(problems)} whole rows of {asked}; remove it and run the command that began the "

@@ -1,6 +1,7 @@
 """Runs in the two forms of version 1, read as if they were of today's: an evaluation's rows, and rollouts' shards."""
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +32,18 @@ class EarlierEvaluation:
             for arm in map(dict, held["arms"])
         ]
         self.config = _config(directory, held, arms)
-        self._solves: dict[str, list[Solve]] = {}
-        self._judgements: dict[str, list[Judgement]] = {}
-        for solve in finished_solves(list(_rows(directory / "trace.jsonl", _TRACE))):
-            arm = next((arm for arm in self.config.identity.arms if _belongs(solve, arm)), None)
-            if arm is not None:
-                self._solves.setdefault(solve.problem_id, []).append(solve.model_copy(update={"arm": arm.name}))
-        for row in _rows(directory / "judgements.jsonl", _JUDGEMENTS):
-            self._judgements.setdefault(row.problem_id, []).append(row)
+        told, self._judgements = read_told(directory)
+        self._solves = {problem_id: list(self._of_arms(solves)) for problem_id, solves in told.items()}
+
+    def _of_arms(self, solves: Iterable[Solve]) -> Iterator[Solve]:
+        for solve in solves:
+            if arm := next((arm for arm in self.config.identity.arms if _belongs(solve, arm)), None):
+                yield solve.model_copy(update={"arm": arm.name})
 
     def shard(self, problem: Problem) -> Shard | None:
         """Also of a problem that some arms have not finished: what is there was drawn and judged."""
         solves = self._solves.get(problem.id)
-        if solves is None:
+        if not solves:
             return None
         verdicts = {row.program: row for row in self._judgements.get(problem.id, [])}
         return Shard(key="", problem_id=problem.id, solves=tuple(solves), judgements=tuple(verdicts.values()))
@@ -68,6 +68,17 @@ class EarlierRollouts:
         data = read_bytes(path)
         check_version(path, data, "rollout_version", 1)
         return parsed(_SHARD, data, str(path), wrong="is damaged", extra="ignore")
+
+
+def read_told(directory: Path) -> tuple[dict[str, list[Solve]], dict[str, list[Judgement]]]:
+    """By problem, the finished solves in trace.jsonl and the verdicts in judgements.jsonl. Raises ProblemError."""
+    solves: dict[str, list[Solve]] = {}
+    judgements: dict[str, list[Judgement]] = {}
+    for solve in finished_solves(list(_rows(directory / "trace.jsonl", _TRACE))):
+        solves.setdefault(solve.problem_id, []).append(solve)
+    for row in _rows(directory / "judgements.jsonl", _JUDGEMENTS):
+        judgements.setdefault(row.problem_id, []).append(row)
+    return solves, judgements
 
 
 def _checked(directory: Path, field: str) -> dict[str, Any]:

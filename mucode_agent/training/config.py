@@ -76,12 +76,22 @@ class ServingSettings(Record):
 
 
 class LoopVerifierSettings(VerifierSettings):
-    """`train verifier`, and where it starts."""
+    """R_φ of each round, and how it is trained where it is a language model: `train verifier`, and where it starts."""
 
+    kind: Annotated[
+        Literal["language-model", "evidence", "none"], Field(exclude_if=lambda value: value == "language-model")
+    ] = "language-model"
+    """`evidence` is fitted on the rollouts in seconds; `none` trains nothing, for an expert and a method that read no
+    score, and leaves the choice among validation's programs to the tests."""
     base: Annotated[str, Field(min_length=1)] | None = None
     """None takes the generator's base, as the paper does."""
     held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.15
     """Share of the training problems that calibrate it instead."""
+
+    @property
+    def reads(self) -> bool:
+        """Whether it is a language model, which has a base."""
+        return self.kind == "language-model"
 
 
 class ValidationSettings(LoopSearch):
@@ -138,6 +148,15 @@ class LoopConfig(Running, Pace):
         for part in (self.rollouts, self.validation):
             if (reason := unfit(part)) is not None:
                 raise ValueError(reason)
+        return self
+
+    @model_validator(mode="after")
+    def _scores_come_from_a_verifier(self) -> "LoopConfig":
+        if self.verifier.kind == "none" and self.relabel.needs_verifier(self.expert):
+            raise ValueError(
+                f"relabel.method {self.relabel.method!r} with expert.mode {self.expert.mode!r} reads scores: give "
+                "verifier.kind evidence or language-model, or expert.mode oracle"
+            )
         return self
 
     @model_validator(mode="after")

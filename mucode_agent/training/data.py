@@ -1,8 +1,8 @@
 """Labelled attempts: what generators wrote in which state, and what all tests, or a user, say of it.
 
-Directories that `evaluate run`, `rollout` and `traces add` wrote are read alike. The first two hold states and programs
-in their traces and labels in their judgements; the third what users accepted or rejected. `infra` and `unjudged`
-say nothing about a program and never become a label; a program without one has none.
+Directories that `evaluate run`, `rollout`, `traces import` and `traces add` wrote are read alike. The first three hold
+states and programs in their traces and labels in their judgements; the last what users accepted or rejected. `infra`
+and `unjudged` say nothing about a program and never become a label; a program without one has none.
 """
 
 import hashlib
@@ -17,12 +17,15 @@ from mucode_agent.graphs.selection import normal_form
 from mucode_agent.models.identity import generator_identity
 from mucode_agent.prompts import render
 from mucode_agent.runs.directory import Judgement, Solve, read_problems
+from mucode_agent.runs.earlier import read_told
 from mucode_agent.runs.reading import read_run
+from mucode_agent.traces import CandidateRow, DecisionRow, read_trace
 from mucode_agent.training.feedback import Feedback, holds_feedback, read_feedback, votes
+from mucode_agent.training.imports import holds_import, read_import
 from mucode_agent.types import Candidate, Problem, ProblemError, Record, Sample, Turn
 
-Source = Literal["evaluation", "rollout", "user"]
-"""Where an attempt comes from: a benchmark's run, rollouts, or what users accepted or rejected."""
+Source = Literal["evaluation", "rollout", "import", "user"]
+"""Where an attempt comes from: a benchmark's run, rollouts, another tool's record, or what users said."""
 
 
 class Attempt(Record):
@@ -153,6 +156,9 @@ def generators_of(paths: Iterable[Path]) -> list[str]:
     for path in paths:
         if holds_feedback(path):
             continue  # nobody says whose programs users judged
+        if holds_import(path):
+            found |= dict.fromkeys(map(generator_identity, read_import(path).models))
+            continue
         identity = read_run(path).config.identity
         name = generator_identity(identity.model)
         found[f"{name.partition('@')[0]}@{identity.weights[:12]}" if identity.weights else name] = None
@@ -193,6 +199,32 @@ class _Run:
         return shard.solves, attempts_of(problem, shard.solves, shard.judgements, self._source)
 
 
+class _Imported:
+    """Of solves whose decisions were not recorded, the first turn's state is known, and no other."""
+
+    def __init__(self, path: Path) -> None:
+        self.problems = read_problems(path)
+        self._solves, self._judgements = read_told(path)
+        first: dict[str, list[CandidateRow]] = {}
+        decided: set[str] = set()
+        for row in read_trace(path / "trace.jsonl"):
+            if isinstance(row, CandidateRow) and row.candidate.turn == 1:
+                first.setdefault(row.run_id, []).append(row)
+            elif isinstance(row, DecisionRow):
+                decided.add(row.run_id)
+        self._first: dict[str, list[Solve]] = {}
+        for run_id, rows in first.items():
+            if run_id not in decided:
+                id_, candidates = rows[0].problem_id, tuple(row.candidate for row in rows)
+                solve = Solve(run_id=run_id, problem_id=id_, settings={}, candidates=candidates, decisions=())
+                self._first.setdefault(id_, []).append(solve)
+
+    def traces(self, problem: Problem) -> tuple[Sequence[Solve], Iterable[Attempt]]:
+        solves, judgements = self._solves.get(problem.id, []), self._judgements.get(problem.id, [])
+        drawn = [*solves, *self._first.get(problem.id, [])]
+        return solves, attempts_of(problem, drawn, judgements, "import")
+
+
 class _Users:
     def __init__(self, path: Path) -> None:
         self._rows: dict[str, list[Feedback]] = {}
@@ -224,6 +256,8 @@ def _trajectory_of_user(attempt: Attempt) -> Trajectory:
 
 
 def _opened(path: Path) -> _Source:
+    if holds_import(path):
+        return _Imported(path)
     return _Users(path) if holds_feedback(path) else _Run(path)
 
 

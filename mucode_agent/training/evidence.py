@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from mucode_agent.metrics import auc, calibration, pairwise_accuracy
+from mucode_agent.metrics import auc, calibration, pairwise_accuracy, wilson
 from mucode_agent.probes import probes
 from mucode_agent.tools.sandbox import run
 from mucode_agent.training.data import Attempt, ProblemAttempts, data_sha256
@@ -26,6 +26,7 @@ from mucode_agent.verifiers.evidence import (
     EvidenceCard,
     EvidenceQuality,
     EvidenceVerifier,
+    Measured,
     Model,
     Weight,
 )
@@ -41,6 +42,8 @@ FOLDS = 10
 JUDGED_SIZE = 5
 """Candidates of the groups that quality and acceptance are measured on."""
 LEAST_PROBLEMS = 20
+LEAST_ACCEPTED = 10
+"""Problems with an accepted answer from which on a precision is told."""
 
 Table = NDArray[np.float64]
 
@@ -212,6 +215,54 @@ def recalibrated(
             "acceptance": accepted,
         }
     )
+
+
+def with_measured(
+    card: EvidenceCard, data: Sequence[ProblemAttempts], origin: Origin, *, scorer: Verifier | None = None
+) -> EvidenceCard:
+    """`card`, its weights as they are, with the generator of these data among those that it holds for.
+
+    Raises ProblemError where it does not hold: where the precision that it promises for answers without public tests
+    lies above the interval of what it keeps here, or too few answers are accepted to tell.
+    """
+    if card.acceptance is None:
+        raise ProblemError("the card accepts nothing without tests, so it promises nothing that could be measured")
+    verifier = _bare(card.models, card.language_model)
+    judged = [(pool, _probabilities(verifier, pool)) for pool in _judged_groups(pools_of(data, scorer))]
+    quality, _ = _measured(judged, card.acceptance.precision)
+    taken: dict[str, list[bool]] = {}
+    right: dict[str, list[bool]] = {}
+    for pool, found in judged:
+        if "tests" not in (kinds := evidence_of(pool.candidates, pool.logits)) and "behaviour" in kinds:
+            place = max(range(len(found)), key=found.__getitem__)
+            accepts = found[place] >= card.acceptance.threshold
+            taken.setdefault(pool.problem.id, []).append(accepts)
+            right.setdefault(pool.problem.id, []).append(accepts and pool.labels[place])
+    accepted = sum(sum(groups) / len(groups) for groups in taken.values())
+    if accepted < LEAST_ACCEPTED:
+        raise ProblemError(
+            f"{accepted:.0f} of {len(taken)} problems have an accepted answer without tests, and a precision needs "
+            f"{LEAST_ACCEPTED}; give more traces"
+        )
+    kept = wilson(sum(sum(groups) / len(groups) for groups in right.values()) / accepted, round(accepted))
+    if kept.high < card.acceptance.precision:
+        raise ProblemError(
+            f"{kept.value:.1%} [{kept.low:.1%}, {kept.high:.1%}] of the answers accepted here are right, and the card "
+            f"promises {card.acceptance.precision:.1%}: calibrate it on these traces instead"
+        )
+    measured = Measured(
+        generators=tuple(origin.generators),
+        made=origin.made,
+        data=origin.data,
+        data_sha256=data_sha256(data),
+        problems=len(taken),
+        quality=quality,
+        precision=round(kept.value, 4),
+        precision_interval=(round(kept.low, 4), round(kept.high, 4)),
+        coverage=round(accepted / len(taken), 4),
+    )
+    others = [found for found in card.measured if not set(found.generators) & set(measured.generators)]
+    return card.model_copy(update={"measured": (*others, measured)})
 
 
 def cross_fitted(pools: Sequence[Pool], language_model: str | None = None) -> list[tuple[Pool, list[float]]]:
@@ -407,7 +458,7 @@ def _quality(kinds: Evidence, judged: Sequence[tuple[Pool, list[float]]]) -> Evi
 def acceptance(judged: Sequence[tuple[Pool, list[float]]], precision: float) -> Acceptance | None:
     """The lowest threshold, in steps of 0.01, from which on the best of a group is right with this precision.
 
-    None where no threshold keeps the promise on at least ten problems.
+    None where no threshold keeps the promise on at least LEAST_ACCEPTED problems.
     """
     best: list[tuple[float, bool, str]] = []
     for pool, found in judged:
@@ -416,7 +467,7 @@ def acceptance(judged: Sequence[tuple[Pool, list[float]]], precision: float) -> 
     for step in range(50, 100):
         threshold = step / 100
         taken = [(right, id_) for p, right, id_ in best if p >= threshold]
-        if len({id_ for _, id_ in taken}) < 10:
+        if len({id_ for _, id_ in taken}) < LEAST_ACCEPTED:
             return None
         reached = sum(right for right, _ in taken) / len(taken)
         if reached >= precision:

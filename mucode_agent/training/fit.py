@@ -1,6 +1,7 @@
 """One fine-tuning run, of a verifier or a generator: transformers' Trainer with our loss, resume and report.
 
-Not a training framework: what a Trainer does is left to it (gradient accumulation, schedule, checkpoints, torchrun).
+Not a training framework: what a Trainer does is left to it (gradient accumulation, schedule, checkpoints, torchrun),
+and how weights are sharded over processes to accelerate's configuration.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ from safetensors import SafetensorError
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from mucode_agent.files import check_same, lock_file, write_whole
-from mucode_agent.models.checkpoints import quiet
+from mucode_agent.models.checkpoints import best_device, quiet
 from mucode_agent.runs.progress import BETWEEN_LINES_S, duration
 from mucode_agent.types import InfrastructureError, ProblemError, Record
 
@@ -160,7 +161,7 @@ def fit(
             f"batch_size {settings.batch_size} must be a multiple of micro_batch {settings.micro_batch} × {world} "
             "processes; change one of them"
         )
-    checkpoints = directory / "checkpoints"
+    checkpoints, device = directory / "checkpoints", best_device().partition(":")[0]
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=1,  # the order holds every epoch
@@ -171,8 +172,8 @@ def fit(
         weight_decay=settings.weight_decay,
         lr_scheduler_type="linear",
         max_grad_norm=1.0,
-        bf16=not settings.float32 and _mixed(model),
-        use_cpu=model.device.type == "cpu",
+        bf16=not settings.float32 and _mixed(device),
+        use_cpu=device == "cpu",
         seed=settings.seed,
         data_seed=settings.seed,
         logging_steps=1,
@@ -185,7 +186,7 @@ def fit(
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         label_names=[],
-        ddp_backend="gloo" if world > 1 and model.device.type == "cpu" else None,
+        ddp_backend="gloo" if world > 1 and device == "cpu" else None,
         ddp_find_unused_parameters=False,
     )
     arguments._n_gpu = 1  # noqa: SLF001 - several devices take several processes: batches here are no plain tensors
@@ -200,12 +201,19 @@ def fit(
         world=world,
         rates=rates or {},
     )
+    _check_sharding(trainer)
+    last = last_checkpoint(checkpoints)
+    if last is not None and any(Path(last).glob("pytorch_model_fsdp*")) != sharded():
+        raise ProblemError(
+            f"{last} was written {'without' if sharded() else 'with'} FSDP; go on as the training was started, or give "
+            "another directory"
+        )
     for callback in list(trainer.callback_handler.callbacks):
         if type(callback).__name__ in ("PrinterCallback", "ProgressCallback"):
             trainer.remove_callback(callback)
     started = time.monotonic()
-    with writing(directory), quiet():
-        trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+    with writing(directory), _together(world), quiet():
+        trainer.train(resume_from_checkpoint=last)
     if not all(bool(p.isfinite().all()) for p in model.parameters() if p.requires_grad):
         raise _diverged("a weight after the last step", math.nan, settings.learning_rate)
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
@@ -246,6 +254,33 @@ def merged(model: Any) -> Any:
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
+def whole(model: Any, again: Callable[[], Any]) -> Any:
+    """The trained model with all its weights. Every process must call it; only the main one's result has them.
+
+    Where processes hold shards, they are gathered in main memory, into the model that `again` makes.
+    """
+    if not sharded():
+        return model
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    if not is_main_process():
+        return model
+    made = again()
+    made.load_state_dict(weights)
+    return made
+
+
+def sharded() -> bool:
+    """Whether accelerate is told to shard the model over the processes (FSDP)."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def place() -> str:
+    """Where a model is loaded for training: a sharded one in main memory, from which accelerate takes each shard."""
+    return "cpu" if sharded() else best_device()
+
+
 def is_main_process() -> bool:
     import torch.distributed as distributed
 
@@ -277,6 +312,38 @@ def writing(directory: Path) -> Iterator[None]:
         raise InfrastructureError(
             f"cannot write the training into {directory} ({told}); free room, then run the same command"
         ) from error
+
+
+@contextlib.contextmanager
+def _together(world: int) -> Iterator[None]:
+    """Raises InfrastructureError where another process of this training is gone."""
+    import torch.distributed as distributed
+
+    try:
+        yield
+    except RuntimeError as error:
+        if world == 1 or not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
+            raise
+        raise InfrastructureError(
+            f"another of the {world} processes of this training ended ({' '.join(str(error).split())[:120]}); see what "
+            "it said, then run the same command: it goes on from the last checkpoint"
+        ) from error
+
+
+def _check_sharding(trainer: Trainer) -> None:
+    """Raises ProblemError where FSDP is asked for and accelerate does not do it, or does it as version 1."""
+    if not sharded():
+        return
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if plugin is None:
+        raise ProblemError(
+            "accelerate shards a model (FSDP) over several processes with GPUs, and here are none; start with "
+            "`accelerate launch` or torchrun on GPUs, or without ACCELERATE_USE_FSDP"
+        )
+    if plugin.fsdp_version != 2:
+        raise ProblemError(
+            f"fsdp_version must be 2, got {plugin.fsdp_version}; change accelerate's file, or set FSDP_VERSION=2"
+        )
 
 
 def last_checkpoint(checkpoints: Path) -> str | None:
@@ -404,7 +471,9 @@ class _Progress(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         del args, control, kwargs
-        if self._report is not None and state.is_world_process_zero and state.global_step < state.max_steps:
+        # Each process has a shard of a sharded model, so that all must read.
+        reads = state.is_world_process_zero or sharded()
+        if self._report is not None and reads and state.global_step < state.max_steps:
             self._words = f" · {self._report(model)}"
 
 
@@ -435,11 +504,11 @@ def _with_lora(model: Any, settings: FitSettings, layers: list[int], task: str) 
         return get_peft_model(model, config)
 
 
-def _mixed(model: Any) -> bool:
+def _mixed(device: str) -> bool:
     """Whether matrices are multiplied in bfloat16 while trained weights stay in float32."""
     from mucode_agent.models.checkpoints import best_dtype
 
-    return best_dtype(model.device.type) == "bfloat16"
+    return best_dtype(device) == "bfloat16"
 
 
 def world_size() -> int:

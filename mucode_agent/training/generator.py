@@ -15,7 +15,7 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mucode_agent.files import parsed, write_whole
-from mucode_agent.models.checkpoints import best_device, quiet
+from mucode_agent.models.checkpoints import quiet
 from mucode_agent.models.decoding import end_tokens
 from mucode_agent.prompts import prompt_digest
 from mucode_agent.training.bases import base_sha256, reading
@@ -27,8 +27,10 @@ from mucode_agent.training.fit import (
     hold_training,
     is_main_process,
     merged,
+    place,
     seed_everything,
     trainable,
+    whole,
     writing,
 )
 from mucode_agent.training.lessons import Lesson, answer_losses, collated, lesson
@@ -151,6 +153,7 @@ def train_generator(
             steps=fitted.steps,
             loss=fitted.loss,
         )
+        model = whole(model, lambda: trainable(_base(base, settings)[0], settings, task="CAUSAL_LM"))
         if is_main_process():
             _save(model, tokenizer, out, kind, adapter=bool(settings.lora_rank))
             write_whole(out / "README.md", readme(card))
@@ -209,14 +212,14 @@ def readme(card: GeneratorCard) -> str:
 
 def _base(base: str, settings: GeneratorSettings) -> tuple[Any, Any]:
     seed_everything(settings.seed)
-    with reading(base) as place:
-        tokenizer = AutoTokenizer.from_pretrained(place)
-        model: Any = AutoModelForCausalLM.from_pretrained(place, dtype="auto")
+    with reading(base) as path:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype="auto")
     if not settings.lora_rank:
         kind = model.config.dtype
         model.to(dtype=torch.float32)  # trained weights need its small steps
         model.config.dtype = kind
-    return model.to(device=best_device()), tokenizer
+    return model.to(device=place()), tokenizer
 
 
 def _save(model: Any, tokenizer: Any, out: Path, kind: Any, *, adapter: bool) -> None:

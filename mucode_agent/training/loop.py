@@ -2,7 +2,7 @@
 
     config.json                what was asked, with seeds, versions and digests of the data
     round-R/rollouts           trajectories of generator R-1; generator 0 is the base
-    round-R/verifier           verifier R, trained on the rollouts of rounds 1 to R
+    round-R/verifier           verifier R, trained on the rollouts of rounds 1 to R; absent with kind none
     round-R/validation         generator R-1 with verifier R on the validation problems
     round-R/rows               visited states with the expert's answers
     round-R/generator          generator R
@@ -42,6 +42,7 @@ from mucode_agent.training.data import ProblemAttempts, generators_of, read_atte
 from mucode_agent.training.examples import held_out, without_overlap
 from mucode_agent.training.generator import ADAPTER, train_generator
 from mucode_agent.training.loop_report import write_loop_report
+from mucode_agent.training.loop_verifier import fit_round, round_verifier
 from mucode_agent.training.relabel import Row
 from mucode_agent.training.rollouts import roll_out
 from mucode_agent.training.rows import make_rows
@@ -76,7 +77,7 @@ def run_loop(
     console = console or Console(stderr=True, highlight=False, soft_wrap=True)
     train, validation = benchmarks(config, console)
     check_base(config.base, chats=True)
-    if config.verifier.base is not None:
+    if config.verifier.reads and config.verifier.base is not None:
         check_base(config.verifier.base, chats=False)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -123,7 +124,7 @@ def begin_loop(config: LoopConfig, out: Path, train: Benchmark, validation: Benc
         "validation_sha256": validation.sha256,
         "prompt": prompt_digest(),
         "base_sha256": base_sha256(config.base),
-        "verifier_base_sha256": base_sha256(config.verifier.base or config.base),
+        "verifier_base_sha256": base_sha256(config.verifier.base or config.base) if config.verifier.reads else None,
     }
     path = out / "config.json"
     if path.exists():
@@ -164,9 +165,9 @@ class _Loop:
         pairs = []
         for number in range(1, self.rounds + 1):
             last = number == self.rounds
-            if not last or self.config.final_verifier:
-                self._stage(number, "rollouts", self.roll_out)
-                self._stage(number, "verifier", self.train_verifier)
+            for name, work in (("rollouts", self.roll_out), ("verifier", self.train_verifier)):
+                if f"round-{number}/{name}" in self.stages.plan:
+                    self._stage(number, name, work)
             self._stage(number, "validation", self.validate)
             pairs.append(self._pair(number))
             if not last:
@@ -211,11 +212,14 @@ class _Loop:
         """Steps 2 and 3: R_φ on all data so far."""
         asked = self.config.verifier
         rollouts = self._rollouts(number)
+        if asked.kind == "evidence":
+            source = f"{self.train.name}, split {self.train.split}"
+            return fit_round(rollouts, place, sandbox=self.sandbox, source=source, command=self.command)
         data, apart = held_out(read_attempts(rollouts), asked.held_out_share, self.config.seed)
         # Training sets hold twins too: one must not be learned from where the other calibrates.
         ids = without_overlap([e.problem for e in data], [e.problem for e in apart], drop=True)
         data = [entry for entry in data if entry.problem.id in ids]
-        settings = VerifierSettings.model_validate(asked.model_dump(exclude={"base", "held_out_share"}))
+        settings = VerifierSettings.model_validate(asked.model_dump(exclude={"kind", "base", "held_out_share"}))
         trained = train_verifier(
             data,
             base=asked.base or self.config.base,
@@ -265,7 +269,7 @@ class _Loop:
         """Steps 4 and 5: the expert's answers to every state."""
         fresh = self.config.fresh_labels
         data = read_attempts(self._rollouts(number) if fresh else self._rollouts(number)[-1:])
-        verifier = load_verifier(str(self._dir(number) / "verifier"))
+        verifier = load_verifier(round_verifier(self.config.verifier.kind, self._dir(number) / "verifier"))
         made = make_rows(data, self.config.relabel, self.config.expert, verifier)
         earlier = read_rows(self._dir(number - 1) / "rows") if not fresh and number > 1 else []
         rows = [*earlier, *made.rows]
@@ -325,7 +329,7 @@ class _Loop:
         return Pair(
             number=number - 1,
             generator=self._checkpoint(number),
-            verifier=str(verifier),
+            verifier=round_verifier(self.config.verifier.kind, verifier),
             results=self._dir(number) / "validation",
         )
 
@@ -357,8 +361,9 @@ def plan(config: LoopConfig) -> list[str]:
     names = []
     for number in range(1, config.iterations + 2):
         last = number == config.iterations + 1
-        if not last or config.final_verifier:
-            names += [f"round-{number}/rollouts", f"round-{number}/verifier"]
+        judged = config.verifier.kind != "none"
+        if not last or (config.final_verifier and judged):
+            names += [f"round-{number}/rollouts", *([f"round-{number}/verifier"] if judged else [])]
         names.append(f"round-{number}/validation")
         if not last:
             names += [f"round-{number}/rows", f"round-{number}/generator"]

@@ -196,6 +196,8 @@ def _by_n(results: Sequence[Results]) -> str | None:
     if any(found.best_of_k is None for found in results):
         return None
     styles: tuple[tuple[Rule, str], ...] = (("tests+verifier", "-"), ("verifier", ":"))
+    if any(found.best_of_k and "tests+verifier" not in found.best_of_k.curves for found in results):
+        styles = (("tests", "-"),)
     figure, axes = new_axes("N, independent first-turn programs", "accuracy of best of N, %")
     for number, found in enumerate(results):
         for rule, style in styles:
@@ -233,7 +235,10 @@ def _html(
     by_turn = "Accuracy when {} may use so many turns, with 95 % intervals."
     drawn = [(_by_turn(results, arm.arm.name), by_turn.format(arm.arm.name)) for arm in results[0].arms]
     more = (
-        (_by_n(results), "Best of N independent programs: tests then verifier (line), verifier alone (dots)."),
+        (
+            _by_n(results),
+            "Best of N independent programs: tests then verifier, if any (line), verifier alone (dots).",
+        ),
         (_gauges(gauges), "What the verifier promises against what is right; each dot has one more program."),
     )
     drawn += [(svg, words) for svg, words in more if svg is not None]

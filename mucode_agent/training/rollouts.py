@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from mucode_agent.graphs.settings import Options, stated_settings
-from mucode_agent.models.embedded import EMBEDDED
+from mucode_agent.models.embedded import EMBEDDED, embedded_identity
 from mucode_agent.models.identity import model_name, weights_sha256
 from mucode_agent.runs.config import Arm, Benchmark, Pace
 from mucode_agent.runs.directory import RunDirectory
@@ -79,8 +79,13 @@ def open_rollouts(
 
 
 def weights_digest(model: Any) -> str:
-    """SHA-256 of a checkpoint's files on this machine; empty for a model that is named, not located."""
+    """SHA-256 of a checkpoint's files on this machine; empty for a model that is named, not located.
+
+    An embedded model with an adapter has the digest of both: the next version may ship another under its name.
+    """
     named = getattr(model, "model", None)
-    if not isinstance(named, str) or named in EMBEDDED or not (path := Path(named).expanduser()).exists():
+    if isinstance(named, str) and named in EMBEDDED:
+        return embedded_identity(named).partition("@")[2]
+    if not isinstance(named, str) or not (path := Path(named).expanduser()).exists():
         return ""
     return weights_sha256(path)

@@ -32,8 +32,10 @@ from mucode_agent.training.fit import (
     hold_training,
     is_main_process,
     merged,
+    place,
     seed_everything,
     trainable,
+    whole,
     writing,
 )
 from mucode_agent.types import Problem, ProblemError, Record
@@ -160,9 +162,9 @@ def train_verifier(
     if not begun:  # settings or data that cannot be used leave no directory behind
         begin(out, identity)
     pad = pad_token(tokenizer)
-    model.config.pad_token_id = pad
     # Logits begin, and move, alike on every base: hidden states differ a hundredfold in scale.
-    scale = _hidden_scale(model, encoded)
+    scale = _hidden_scale(model.to(best_device()), encoded)
+    model.to(place())
     if start is None:
         torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5 / scale)
     else:
@@ -186,6 +188,7 @@ def train_verifier(
             report=_quality_line(held_out, tokenizer, pad, start) if held_out else None,
             console=console,
         )
+        model = whole(model, lambda: trainable(_base(base, settings)[0], settings, task="SEQ_CLS"))
         if is_main_process():
             _save(merged(model), tokenizer, out)
             card = VerifierCard(
@@ -262,12 +265,13 @@ def group_losses(logits: Tensor, batch: Sequence[Sequence[bool]], loss: Loss, l2
 def _base(base: str, settings: VerifierSettings) -> tuple[Any, Any]:
     """The classifier with a new head, seeded, and its tokenizer."""
     seed_everything(settings.seed)
-    with reading(base) as place:
-        tokenizer = AutoTokenizer.from_pretrained(place)
+    with reading(base) as path:
+        tokenizer = AutoTokenizer.from_pretrained(path)
         # LoRA leaves the base as it is, so half the memory does; trained weights need float32's small steps.
         dtype = torch.bfloat16 if settings.lora_rank else torch.float32
-        model = AutoModelForSequenceClassification.from_pretrained(place, num_labels=1, dtype=dtype)
-    return model.to(best_device()), tokenizer
+        model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype=dtype)
+    model.config.pad_token_id = pad_token(tokenizer)
+    return model.to(place()), tokenizer
 
 
 def _head(settings: VerifierSettings) -> str:

@@ -77,6 +77,27 @@ class Acceptance(Record):
     problems: int
 
 
+class Measured(Record):
+    """What the weights as they are were worth on another generator's programs, which they were not fitted on."""
+
+    generators: tuple[str, ...]
+    """See `models.identity`."""
+    made: str
+    """The command that measured it."""
+    data: str
+    """Where the problems come from, with their licence."""
+    data_sha256: str
+    problems: int
+    quality: tuple[EvidenceQuality, ...]
+    """In groups of 5."""
+    precision: float
+    """Share of right answers among those accepted without public tests, at the card's own threshold."""
+    precision_interval: tuple[float, float]
+    """95 %, Wilson, over problems."""
+    coverage: float
+    """Share of problems with an accepted answer."""
+
+
 class EvidenceCard(Record):
     """The whole verifier: what it weighs, what it was fitted on, what it is worth. Stored as readable JSON."""
 
@@ -94,6 +115,8 @@ class EvidenceCard(Record):
     models: tuple[Model, ...]
     quality: tuple[EvidenceQuality, ...] = ()
     acceptance: Acceptance | None = None
+    measured: Annotated[tuple[Measured, ...], Field(exclude_if=lambda value: not value)] = ()
+    """Other generators for whose programs the card holds: the promised precision is within the measured interval."""
 
     def __str__(self) -> str:
         lines = [
@@ -108,6 +131,12 @@ class EvidenceCard(Record):
             )
         else:
             lines.append("no threshold keeps the precision: nothing is accepted without tests")
+        lines += [
+            f"measured on {', '.join(found.generators)}: {found.precision:.1%} "
+            f"[{found.precision_interval[0]:.1%}, {found.precision_interval[1]:.1%}] of accepted answers right, "
+            f"{found.coverage:.1%} of {found.problems} problems"
+            for found in self.measured
+        ]
         return "\n".join(lines)
 
 
@@ -122,7 +151,7 @@ class EvidenceVerifier:
 
     @property
     def calibrated_on(self) -> tuple[str, ...]:
-        return self.card.generators
+        return (*self.card.generators, *(name for found in self.card.measured for name in found.generators))
 
     @property
     def accept_threshold(self) -> float | None:

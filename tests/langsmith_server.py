@@ -1,0 +1,72 @@
+"""A loopback server that speaks as much of LangSmith's protocol as its client needs to record runs and list them."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class LangSmith(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.runs: dict[str, dict[str, Any]] = {}
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: LangSmith
+
+    def do_GET(self) -> None:
+        limits = {"size_limit": 100, "size_limit_bytes": 1 << 24, "scale_up_qsize_trigger": 1000}
+        limits |= {"scale_up_nthreads_limit": 1, "scale_down_nempty_trigger": 4}
+        self._answer({"version": "0.16.14", "batch_ingest_config": {"use_multipart_endpoint": False, **limits}})
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/runs/batch":
+            for run in [*request.get("post", []), *request.get("patch", [])]:
+                told = {key: value for key, value in run.items() if value is not None}
+                self.server.runs.setdefault(run["id"], {}).update(told)
+            self._answer({})
+            return
+        runs = [run for run in self.server.runs.values() if run["trace_id"] in request.values()][::-1]
+        if self.path.endswith("/v2/runs/query"):
+            self._answer({"items": [_newer(run) for run in runs], "next_cursor": None})
+        else:
+            self._answer({"runs": runs, "cursors": {"next": None}})
+
+    def _answer(self, body: dict[str, Any]) -> None:
+        raw = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def _newer(run: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a run that version 2 of the protocol gives, as far as they are asked for here."""
+    kept = {key: run.get(key) for key in ("id", "trace_id", "inputs", "outputs")}
+    return kept | {"run_type": run["run_type"].upper(), "metadata": run["extra"]["metadata"]}
+
+
+@contextmanager
+def langsmith() -> Iterator[LangSmith]:
+    with LangSmith() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
