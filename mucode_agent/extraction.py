@@ -5,51 +5,66 @@ decides. Thoughts are no part of an answer, and the tests that a program makes o
 """
 
 import ast
-import builtins
-import doctest
-import functools
 import html
 import itertools
+import json
 import re
 import textwrap
+import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from mucode_agent.program import (
+    FUNCTION,
+    definitions,
+    imported_names,
+    owner,
+    parsed,
+    runs,
+    with_helpers,
+    without_own_tests,
+)
 from mucode_agent.syntax import parse
 
 
 def extract_code(reply: str, entry_point: str | None = None) -> str:
     """The program in a reply; empty where it holds none.
 
-    Of several fenced blocks the last whole one that defines `entry_point` is taken (without an entry point: that reads
-    and prints), before it the blocks that define what it uses and does not define. Stubs and steps with parts left out
-    come after whole programs. Without such a block the text outside of fences is searched. Of a function's program
-    its own tests and example calls are left out: a wrong one would end a right program.
+    Of several blocks the last whole one that defines `entry_point`, or a class with such a method, is taken (without
+    an entry point: that reads, prints and runs), after what it needs of the others. Stubs, steps with parts left out
+    and blocks that the words above them call wrong come after whole programs. A block may hold a diff, an interactive
+    session, a numbered listing or JSON with the program in a string. Without such a block the text outside of fences is
+    searched. Of a function's program its own tests and example calls are left out: a wrong one would end a right one.
+    Of a longer reply the last LONGEST_REPLY characters are read.
     """
-    text = answer(reply.replace("\r\n", "\n"))
-    blocks = [_whole_part(block.code, entry_point) for block in _located_blocks(text)]
-    ranked = [_rank(block, entry_point) for block in blocks]
-    best = max(range(len(blocks)), key=lambda i: (ranked[i], i), default=None)
-    if best is None or not ranked[best].defines:
+    text = answer(_LINE_END.sub("\n", reply[-LONGEST_REPLY:].removeprefix("\ufeff")))
+    blocks = list(_blocks(text, entry_point))
+    if not any(_rank(block.code, entry_point).defines for block in blocks):
         bare = _unfenced(text, entry_point)
-        if best is None or _rank(bare, entry_point).defines:
-            return _without_own_tests(bare, entry_point)
-        best = next((i for i, block in enumerate(blocks) if _parsed(block)), 0)
-    others = [block for i, block in enumerate(blocks) if i != best and not _rank(block, entry_point).is_other_answer]
-    return _without_own_tests(_with_helpers(blocks[best], others), entry_point)
+        if not blocks or _rank(bare, entry_point).defines:
+            return without_own_tests(bare, entry_point)
+    return without_own_tests(_chosen(blocks, entry_point), entry_point)
+
+
+LONGEST_REPLY = 100_000
+_LINE_END = re.compile(r"\r\n?")
 
 
 # --- the answer in a reply -----------------------------------------------------------------------------------------
 
-_THOUGHT = (
-    r"<(?P<a>/?)(?:\w+:)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad|analysis)>"
-    r"|\[(?P<b>/?)(?:THINK|THINKING|THOUGHTS?|REASONING)\]"
+_THOUGHTS = r"[\w:.-]{0,30}(?:think|thought|reason|reflect|scratchpad|analysis|monologue)[\w:.-]{0,30}"
+_THOUGHT_TAG = re.compile(
+    rf"<(?P<a>/?) *{_THOUGHTS}(?: [^<>\n]*)?>"
+    rf"|\[(?P<b>/?){_THOUGHTS}\]"
     r"|◁(?P<c>/?)think▷"
-    r"|<\|(?:begin|(?P<d>end))_of_thought\|>"
+    rf"|<\|(?P<d>end|/)?{_THOUGHTS}\|>",
+    re.IGNORECASE,
 )
-_THOUGHT_TAG = re.compile(_THOUGHT, re.IGNORECASE)
+"""Whatever a model calls them: tags with such a word in their name."""
 _FINAL = re.compile(r"<\|channel\|>\s*final\b[^\n]*?<\|message\|>")
 _CHANNEL = re.compile(r"<\|channel\|>")
+_SPOKEN_CHANNELS = re.compile(r"analysis(?=[A-Z]).*assistantfinal", re.DOTALL)
+"""Channels of a server that leaves out the control tokens between their names."""
 _BEGIN_OF_TURN = re.compile(
     r"\s*(?:<\|im_start\|>\s*assistant|<\|start_header_id\|>assistant<\|end_header_id\|>|<\|python_tag\|>)[ \t]*\n*"
 )
@@ -60,6 +75,7 @@ _END_OF_TURN = re.compile(
 )
 
 
+_TAGS_READ = 500
 _LINE_READ = 500
 """Characters of a line on either side of a tag in which quotes are looked for."""
 
@@ -69,7 +85,7 @@ def answer(reply: str) -> str:
 
     Tags inside quotes or inside a block that parses belong to the program. Empty where the thoughts never end.
     """
-    beginning = _BEGIN_OF_TURN.match(reply)
+    beginning = _BEGIN_OF_TURN.match(reply) or _SPOKEN_CHANNELS.match(reply)
     text = reply[beginning.end() :] if beginning else reply
     if _CHANNEL.search(text):
         if finals := _loose(_FINAL, text):
@@ -82,7 +98,10 @@ def answer(reply: str) -> str:
 
 
 def _without_thoughts(text: str) -> str:
-    """A closing tag alone ends thoughts that the prompt has opened; an opening one at the start opens endless ones."""
+    """A closing tag alone ends thoughts that the prompt has opened.
+
+    Thoughts that are opened and never end leave what stands before them, if that is nothing or holds a program.
+    """
     kept: list[str] = []
     at, opened = 0, None
     for tag in _loose(_THOUGHT_TAG, text):
@@ -91,8 +110,10 @@ def _without_thoughts(text: str) -> str:
             continue
         kept = [] if opened is None else [*kept, text[at:opened]]
         at, opened = tag.end(), None
-    if opened is not None and not "".join([*kept, text[at:opened]]).strip():
-        return ""
+    if opened is not None:
+        before = "\n".join([*kept, text[at:opened]])
+        if not before.strip() or (before.endswith("\n") and any(parsed(b.code) for b in _located_blocks(before))):
+            return before.strip()
     return "\n".join([*kept, text[at:]]).strip() if at else text
 
 
@@ -102,8 +123,8 @@ def _closes(tag: re.Match[str]) -> bool:
 
 def _loose(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
     """The matches that are no part of a program: neither between quotes nor inside a block that parses."""
-    found = [match for match in pattern.finditer(text) if not _is_quoted(match)]
-    held = [block.span for block in _located_blocks(text) if _parsed(block.code)] if found else []
+    found = [match for match in itertools.islice(pattern.finditer(text), _TAGS_READ) if not _is_quoted(match)]
+    held = [block.span for block in _located_blocks(text) if parsed(block.code)] if found else []
     return [match for match in found if not any(start <= match.start() < end for start, end in held)]
 
 
@@ -118,46 +139,64 @@ def _is_quoted(match: re.Match[str]) -> bool:
 
 # --- fenced blocks -------------------------------------------------------------------------------------------------
 
-_FENCE = re.compile(r"`{3,}|~{3,}")
+_FENCE = re.compile(r"`{3}(?=`{3}\w)|`{3,}|~{3,}")
 _PYTHON_WORD = re.compile(r"[ \t]*(?:python3?|py3?|ipython)\b[ \t]*", re.IGNORECASE)
 _INFO_LINE = re.compile(r"[^\n`]*(?:\n|\Z)")
 _STATEMENT = re.compile(r"(?:async +def|def|class) +\w+ *[(:]|import +\w|from +[\w.]+ +import |@\w")
 _FENCES_TRIED = 8
-_FENCES_READ = 100
+_FENCES_READ = 200
 
 
 class _Block(NamedTuple):
     code: str
     span: tuple[int, int]
     """From the opening fence to the end of the closing one."""
+    lead: str
+    """The last sentence above it."""
+    language: str
+    """What the opening fence says."""
+
+
+def _blocks(text: str, entry_point: str | None) -> Iterator[_Block]:
+    """The fenced blocks as programs, each in a form that can be read; one of JSON is the texts in it."""
+    for block in _located_blocks(text):
+        held = _held_blocks(block.code, entry_point) if _is_data(block.code) else []
+        yield from held or [block._replace(code=_legible(block.code, entry_point))]
+
+
+def _held_blocks(text: str, entry_point: str | None) -> list[_Block]:
+    """The programs in the strings of JSON, or of a literal: a tool call's arguments, a notebook's cells."""
+    found: list[_Block] = []
+    for held in _held_texts(text):
+        found += list(_blocks(held, entry_point)) or [_Block(_legible(held, entry_point), (0, len(text)), "", "")]
+    return found if any(_rank(block.code, entry_point).defines for block in found) else []
 
 
 def _located_blocks(text: str) -> Iterator[_Block]:
     """The fenced blocks that hold something; which fence closes a block is decided by what parses."""
-    fences = list(_FENCE.finditer(text))
+    fences = list(_FENCE.finditer(text))[-_FENCES_READ:]
     number = 0
     while number < len(fences):
         opening = fences[number]
         start = _content_start(text, opening)
-        later = range(number + 1, min(number + _FENCES_READ, len(fences)))
+        later = range(number + 1, len(fences))
         after = [i for i in later if fences[i].start() >= start and fences[i][0][0] == opening[0][0]]
         ends = ([i for i in after if fences[i][0].startswith(opening[0])] or after)[:_FENCES_TRIED]
         contents = [_content(text[start : fences[i].start()]) for i in ends] or [_content(text[start:])]
-        chosen = next((i for i, content in enumerate(contents) if (tree := _parsed(content)) and tree.body), None)
+        chosen = next((i for i, content in enumerate(contents) if (tree := parsed(content)) and tree.body), None)
         if chosen is None and ends and (not contents[0] or _opens(text, fences[ends[0]])):
             number = ends[0]  # a stray fence before the real one, or a block that was never closed
             continue
         content = contents[chosen or 0]
         at = ends[chosen or 0] if ends else len(fences)
         end = fences[at].end() if ends else len(text)
-        if chosen is None and (inner := _FENCE.search(content)) and len(inner[0]) < len(opening[0]):
-            shift = start
+        if chosen is None and (inner := _FENCE.search(content)) and not inner[0].startswith(opening[0]):
             yield from (
-                _Block(block.code, (block.span[0] + shift, block.span[1] + shift))
+                block._replace(span=(block.span[0] + start, block.span[1] + start))
                 for block in _located_blocks(text[start:end])
             )
         elif content:
-            yield _Block(content if chosen is not None else _repaired(content), (opening.start(), end))
+            yield _Block(content, (opening.start(), end), _lead(text, opening), text[opening.end() : start].strip())
         number = at + 1
 
 
@@ -171,16 +210,21 @@ def _content_start(text: str, opening: re.Match[str]) -> int:
     return line.end()
 
 
+def _lead(text: str, opening: re.Match[str]) -> str:
+    lines = text[max(0, opening.start() - _LINE_READ) : opening.start()].rstrip().split("\n")
+    return re.split(r"(?<=[.!?]) ", lines[-1])[-1]
+
+
 def _opens(text: str, fence: re.Match[str]) -> bool:
     """The fence carries a language and nothing else, so that it cannot close a block."""
-    return re.match(r"[ \t]*[A-Za-z][\w+#.-]*[ \t]*\n", text[fence.end() :]) is not None
+    return re.match(r"[ \t]*[A-Za-z][\w+#.-]*[ \t]*\n", text[fence.end() : fence.end() + _LINE_READ]) is not None
 
 
 def _content(text: str) -> str:
     lines = text.split("\n")
-    if any(line.startswith(">") for line in lines) and all(re.match(r">(?!>)|\s*$", line) for line in lines):
-        text = "\n".join(re.sub(r"^> ?", "", line) for line in lines)
-    code = textwrap.dedent(text).strip("\r\n")
+    while any(line.startswith(">") for line in lines) and all(re.match(r">(?!>)|\s*$", line) for line in lines):
+        lines = [re.sub(r"^> ?", "", line) for line in lines]
+    code = textwrap.dedent("\n".join(lines)).strip("\r\n")
     return code if code.strip() else ""
 
 
@@ -192,45 +236,175 @@ _LOOKALIKES = str.maketrans(
         **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff"),
         **dict.fromkeys("\u2018\u2019", "'"),
         **dict.fromkeys("\u201c\u201d", '"'),
+        "\u2212": "-",
     }
 )
 """Characters that word processors and web pages put in place of those that Python knows."""
+_CONTROLS = re.compile(r"\x1b\[[\d;]*[A-Za-z]|[\x00-\x08\x0e-\x1f\x7f]")
 _TOP_LEVEL = re.compile(r"[^\s#)\]}]")
 _CUTS_TRIED = 20
 
 
-def _repaired(code: str) -> str:
-    """`code` in a form that parses where a known spoilage explains it, else unchanged."""
-    for repair in (lambda text: text.translate(_LOOKALIKES), _without_prompts, _without_numbers, html.unescape):
-        repaired = repair(code)
-        if repaired.strip() and _parsed(repaired):
-            return repaired
-    return code
+def _forms(text: str) -> Iterator[str]:
+    """`text`, and what it was before a known spoilage."""
+    plain = _clean(text)
+    forms = (
+        text,
+        plain,
+        unicodedata.normalize("NFKC", plain),
+        _without_prompts(text),
+        _without_numbers(text),
+        html.unescape(text),
+        _after_change(text),
+        _unescaped(text),
+    )
+    return (form for form in dict.fromkeys(forms) if form.strip())
+
+
+def _clean(text: str) -> str:
+    return _CONTROLS.sub("", text.translate(_LOOKALIKES))
+
+
+def _legible(code: str, entry_point: str | None) -> str:
+    """The program that a block stands for: a form of it that parses, else the part that answers, else the block."""
+    forms = list(_forms(code))
+    found = next((form for form in forms if parsed(form)), None)
+    if found is not None:
+        return found
+    parts = itertools.chain(map(_parsing_start, forms), (_bare(form, entry_point) for form in forms))
+    return next((part for part in parts if _rank(part, entry_point).is_answer), code)
+
+
+_PROMPT = re.compile(r"\s*(?:>>>|In \[\d+\]:) ?")
+_CONTINUED = re.compile(r"\s*\.\.\.:? ?")
 
 
 def _without_prompts(code: str) -> str:
     """The input of an interactive session."""
-    if ">>>" not in code:
-        return ""
-    try:
-        return "".join(example.source for example in doctest.DocTestParser().get_examples(code + "\n"))
-    except ValueError:
-        return ""
+    source = []
+    entered = False
+    for line in code.split("\n"):
+        prompt = _PROMPT.match(line) or (_CONTINUED.match(line) if entered else None)
+        entered = prompt is not None
+        if prompt:
+            source.append(line[prompt.end() :])
+    return "\n".join(source)
 
 
 def _without_numbers(code: str) -> str:
     """The code of a listing whose lines are numbered."""
-    lines = [re.match(r" *(\d+)[:.|]?(?: ?(.*)|$)", line) for line in code.split("\n")]
-    numbers = [line and int(line[1]) for line in lines]
-    return "\n".join(line[2] or "" for line in lines if line) if numbers == [*range(1, len(lines) + 1)] else ""
+    lines = [re.match(r" *(\d+) ?[:.|)]?(?: ?(.*)|$)", line) for line in code.split("\n")]
+    numbers = [int(line[1]) for line in lines if line]
+    counted = len(numbers) == len(lines) and numbers == [*range(numbers[0], numbers[0] + len(lines))]
+    return "\n".join(line[2] or "" for line in lines if line) if counted else ""
 
 
-def _whole_part(code: str, entry_point: str | None) -> str:
-    """`code` without what is cut off at its end, where the program is before that."""
-    if _parsed(code):
+_CONFLICT = re.compile(r"^<{7} [^\n]*\n.*?^={7}\n(.*?)^>{7} [^\n]*$", re.MULTILINE | re.DOTALL)
+_DIFF_HEADER = re.compile(r"(?:diff |index |--- |\+\+\+ |@@|\\ No newline)")
+
+
+def _after_change(text: str) -> str:
+    """What a diff, or a search with its replacement, leaves."""
+    if "\n=======\n" in text and "\n>>>>>>> " in text:
+        text = _CONFLICT.sub(r"\1", text)
+    lines = [line for line in text.split("\n") if not _DIFF_HEADER.match(line)]
+    if not any(line.startswith("+") for line in lines) or not all(line[:1] in ("+", "-", " ", "") for line in lines):
+        return text
+    return "\n".join(line[1:] for line in lines if not line.startswith("-"))
+
+
+def _unescaped(text: str) -> str:
+    r"""The lines of a text that was written with `\n` between them."""
+    if "\n" in text.strip() or "\\n" not in text:
+        return text
+    return text.strip().replace("\\n", "\n").replace("\\t", "\t").replace('\\"', '"')
+
+
+# --- text that holds text ------------------------------------------------------------------------------------------
+
+_STRUCTURE = re.compile(r"[{\[]")
+_STRUCTURES_TRIED = 5
+
+
+def _is_data(code: str) -> bool:
+    tree = parsed(code)
+    return tree is None or (len(tree.body) == 1 and _is_literal(tree.body[0]))
+
+
+def _held_texts(text: str) -> list[str]:
+    return [held for value in _structures(text) for held in _texts_in(value) if held.strip()]
+
+
+def _structures(text: str) -> Iterator[Any]:
+    if text.strip()[:1] in ("'", '"'):
+        try:
+            yield ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return
+    at = 0
+    for _ in range(_STRUCTURES_TRIED):
+        opening = _STRUCTURE.search(text, at)
+        if opening is None:
+            return
+        try:
+            value, at = json.JSONDecoder(strict=False).raw_decode(text, opening.start())
+        except (ValueError, RecursionError):
+            at = opening.end()
+        else:
+            yield value
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+        yield "".join(value)
+    elif isinstance(value, list | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts_in(part)
+
+
+# --- code without a fence ------------------------------------------------------------------------------------------
+
+_LINE_OF_CODE = re.compile(
+    r"[ \t]*(?:" + _STATEMENT.pattern + r"|\w+(?:, *\w+)* *=[^=]|print\(|(?:for|while|if|with|try)\b[^\n]*:\s*$)"
+)
+_TAG = r"(?:\[/?[A-Za-z]{3,}(?:=\w+)?\]|</?\w[\w:.=-]*(?: [^<>\n]*)?>)"
+_LABEL = re.compile(rf"^[ \t]*(?:{_TAG})+[ \t]*(?=$|def |class |import |from |@)|(?:{_TAG})+[ \t]*$", re.MULTILINE)
+"""[PYTHON] and <code> around a program."""
+_LONGEST_UNFENCED = 400
+_STARTS_TRIED = 20
+
+
+def _unfenced(text: str, entry_point: str | None) -> str:
+    """Code without a fence: the text in a form that parses, a text in it, or its first part that answers."""
+    for form in itertools.chain(_forms(text), _forms(_LABEL.sub("", _FENCE.sub("", text)))):
+        if parsed(form) is not None and _is_code(form):
+            return form.strip("\n")
+    if held := _held_blocks(text, entry_point):
+        return _chosen(held, entry_point)
+    return "" if parsed(text) else _bare(_LABEL.sub("", _FENCE.sub("", _clean(text))), entry_point)
+
+
+def _bare(text: str, entry_point: str | None) -> str:
+    """The first run of lines that parses and defines `entry_point`, else that parses."""
+    spans = (span for span in re.findall(r"`([^`\n]+)`", text) if _rank(span, entry_point).defines)
+    if entry_point is not None and (span := next(spans, "")):
+        return span
+    lines = text.split("\n")
+    starts = [number for number, line in enumerate(lines) if _LINE_OF_CODE.match(line)]
+    found = []
+    for start in starts[:_STARTS_TRIED]:
+        code = _parsing_start(_run_of_code(lines[start : start + _LONGEST_UNFENCED]))
+        if _rank(code, entry_point).defines:
+            return code
+        found.append(code)
+    if entry_point and (middle := re.search(rf"\b(?:async +)?(?:def|class) +{re.escape(entry_point)}\b", text)):
+        found.append(_parsing_start(text[middle.start() :]))
+    certain = [number for number in starts if _STATEMENT.match(lines[number].lstrip())]
+    if code := next((code for code in found if code and _is_code(code)), ""):
         return code
-    start = _parsing_start(code)
-    return start if _rank(start, entry_point).is_other_answer else code
+    return "\n".join(lines[certain[0] : certain[0] + _LONGEST_UNFENCED]).rstrip() if certain else ""
 
 
 def _parsing_start(code: str) -> str:
@@ -259,42 +433,6 @@ def _broken_line(code: str) -> int | None:
     return None
 
 
-# --- code without a fence ------------------------------------------------------------------------------------------
-
-_LINE_OF_CODE = re.compile(
-    r"[ \t]*(?:" + _STATEMENT.pattern + r"|\w+(?:, *\w+)* *=[^=]|print\(|(?:for|while|if|with|try)\b[^\n]*:\s*$)"
-)
-_LABEL = re.compile(
-    r"^[ \t]*(?:\[/?[A-Z]{2,}\]|</?\w+>)[ \t]*(?=$|def |class |import |from |@)|(?:\[/[A-Z]{2,}\]|</\w+>)[ \t]*$",
-    re.MULTILINE,
-)
-"""[PYTHON] and <code> around a program."""
-_LONGEST_UNFENCED = 400
-_STARTS_TRIED = 20
-
-
-def _unfenced(text: str, entry_point: str | None) -> str:
-    """Code without a fence: the first run of lines that parses and defines `entry_point`, else that parses."""
-    text = _LABEL.sub("", _FENCE.sub("", text)).translate({0xFEFF: None})
-    if _parsed(text) is not None:
-        return text.strip("\n") if _is_code(text) else ""
-    spans = (span for span in re.findall(r"`([^`\n]+)`", text) if _rank(span, entry_point).defines)
-    if entry_point is not None and (span := next(spans, "")):
-        return span
-    lines = text.split("\n")
-    starts = [number for number, line in enumerate(lines) if _LINE_OF_CODE.match(line)]
-    found = []
-    for start in starts[:_STARTS_TRIED]:
-        code = _parsing_start(_run_of_code(lines[start : start + _LONGEST_UNFENCED]))
-        if _rank(code, entry_point).defines:
-            return code
-        found.append(code)
-    certain = [number for number in starts if _STATEMENT.match(lines[number].lstrip())]
-    if code := next((code for code in found if code and _is_code(code)), ""):
-        return code
-    return "\n".join(lines[certain[0] : certain[0] + _LONGEST_UNFENCED]).rstrip() if certain else ""
-
-
 def _run_of_code(lines: Sequence[str]) -> str:
     """The lines as deep as the first, and deeper."""
     margin = lines[0][: len(lines[0]) - len(lines[0].lstrip())]
@@ -304,7 +442,7 @@ def _run_of_code(lines: Sequence[str]) -> str:
 
 def _is_code(code: str) -> bool:
     """Not prose that happens to parse: it holds a statement, or prints."""
-    tree = _parsed(code)
+    tree = parsed(code)
     if tree is None:
         return False
     return _PRINTS.search(code) is not None or any(not isinstance(n, ast.Expr | ast.AnnAssign) for n in tree.body)
@@ -313,290 +451,107 @@ def _is_code(code: str) -> bool:
 # --- the choice among blocks ---------------------------------------------------------------------------------------
 
 _LEFT_OUT = re.compile(
-    r"#\s*(?:\.\.\.|…|TODO|your code|(?:the )?rest of|same as|as before|existing code|unchanged)", re.IGNORECASE
+    r"#\s*(?:\.\.\.|…|TODO|your code|(?:the )?rest of|same|as before|existing code|unchanged)", re.IGNORECASE
 )
-_READS = re.compile(r"\binput\(|\bstdin\b|\bopen\((?:0|['\"]/dev/stdin)")
+_READS = re.compile(r"\binput\(|\bstdin\b|\bfileinput\b|\bopen\((?:0|['\"]/dev/stdin)")
 _PRINTS = re.compile(r"\bprint\(|\bstdout\b|\bos\.write\(")
+_CONDEMNS = re.compile(
+    r"\b(?:wrong|incorrect|buggy|broken|bad|mistakes?|do not|don't|avoid|never|original|old|your (?:code|attempt))\b",
+    re.IGNORECASE,
+)
+_COMMENDS = re.compile(
+    r"\b(?:fix\w*|correct\w*|final\w*|instead|improved?|updated?|revised?|rewritten|new|better|right|works?|working)\b",
+    re.IGNORECASE,
+)
 
 
 class _Rank(NamedTuple):
-    """How well a block answers; the greatest is chosen."""
+    """How well a program answers; the greatest is chosen."""
 
     defines: bool
     """A program, or one that binds the entry point."""
     own: bool
-    """Not by an import alone."""
+    """Not by an import alone; a program on standard input reads and prints."""
     whole: bool
     """No stub, and no part left out."""
     gives: bool
-    """A value comes back, or input is read and something printed."""
+    """A value comes back, or something runs."""
+    plain: bool
+    """The entry point itself is bound, and not a class with such a method."""
 
     @property
-    def is_other_answer(self) -> bool:
+    def is_answer(self) -> bool:
         return self.defines and self.own
 
 
+_NONE = _Rank(defines=False, own=False, whole=False, gives=False, plain=False)
+
+
+def _chosen(blocks: Sequence[_Block], entry_point: str | None) -> str:
+    """The best of the blocks with what it needs of the others; the later of two that are as good."""
+    ranks = [_rank(block.code, entry_point) for block in blocks]
+
+    def program(number: int) -> str:
+        others = [i for i in range(len(blocks)) if i != number]
+        helpers = [blocks[i].code for i in others if not ranks[i].is_answer]
+        return with_helpers(blocks[number].code, helpers, [blocks[i].code for i in others if ranks[i].is_answer])
+
+    def worth(number: int) -> tuple[Any, ...]:
+        block, code = blocks[number], program(number) if entry_point is None else blocks[number].code
+        advised = not _CONDEMNS.search(block.lead) or _COMMENDS.search(block.lead) is not None
+        foreign = block.language and "py" not in block.language.lower()
+        return (_rank(code, entry_point), advised, not foreign, code == block.code, number)
+
+    return program(max(range(len(blocks)), key=worth))
+
+
 def _rank(code: str, entry_point: str | None) -> _Rank:
-    tree = _parsed(code)
+    tree = parsed(code)
     if tree is None or not tree.body:
-        return _Rank(defines=False, own=False, whole=False, gives=False)
-    left_out = _LEFT_OUT.search(code) is not None
+        return _NONE
+    whole = _LEFT_OUT.search(code) is None
     if entry_point is None:
         program = any(not _is_literal(node) for node in tree.body)
         prints = _PRINTS.search(code) is not None
-        return _Rank(program, own=prints and _READS.search(code) is not None, whole=not left_out, gives=prints)
-    names = _bound_names(tree)
-    if entry_point not in names:
-        return _Rank(defines=False, own=False, whole=False, gives=False)
-    functions = [
-        node
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == entry_point
-    ]
-    if not functions:
-        return _Rank(defines=True, own=entry_point not in _imported(tree), whole=not left_out, gives=True)
-    return _Rank(True, own=True, whole=not left_out and not _is_stub(functions[-1]), gives=_gives(functions[-1]))
+        reads = _READS.search(code) is not None
+        return _Rank(program, own=prints and reads, whole=whole, gives=prints and runs(tree), plain=True)
+    name = owner(tree, entry_point)
+    if name is None:
+        return _NONE
+    found = definitions(tree, entry_point)
+    return _Rank(
+        defines=True,
+        own=bool(found) or name not in imported_names(tree),
+        whole=whole and not (found and _is_stub(found[-1])),
+        gives=not found or _gives(found[-1]),
+        plain=name == entry_point,
+    )
 
 
-def _is_stub(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+def _is_stub(definition: ast.stmt) -> bool:
     def says_nothing(node: ast.stmt) -> bool:
         not_implemented = isinstance(node, ast.Raise) and "NotImplemented" in ast.unparse(node)
         return isinstance(node, ast.Pass) or not_implemented or _is_literal(node)
 
+    if isinstance(definition, ast.ClassDef):
+        methods = [node for node in definition.body if isinstance(node, FUNCTION)]
+        return all(map(_is_stub, methods)) if methods else all(map(says_nothing, definition.body))
     elided = any(
         isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and node.value.value is ...
-        for node in ast.walk(function)
+        for node in ast.walk(definition)
     )
-    return elided or all(map(says_nothing, function.body))
+    return elided or (isinstance(definition, FUNCTION) and all(map(says_nothing, definition.body)))
 
 
-def _gives(function: ast.AST) -> bool:
-    gives = ast.Yield | ast.YieldFrom
-    return any(
-        isinstance(node, gives) or (isinstance(node, ast.Return) and node.value is not None)
-        for node in ast.walk(function)
-    )
+def _gives(definition: ast.AST) -> bool:
+    def gives(node: ast.AST) -> bool:
+        if isinstance(node, ast.Return):
+            return not (node.value is None or (isinstance(node.value, ast.Constant) and node.value.value is None))
+        return isinstance(node, ast.Yield | ast.YieldFrom)
+
+    return isinstance(definition, ast.ClassDef) or any(map(gives, ast.walk(definition)))
 
 
 def _is_literal(node: ast.stmt) -> bool:
     literals = ast.Constant | ast.List | ast.Tuple | ast.Dict | ast.Set | ast.UnaryOp | ast.Name
     return isinstance(node, ast.Expr) and isinstance(node.value, literals)
-
-
-def _bound_names(tree: ast.Module) -> set[str]:
-    """Names that the module binds: at its top level, and within its `if`, `try` and `with`."""
-    names = set()
-    for node in _module_level(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.For):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names |= {
-                part.id
-                for target in targets
-                for part in ast.walk(target)
-                if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
-            }
-    return names | _imported(tree)
-
-
-def _imported(tree: ast.Module) -> set[str]:
-    """Names that the module binds by imports alone."""
-    imports = [node for node in _module_level(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-    return {name for node in imports for name in _names_of_import(node)}
-
-
-def _module_level(tree: ast.Module) -> Iterator[ast.stmt]:
-    nodes: list[ast.stmt] = list(tree.body)
-    for node in nodes:  # grows
-        yield node
-        if isinstance(node, ast.If | ast.Try | ast.With | ast.For | ast.While):
-            nodes += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
-            nodes += [child for handler in getattr(node, "handlers", ()) for child in handler.body]
-
-
-def _with_helpers(code: str, others: Sequence[str]) -> str:
-    """`code` after those of the other blocks that define names which it, or a block so taken, needs."""
-    if (tree := _parsed(code)) is None:
-        return code
-    missing, taken = _free_names(tree), set()
-    pending = list(reversed(range(len(others))))
-    while pending:
-        helpers = ((i, _parsed(others[i])) for i in pending)
-        found = next(((i, tree) for i, tree in helpers if tree and _bound_names(tree) & missing), None)
-        if found is None:
-            break
-        number, helper = found
-        taken.add(number)
-        pending.remove(number)
-        missing = (missing - _bound_names(helper)) | _free_names(helper)
-    return "\n\n".join([*(others[i] for i in sorted(taken)), code])
-
-
-def _free_names(tree: ast.AST) -> set[str]:
-    """Names that the program reads and nowhere sets; builtins are none of them."""
-    read, own = set(), set()
-    for node in ast.walk(tree):
-        match node:
-            case ast.Name(id=name, ctx=ast.Load()):
-                read.add(name)
-            case ast.Name(id=name) | ast.arg(arg=name) | ast.ExceptHandler(name=str(name)):
-                own.add(name)
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                own.add(name)
-            case ast.alias():
-                own.add((node.asname or node.name).partition(".")[0])
-    return {name for name in read - own if not hasattr(builtins, name)}
-
-
-# --- a program's own tests -----------------------------------------------------------------------------------------
-
-_TEST_MODULES = frozenset({"unittest", "pytest", "doctest", "hypothesis", "nose"})
-_SHOWING = frozenset({"print", "pprint", "display"})
-_ENDING = frozenset({"exit", "quit"})
-_FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
-
-
-def _without_own_tests(code: str, entry_point: str | None) -> str:
-    """`code` without the tests and uses that it makes of `entry_point` while it loads."""
-    tree = _parsed(code) if entry_point is not None else None
-    if tree is None or entry_point is None or entry_point not in _bound_names(tree):
-        return code
-    dropped = _Uses(tree, entry_point).statements
-    rest = {name for node in tree.body if node not in dropped for name in _read_names(node)}
-    dropped += [node for node in tree.body if _imports_tests(node) and not _names_of_import(node) & rest]
-    return _without(code, tree, dropped) if dropped else code
-
-
-class _Uses:
-    """The statements of a module that only test or use its entry point: nothing that it needs comes from them."""
-
-    def __init__(self, tree: ast.Module, entry_point: str) -> None:
-        self._entry_point = entry_point
-        self._reads: dict[str, set[str]] = {}
-        """What each name of the module is made from."""
-        variables: set[str] = set()
-        for node in tree.body:
-            names = {node.name} if isinstance(node, _FUNCTION | ast.ClassDef) else _set_names(node)
-            variables |= names if not isinstance(node, _FUNCTION | ast.ClassDef) else set()
-            for name in names:
-                self._reads.setdefault(name, set()).update(_made_from(node) - {name})
-        self._needed = self._reached({entry_point}) | {entry_point}
-        self._state = (self._needed & variables) - {entry_point}
-        self._frameworks = {name for node in tree.body if _imports_tests(node) for name in _names_of_import(node)}
-        self._asserting = {
-            node.name
-            for node in tree.body
-            if isinstance(node, _FUNCTION) and any(isinstance(part, ast.Assert) for part in ast.walk(node))
-        } - self._needed
-        definitions = [node for node in tree.body if isinstance(node, _FUNCTION | ast.ClassDef)]
-        self._gone = {node.name for node in definitions if self._is_test(node.name)}
-        self.statements = [node for node in tree.body if self._is_use(node)]
-
-    def _is_test(self, name: str) -> bool:
-        reached = self._reached({name}) | {name}
-        if name in self._needed:
-            return False
-        tests = bool(reached & self._asserting) or name.lower().startswith("test")
-        return bool(reached & self._frameworks) or (self._entry_point in reached and tests)
-
-    def _is_use(self, node: ast.stmt) -> bool:
-        if isinstance(node, _FUNCTION | ast.ClassDef):
-            return node.name in self._gone
-        if isinstance(node, ast.Assert):
-            return True
-        reads, sets = _read_names(node), _set_names(node)
-        callee = _callee(node)
-        if isinstance(node, ast.Import | ast.ImportFrom) or sets & self._needed:
-            return False
-        if reads & self._state and callee not in _SHOWING:
-            return False
-        if isinstance(node, ast.Assign | ast.AugAssign) and not sets and reads & self._needed:
-            return False  # of an attribute or an item
-        uses = (reads | self._reached(reads)) & (self._gone | self._frameworks | {self._entry_point})
-        if uses or callee in _ENDING or _reads_input(node):
-            self._gone |= sets
-            return True
-        return False
-
-    def _reached(self, names: set[str]) -> set[str]:
-        """Names that `names` are made from, through the module's own."""
-        reached: set[str] = set()
-        pending = set(names)
-        while pending:
-            pending = set().union(*(self._reads.get(name, set()) for name in pending)) - reached
-            reached |= pending
-        return reached
-
-
-def _made_from(node: ast.stmt) -> set[str]:
-    """Names that a statement takes from its module; of a definition, those that it does not set itself."""
-    if not isinstance(node, _FUNCTION | ast.ClassDef):
-        return _read_names(node)
-    shared = {name for part in ast.walk(node) if isinstance(part, ast.Global) for name in part.names}
-    return _free_names(node) | shared
-
-
-def _callee(node: ast.stmt) -> str:
-    """The name that a statement calls: `exit` of `sys.exit(1)`."""
-    function = node.value.func if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None
-    if isinstance(function, ast.Attribute):
-        return function.attr
-    return function.id if isinstance(function, ast.Name) else ""
-
-
-def _reads_input(node: ast.stmt) -> bool:
-    return any(
-        (isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id == "input")
-        or (isinstance(part, ast.Attribute) and part.attr == "stdin")
-        for part in ast.walk(node)
-    )
-
-
-def _set_names(node: ast.AST) -> set[str]:
-    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
-
-
-def _read_names(node: ast.AST) -> set[str]:
-    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)}
-
-
-def _imports_tests(node: ast.stmt) -> bool:
-    if isinstance(node, ast.Import):
-        return all(alias.name.partition(".")[0] in _TEST_MODULES for alias in node.names)
-    return isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in _TEST_MODULES
-
-
-def _names_of_import(node: ast.stmt) -> set[str]:
-    names = node.names if isinstance(node, ast.Import | ast.ImportFrom) else []
-    return {(alias.asname or alias.name).partition(".")[0] for alias in names}
-
-
-def _without(code: str, tree: ast.Module, dropped: Sequence[ast.stmt]) -> str:
-    """`code` without some of its statements; one that shares a line with others becomes `pass`."""
-    others = {line for node in tree.body if node not in dropped for line in _lines_of(node)}
-    lines = [line.encode() for line in code.split("\n")]
-    gone: set[int] = set()
-    for node in sorted(dropped, key=lambda node: (node.lineno, node.col_offset), reverse=True):
-        if others.isdisjoint(_lines_of(node)):
-            gone |= set(_lines_of(node))
-            continue
-        first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
-        lines[first : last + 1] = [
-            lines[first][: node.col_offset] + b"pass" + lines[last][node.end_col_offset :],
-            *([b""] * (last - first)),
-        ]
-    return "\n".join(line.decode() for number, line in enumerate(lines, 1) if number not in gone).rstrip()
-
-
-def _lines_of(node: ast.stmt) -> range:
-    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
-    return range(min([node.lineno, *(part.lineno for part in decorators)]), (node.end_lineno or node.lineno) + 1)
-
-
-@functools.lru_cache(maxsize=64)
-def _parsed(code: str) -> ast.Module | None:
-    try:
-        return parse(code)
-    except SyntaxError:
-        return None

@@ -76,6 +76,17 @@ REPLIES: Final = (
     f"````markdown\n```python{CODE}```\n````",
     f"```python\nimport unittest{CODE}class T(unittest.TestCase): pass\nif 1: unittest.main()\n```",
     "```python\nn = int(input())\nprint(n + 1)\n```",
+    f"```python{CODE}```\n<think>\nIt never ends",
+    f"analysisHm.assistantfinal```python\nfrom __future__ import annotations\nfrom own import one{CODE}```",
+    '{"name": "run", "arguments": {"code": ["def after(n):\\n", "    return n + 1"]}}',
+    '```json\n[1, {"code": "def after(n):\\n    return n + 1"}]\n```',
+    f"'''python{CODE}'''",
+    "```python\\ndef after(n):\\n    return n + 1\\n```",
+    "```diff\n@@ -1 +1 @@\n def after(n):\n-    return n\n+    return n + 1\n```",
+    f"<<<<<<< SEARCH\nx\n=======\n{CODE.strip()}\n>>>>>>> REPLACE",
+    "```python\nclass Solution:\n    def after(self, n):\n        return n\n```\nDo not write\n```\n[DONE]\nO(1)\n```",
+    "Answer: def after(n): return n + 1",
+    "```python\ndef main():\n    print(int(input()) + 1)\n```\n```python\nmain()\n```",
 )
 """Replies of every form that `extraction` knows."""
 

@@ -1,6 +1,7 @@
 """The program in a reply, whatever stands around it."""
 
 import io
+import json
 import sys
 import textwrap
 from typing import Any
@@ -132,6 +133,56 @@ REPLIES = {
     "a check that raises": fenced(f"{CODE}\n\nif f(1) != 5:\n    raise AssertionError('wrong')"),
     "an exit": fenced(f"{CODE}\n\nexit()"),
     "a main function": fenced(f"{CODE}\n\ndef main():\n    print(f(int(input())))\n\nmain()"),
+    # another form
+    "a diff": "```diff\n--- a/f.py\n+++ b/f.py\n@@ -1,2 +1,2 @@\n def f(x):\n-    return 0\n+    return x + 1\n```",
+    "a search and its replacement": f"<<<<<<< SEARCH\n{WRONG}\n=======\n{CODE}\n>>>>>>> REPLACE",
+    "a tool call": json.dumps({"name": "write", "arguments": {"path": "f.py", "content": CODE}}),
+    "a tool call in tags": f"<tool_call>\n{json.dumps({'arguments': {'code': CODE}})}\n</tool_call>",
+    "a tool call in XML": f'<invoke name="python">\n<parameter name="code">{CODE}</parameter>\n</invoke>',
+    "JSON in a fence": f"```json\n{json.dumps({'code': CODE, 'says': 'adds one'}, indent=2)}\n```",
+    "a fence in JSON": json.dumps({"answer": fenced(CODE)}),
+    "cells of a notebook": json.dumps(
+        {"cells": [{"source": ["STEP = 1"]}, {"source": ["def f(x):\n", " return x + STEP"]}]}
+    ),
+    "one escaped line": CODE.replace("\n", "\\n"),
+    "escaped lines in a fence": fenced(CODE).replace("\n", "\\n"),
+    "a string": f'"{CODE}"'.replace("\n", "\\n"),
+    "three quotes for a fence": f"'''python\n{CODE}\n'''",
+    "a page": f'<pre><code class="language-python">{CODE.replace("+ 1", "+ (x &lt; 9)")}\n</code></pre>',
+    "a here-document": f"```bash\ncat > f.py << 'EOF'\n{CODE}\nEOF\n```",
+    "IPython's prompts": fenced("In [1]: def f(x):\n   ...:     return x + 1\n   ...: \n\nIn [2]: f(1)\nOut[2]: 2"),
+    "prompts without a fence": "Try:\n\n>>> def f(x):\n...     return x + 1\n...\n>>> f(1)\n2\n\nIt works.",
+    "a session that ended in an error": fenced('>>> def f(x):\n...     return x + 1\n...\n>>> f("a")\nTraceback ...'),
+    "lines numbered from ten": fenced("10: def f(x):\n11:     return x + 1"),
+    "numbers beside bars": fenced(" 1 | def f(x):\n 2 |     return x + 1"),
+    "full-width signs": fenced("def f\uff08x\uff09\uff1a\n    return x + 1"),
+    "colours of a terminal": fenced("\x1b[34mdef\x1b[0m f(x):\n    return x + 1"),
+    "a zero byte": fenced(f"{CODE}\0"),
+    "old line ends": fenced(CODE).replace("\n", "\r"),
+    "quoted twice": "> > ```python\n> > def f(x):\n> >     return x + 1\n> > ```",
+    "another kind of fence around it": f"~~~\n{fenced(CODE)}\n~~~",
+    "a fence closed and opened on one line": f"```python\n{WRONG}\n``````python\n{CODE}\n```",
+    "behind a word": "Answer: def f(x): return x + 1",
+    "the language on a line of its own": f"python\n{CODE}",
+    # the better of several
+    "a common mistake behind": f"{fenced(CODE)}\n\nA common mistake:\n```python\n{WRONG}\n```",
+    "the original behind": f"Fixed:\n{fenced(CODE)}\n\nYour original code was:\n```\n{WRONG}\n```",
+    "another language behind": f"{fenced(CODE)}\nRun\n```bash\nf = 5\n```",
+    "a mock behind": blocks(CODE, "def f(x):\n    return None"),
+    "a helper in a wrong answer": blocks("def h(x):\n    return x + 1\n\n" + WRONG, "def f(x):\n    return h(x)"),
+    "an import in a wrong answer": blocks("import math\n" + WRONG, "def f(x):\n    return math.ceil(x) + 1"),
+    "two files": f"helper.py\n{fenced('def h(x): return x + 1')}\nf.py\n"
+    + fenced("from helper import h\ndef f(x): return h(x)"),
+    "imports of the future": blocks(
+        "def h(x):\n    return x + 1", "from __future__ import annotations\ndef f(x: Int) -> Int:\n    return h(x)"
+    ),
+    "thoughts behind that never end": f"{fenced(CODE)}\n<think>\nWait, maybe\n{fenced(WRONG)}",
+    # what can only fail
+    "labels, O(1) and notes": f"{CODE}\n\n[DONE]\nEOF\n* done\nComplexity: O(1)\nO(1)",
+    "a command line": fenced(
+        f"import argparse\n{CODE}\np = argparse.ArgumentParser()\np.add_argument('x')\nprint(f(p.parse_args().x))"
+    ),
+    "a library for the example alone": fenced(f"import no_such_library as lib\n{CODE}\nlib.plot(f(1))"),
 }
 
 
@@ -177,6 +228,26 @@ def test_a_program_may_hold_the_tags_of_thoughts_and_turns(code: str, before: st
     assert loaded(before + fenced(code))("<think>a</think>b") == "b"
 
 
+TAG_NAMES = ("think", "Thought", "seed:think", "inner_monologue", "chain_of_thought", "antThinking", "my-thoughts")
+
+
+@pytest.mark.parametrize("name", TAG_NAMES)
+@pytest.mark.parametrize("opening", ["<{}>", "<{} effort='high'>", "< {} >"])
+def test_thoughts_are_no_answer_whatever_the_tag_is_called(name: str, opening: str) -> None:
+    draft = f"{opening.format(name)}\n{fenced(WRONG)}\n</{name}>"
+    assert extract_code(f"{draft}\n{CODE}", "f") == CODE
+    assert extract_code(f"{fenced(CODE)}\n{draft}", "f") == CODE
+
+
+def test_a_class_with_the_method_is_taken_where_no_function_is() -> None:
+    method = "class Solution:\n    def f(self, x):\n        return x + 1"
+    stub = "class Solution:\n    def f(self, x):\n        pass"
+    reply = f"{fenced(stub)}\nUse `Solution`:\n{fenced(method)}\n{fenced('print(Solution().f(3))')}"
+    assert extract_code(reply, "f") == extract_code(reply, "Solution") == method
+    assert extract_code(fenced(f"{method}\n\nn = int(input())\nprint(Solution().f(n))"), "f") == method
+    assert extract_code(f"{fenced(method)}\nor\n{fenced(CODE)}\nor\n{fenced(method)}", "f") == CODE
+
+
 PROGRAMS = {
     "a reading step before": blocks("n = int(input())", "n = int(input())\nprint(n * 2)"),
     "a reading step of its own": blocks("n = int(input())", "print(n * 2)"),
@@ -186,6 +257,13 @@ PROGRAMS = {
     "an assert": fenced("n = int(input())\nassert n > 0\nprint(n * 2)"),
     "prose behind, unclosed": "```python\nn = int(input())\nprint(n * 2)\n\nIt prints twice the number.",
     "no fence": "Sure:\n\nn = int(input())\nprint(n * 2)\n\nIt prints twice the number.",
+    "a call behind": blocks("def main():\n    print(int(input()) * 2)", "main()"),
+    "a guarded call behind": blocks(
+        "def main():\n    print(int(input()) * 2)", 'if __name__ == "__main__":\n    main()'
+    ),
+    "an example call behind": blocks("def g(n):\n    return n * 2\nprint(g(int(input())))", "print(g(3))"),
+    "a label behind": "n = int(input())\nprint(n * 2)\n\nEOF",
+    "a tool call behind words": f"Running {json.dumps({'code': 'n = int(input())' + chr(10) + 'print(n * 2)'})}",
 }
 
 

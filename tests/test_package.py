@@ -35,7 +35,7 @@ HEAVY = (
     "verifiers",
 )
 GROUND = "types syntax files"
-BELOW_GRAPHS = f"{GROUND} problems extraction prompts wording probes traces models tools verifiers"
+BELOW_GRAPHS = f"{GROUND} problems program extraction prompts wording probes traces models tools verifiers"
 IMPORTS = {
     part: set(others.split())
     for part, others in {
@@ -44,9 +44,10 @@ IMPORTS = {
         "files": "types",
         "wording": "types",
         "problems": GROUND,
-        "extraction": GROUND,
+        "program": GROUND,
+        "extraction": f"{GROUND} program",
         "probes": GROUND,
-        "prompts": f"{GROUND} extraction wording",
+        "prompts": f"{GROUND} program extraction wording",
         "traces": GROUND,
         "models": GROUND,
         "tools": f"{GROUND} problems prompts",

@@ -112,9 +112,10 @@ def test_a_set_up_that_calls_the_program_and_an_unreadable_object_are_no_infra(s
     assert judged(sandbox, code, "assert solve(1) == 4", setup=node).status == "wrong_answer"
 
 
-@pytest.mark.parametrize("test", ["xs = [1]\nassert solve(xs) is not xs", "xs = [1]\nassert solve(xs) is xs"])
-def test_whether_two_values_are_one_object_is_not_judged(sandbox, test):
-    assert judged(sandbox, "def solve(x): return x", test).status == "unjudged"
+def test_whether_two_values_that_cannot_be_changed_are_one_object_is_not_judged(sandbox):
+    test = "x = 'ab' + str(1)\nassert solve(x) is {}x"
+    assert judged(sandbox, "def solve(x): return x", test.format("")).status == "unjudged"
+    assert judged(sandbox, "def solve(x): return x", test.format("not ")).status == "unjudged"
 
 
 @pytest.mark.parametrize("printed", ["1\\x0c2", "1\\u20282", "1\\r2", "1\\n2\\xa0"])
@@ -252,11 +253,9 @@ def test_a_right_program_passes_as_in_one_process(sandbox, code, test):
         ("import random\ndef solve(): return random.random()", "import random\nrandom.seed(4)\na = solve()\n"
          "random.seed(4)\nassert a == solve()"),
         ("class Stack(list):\n    def push(self, x): self.append(x)", "s = Stack()\ns.push(1)\nassert len(s) == 1"),
-        ("class G:\n    def __init__(self, xs): self.xs = xs\n    def n(self): return len(self.xs)",
-         "xs = [1]\ng = G(xs)\nxs.append(2)\nassert g.n() == 2"),
-        ("def solve(n):\n    x = []\n    for _ in range(n): x = [x]\n    return x", "assert isinstance(solve(200), list)"),
+        ("def solve(n):\n    x = ()\n    for _ in range(n): x = (x,)\n    return x", "assert isinstance(solve(200), tuple)"),
     ],
-    ids=["own-equality", "captured", "seeded", "subclass", "alias", "deep"],
+    ids=["own-equality", "captured", "seeded", "subclass", "deep"],
 )  # fmt: skip
 def test_what_cannot_be_judged_apart_is_unjudged(sandbox, code, test):
     assert judged(sandbox, code, test, entry_point=None).status == "unjudged"

@@ -124,8 +124,9 @@ IDENTITY = [
 
 
 @pytest.mark.parametrize("test", IDENTITY)
-def test_whether_two_values_are_one_object_is_unjudged_wherever_it_is_asked(sandbox, test):
-    assert judged(sandbox, "def f(xs): return xs", test).status == "unjudged"
+def test_whether_two_lists_are_one_object_is_judged_wherever_it_is_asked(sandbox, test):
+    assert judged(sandbox, "def f(xs): return xs", test).status == "wrong_answer"
+    assert judged(sandbox, "def f(xs): return list(xs)", test).passed
 
 
 def test_identity_with_a_constant_is_judged(sandbox):

@@ -60,21 +60,13 @@ def test_a_right_program_is_right(sandbox, code, test):
     assert status(sandbox, code, test) == "passed"
 
 
-HOLDS = "class f:\n    def __init__(s, xs): s.xs = xs\n    def n(s): return len(s.xs)\n    def push(s): s.xs.append(1)"
 UNJUDGED = {
     "emptied, and computed from": ("def f(xs):\n    xs.clear()\n    return []", "xs = [3, 1]\nassert f(xs) == sorted(xs)"),
     "emptied, nested": ("def f(m):\n    m[0].clear()\n    return 0", "xs = [3, 1]\nassert f([xs]) == sum(xs)"),
     "emptied, by keyword": ("def f(*, xs):\n    xs.clear()\n    return 0", "xs = [3, 1]\nassert f(xs=xs) == len(xs)"),
     "emptied, before an if": ("def f(xs):\n    xs.clear()\n    return 0", "xs = [3, 1]\nassert 1 == 1\nif f(xs) != len(xs): raise AssertionError"),
     "emptied, of unittest": ("def f(xs):\n    xs.clear()\n    return []", "import unittest\nxs = [3, 1]\nunittest.TestCase().assertEqual(f(xs), sorted(xs))"),
-    "changed by the test, seen by the program": (HOLDS, "xs = [1]\ng = f(xs)\nxs.append(2)\nassert g.n() == 2"),
-    "changed by the test, not seen": (HOLDS, "xs = [1]\ng = f(xs)\nxs.append(2)\nassert g.n() == 1"),
-    "changed later by the program": (HOLDS, "xs = [1]\ng = f(xs)\ng.push()\nassert xs == [1, 1]"),
-    "changed later by the program, not seen": (HOLDS, "xs = [1]\ng = f(xs)\ng.push()\nassert xs == [1]"),
-    "an attribute changed by the test": (HOLDS, "g = f([1])\ng.xs.append(2)\nassert g.n() == 2"),
-    "one result, returned twice": ("R = []\ndef f(x):\n    R.append(x)\n    return R", "r = f(1)\nf(2)\nassert r == [1, 2]"),
-    "changed by a function of the test": ("def f(g):\n    xs = [2, 1]\n    g(xs)\n    return xs", "def g(xs): xs.sort()\nassert f(g) == [1, 2]"),
-    "given by a function of the test": ("def f(g): g().append(2)", "xs = [1]\nf(lambda: xs)\nassert xs == [1, 2]"),
+    "emptied later": ("class f:\n    def __init__(s, xs): s.xs = xs\n    def get(s):\n        s.xs.clear()\n        return []", "xs = [3, 1]\ng = f(xs)\nassert g.get() == sorted(xs)"),
     "equal but for NaN": ("def f(): return [float('nan')]", "import math\nassert f() == [math.nan]"),
     "one thread waits for another": ("import threading\ne = threading.Event()\ndef wait(): return e.wait(20)\ndef fire(): e.set()", "import threading, time\nr = []\nt = threading.Thread(target=lambda: r.append(wait()))\nt.start()\ntime.sleep(0.1)\nfire()\nt.join()\nassert r == [True]"),
     "a process": ("import subprocess\ndef f(): return subprocess.run(['echo', 'a'], capture_output=True, text=True).stdout", "assert f() == 'a\\n'"),
@@ -141,13 +133,37 @@ def test_what_a_test_framework_stops_by_is_no_way_out_of_its_tests(sandbox, name
     assert "passed" not in (status(sandbox, code, test), status(sandbox, real, test))
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        "def f(x):\n    if not x: os.fork()\n    return x",
+        "def f(x):\n    if not x: subprocess.run(['true'])\n    return x",
+        "def f(x):\n    if not x: print(random.random(), time.time(), inspect.signature(f), open('x'))\n    return x",
+    ],
+)
+def test_code_that_does_not_run_excuses_nothing(sandbox, program):
+    code = f"import os, subprocess, random, time, inspect\n{program}"
+    assert status(sandbox, code, "assert f(1) == 2") == "wrong_answer"
+    assert (
+        status(sandbox, code, "import random, time, io\nrandom.seed(time.time())\nassert f(1) == 2") == "wrong_answer"
+    )
+    assert status(sandbox, code, "def g(y): return y\nassert f(g)(1) == 2") == "wrong_answer"
+
+
+def test_a_class_of_its_own_excuses_no_value_that_is_not_equal(sandbox):
+    own = "class L(list):\n    def first(self): return self[0]\ndef f(): return L([1])"
+    assert status(sandbox, own, "assert f() == [2]") == "wrong_answer"
+    assert status(sandbox, own, "assert f() == [1]") == "passed"
+    assert status(sandbox, own, "assert f().first() == 1") == "unjudged"
+
+
 PAY = "def pay(a, n):\n    a['b'] -= n\n    if a['b'] < 0: raise ValueError('too much')"
 PAID = "a = {'b': 1}\ntry:\n    pay(a, 5)\n    assert False\nexcept ValueError: pass\nassert a['b'] == "
 
 
-@pytest.mark.parametrize("left", [1, -4])
-def test_an_argument_that_a_raising_call_has_changed_is_no_false_verdict(sandbox, left):
-    assert status(sandbox, PAY, f"{PAID}{left}") == "unjudged"
+@pytest.mark.parametrize(("left", "expected"), [(1, "wrong_answer"), (-4, "passed")])
+def test_an_argument_that_a_raising_call_has_changed_is_no_false_verdict(sandbox, left, expected):
+    assert status(sandbox, PAY, f"{PAID}{left}") == expected
 
 
 def test_a_call_that_raises_and_changes_nothing_is_judged(sandbox):

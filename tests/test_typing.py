@@ -1,6 +1,7 @@
 """A user's file under mypy --strict and pyright: a wrong option is an error, a right one is not."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -9,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-PYRIGHT = shutil.which("basedpyright") or shutil.which("pyright")
-
-PYRIGHT = shutil.which("basedpyright") or shutil.which("pyright")
+PLACES = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+PYRIGHT = shutil.which("basedpyright", path=PLACES) or shutil.which("pyright", path=PLACES)
 
 USER = """
 from collections.abc import Sequence

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mucode_agent import extraction, prompts, wording
+from mucode_agent import extraction, program, prompts, wording
 from mucode_agent.verifiers import text
 from mucode_agent.verifiers.text import is_our_text, text_digest
 
@@ -55,7 +55,7 @@ def afresh(digest: Any) -> Callable[[], object]:
     """A digest that nobody has computed yet."""
 
     def call() -> object:
-        extraction._parsed.cache_clear()
+        program.parsed.cache_clear()
         return digest.__wrapped__()
 
     return call
@@ -69,9 +69,10 @@ def test_the_samples_reach_every_line_of_the_wording(module: ModuleType, digest:
     assert [source[line - 1] for line in sorted(missed) if not source[line - 1].strip().startswith(others)] == []
 
 
-def test_the_samples_reach_almost_every_line_that_reads_a_reply() -> None:
-    lines = lines_of(extraction)
-    assert len(lines & lines_run(extraction, afresh(prompts.prompt_digest))) > 0.85 * len(lines)
+@pytest.mark.parametrize("module", [extraction, program])
+def test_the_samples_reach_almost_every_line_that_reads_a_reply(module: ModuleType) -> None:
+    lines = lines_of(module)
+    assert len(lines & lines_run(module, afresh(prompts.prompt_digest))) > 0.85 * len(lines)
 
 
 @pytest.mark.parametrize("digest", [prompts.prompt_digest, text_digest])

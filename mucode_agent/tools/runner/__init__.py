@@ -17,7 +17,8 @@ The processes:
     host (pool.py) ── fork server (zygote.py) ─┬─ judge (judge.py, proxies.py, suite.py): shared by suites that cannot
                                                │  touch each other (contained.py), else one per suite
                                                └─ candidate (candidate.py): one per program, forked ahead
-The judge holds the tests and compares. The candidate holds the program and answers calls with plain data (codec.py).
+The judge holds the tests and compares. The candidate holds the program and answers calls with plain data (codec.py);
+values that both may change are kept the same on either side (mirror.py).
 Where a job says `"judge": "together"`, the candidate runs the code tests (together.py): it can forge the verdict.
 Both are confined (confine.py); the fork server sees neither programs nor tests.
 """

@@ -24,12 +24,14 @@ from collections.abc import Callable
 from typing import Any
 
 from . import codec, together
+from .meeting import marked
+from .mirror import Mirror
 
 FILENAME = "solution.py"
 _CHANNEL = 3
 _FRAMES = 5
-_MOST_SHARED = 10_000
-"""Values, items of one, and characters of its form."""
+_CAUSES, _PARTS = 4, 20
+"""Of an exception: causes of causes, and exceptions in a group."""
 
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     "len": len,
@@ -41,6 +43,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "get": getattr,
     "set": setattr,
     "isinstance": isinstance,
+    "subclass": lambda kind, other: issubclass(other, kind),
     "repr": repr,
     "format": format,
     "delete": delattr,
@@ -69,14 +72,16 @@ class Program:
         self._source = ""
         self._handles: list[Any] = []
         self._numbers: dict[int, int] = {}
-        self._records: dict[str, type] = {}
+        self._mirror = Mirror(1, self._opaque, self._special)
+        self._records = self._mirror.records
         self._callbacks: dict[int, Any] = {}
         self._lent: dict[int, tuple[Any, list[Any]]] = {}
         """Stand-ins for functions and iterators of the test, and their forms, by identity."""
-        self._shared: list[tuple[Any, Any]] = []
-        """Values that the test has given and may hold, and what they were when it last saw them."""
-        self._returned: list[tuple[Any, Any]] = []
+        self._variables: dict[str, Any] = {}
+        """What the test knows of the module's variables."""
         self._calling = threading.RLock()
+        self._sending = threading.Lock()
+        self._used = set[str]()
         self._depth = 0
         self._limit = 1 << 18
 
@@ -85,10 +90,10 @@ class Program:
         while True:
             message = self._receive()
             operation = message["op"]
+            if "sync" in message:
+                self._mirror.apply(message["sync"])
             if operation == "return":
-                value = self._decode(message["value"])
-                self._note(self._shared, value, _snapshot(message["value"], value))
-                return value
+                return self._decode(message["value"])
             if operation == "raise":
                 raise (codec.builtin_error(message["kind"]) or RuntimeError)(message["value"])
             self._depth += 1
@@ -98,6 +103,8 @@ class Program:
                 answer = {"deep": True}
             except BaseException as error:  # noqa: BLE001 - whatever the program raises is its answer
                 answer = self._failure(error)
+                with contextlib.suppress(codec.NotPlain):
+                    answer |= self._beside([], shares=False)[1]
             self._depth -= 1
             try:
                 sys.stdout.flush()
@@ -111,7 +118,7 @@ class Program:
             return self._load(message)
         if operation == "test":
             return {"ok": together.run_test(message["source"], self._space, message["entry_point"], self._said)}
-        return {"ok": self._share()} if operation == "shared" else self._operate(operation, message)
+        return self._operate(operation, message)
 
     def _said(self, error: BaseException) -> tuple[str, list[str]]:
         name, message, frames = describe(error, self._source)
@@ -124,11 +131,16 @@ class Program:
         code = message["code"]
         try:
             compiled = compile(code, FILENAME, "exec", dont_inherit=True)
+            added: dict[str, Any] = {}
+            if "marks" in message:
+                with contextlib.suppress(RecursionError, MemoryError):
+                    compiled, added = marked(code, FILENAME, message["marks"], self._mark)
         except (SyntaxError, ValueError) as error:  # ValueError: null bytes, lone surrogates
             return {"syntax": _syntax(error, code)}
         module = types.ModuleType("__main__" if message["main"] else "solution")
         sys.modules[module.__name__] = module
         self._space = module.__dict__
+        self._space.update(added)
         self._source = code
         linecache.cache[FILENAME] = (lambda: code,)
         if message["main"] or message["together"]:
@@ -150,6 +162,12 @@ class Program:
             "names": {name: _kind(self._space[name]) for name in message["names"] if name in self._space},
         }
 
+    def _mark(self, name: str) -> None:
+        """Tell once that the program uses this name."""
+        if name not in self._used:
+            self._used.add(name)
+            self._send({"uses": name[:80]})
+
     def _set_up(self, setup: str) -> None:
         if not setup.strip():
             return
@@ -164,54 +182,37 @@ class Program:
     def _operate(self, operation: str, message: dict[str, Any]) -> dict[str, Any]:
         target = message["target"]
         value = self._space[target] if isinstance(target, str) else self._handles[target]
+        shares = "sync" in message
         if operation == "next":
-            return self._next(value)
+            items, returned = _one(value)
+            forms, answer = self._beside(items or [returned], shares=shares)
+            return {**answer, "ok": None, "items": forms} if items else {**answer, "ok": forms[0], "items": []}
+        if operation == "name":
+            self._variables[message["target"]] = value
+            (form,), answer = self._beside([value], shares=True)
+            return {**answer, "ok": form}
         arguments = [self._decode(item) for item in message["args"]]
         keywords = {name: self._decode(item) for name, item in message["kw"].items()} if "kw" in message else {}
-        if operation == "name":
-            return {"ok": self._encode(value)}
-        given: list[tuple[Any, Any]] = []
-        if "back" in message:
-            forms = [*message["args"], *message.get("kw", {}).values()]
-            given = [(it, _snapshot(f, it)) for f, it in zip(forms, (*arguments, *keywords.values()), strict=True)]
-        try:
-            result = _OPERATIONS[operation](value, *arguments, **keywords)
-        except BaseException:
-            for item, was in given:  # what it changed before is not sent with the exception
-                self._note(self._shared, item, was)
-            raise
-        answer = {"ok": self._encode(result)}
-        if "keep" in message:
-            self._note(self._returned, result, _snapshot(answer["ok"], result))
-        if given:
-            answer["args"] = [self._changed(item, was) for item, was in given]
-            for (item, was), form in zip(given, answer["args"], strict=True):
-                self._note(self._shared, item, was if form is None else _snapshot(form, item))
-        return answer
+        result = _OPERATIONS[operation](value, *arguments, **keywords)
+        del arguments, keywords
+        (form,), answer = self._beside([result], shares=shares)
+        return {**answer, "ok": form}
 
-    def _note(self, shared: list[tuple[Any, Any]], value: Any, was: Any) -> None:
-        """From here on the test may hold this value, too."""
-        if was is not None and len(was) < _MOST_SHARED and len(shared) < _MOST_SHARED:
-            shared.append((value, was))
-
-    def _changed(self, value: Any, was: Any) -> Any:
-        """The form of a value that is not any more what it was, else None."""
-        if was is None or (type(was) is list and len(was) == len(value) and all(map(operator.is_, was, value))):
-            return None
-        form = self._encode(value)
-        return form if type(was) is list or codec.text(form) != was else None
-
-    def _share(self) -> list[bool]:
-        """Whether the program holds a value that this test gave it, and whether it has changed one since."""
-        shared, returned = self._shared, self._returned
-        self._shared, self._returned = [], []
-        changed = any(self._changed(*each) is not None for each in (*shared, *returned))
-        return [_most_references(shared) > _OWN_REFERENCES, changed]
-
-    def _next(self, iterator: Any) -> dict[str, Any]:
-        for item in iterator:
-            return {"ok": None, "items": [self._encode(item)]}
-        return {"ok": None, "items": []}
+    def _beside(self, values: list[Any], *, shares: bool) -> tuple[list[Any], dict[str, Any]]:
+        """The forms of values, and what goes beside them: what is shared with the test and has changed, and the
+        module's variables that have another value now.
+        """
+        space = self._space
+        anew = {name: space.get(name) for name, was in self._variables.items() if space.get(name) is not was}
+        if not (shares or anew or self._mirror):
+            try:
+                return [self._encode(value) for value in values], {}
+            except codec.NotPlain:  # the mirror knows what contains itself
+                pass
+        forms, section = self._mirror.forms([*values, *anew.values()])
+        self._variables.update(anew)
+        names = dict(zip(anew, forms[len(values) :], strict=True))
+        return forms[: len(values)], {"sync": section, "names": names}
 
     # --- values
 
@@ -234,12 +235,14 @@ class Program:
         return ["H", [number, _kind(value), f"{name}"[:80]]]
 
     def _decode(self, form: Any) -> Any:
-        return codec.decode(form, self._special)
+        return codec.decode(form, self._mirror.special)
 
     def _special(self, tag: str, body: Any) -> Any:
+        if tag == "fields":
+            return body[1]
         if tag == "H":
             return self._space[body] if isinstance(body, str) else self._handles[body]
-        if tag == "u":
+        if tag in "uU":
             return self._decode(body)
         if tag == "o":
             return codec.rebuild(self._records[body[0]], body[1], self._decode)
@@ -278,24 +281,29 @@ class Program:
         with self._calling:
             if not self._depth:
                 raise RuntimeError("the call that was given this function has returned")
-            forms = [self._encode(item) for item in arguments]
-            self._send({"callback": number, "args": forms, "kw": {k: self._encode(v) for k, v in keywords.items()}})
-            for item, form in zip(arguments, forms, strict=True):
-                self._note(self._returned, item, _snapshot(form, item))
+            forms, section = self._mirror.forms([*arguments, *keywords.values()])
+            named = dict(zip(keywords, forms[len(arguments) :], strict=True))
+            self._send({"callback": number, "args": forms[: len(arguments)], "kw": named, "sync": section})
             return self.serve()
 
-    def _failure(self, error: BaseException | None) -> dict[str, Any]:
+    def _failure(self, error: BaseException, depth: int = 0) -> dict[str, Any]:
         name, message, frames = describe(error, self._source)
         kinds = type(error).__mro__
         answer: dict[str, Any] = {"exc": name, "message": message, "frames": frames}
         answer["kinds"] = [kind.__name__ for kind in kinds][:12]
         with contextlib.suppress(BaseException):
-            answer["args"] = codec.encode(list(error.args)) if error is not None else []
+            answer["args"] = codec.encode(list(error.args))
         answer["homes"] = [str(kind.__module__) for kind in kinds][:12]
         answer["fields"] = {}
         for field, value in list(getattr(error, "__dict__", {}).items())[:16]:
             with contextlib.suppress(BaseException):
                 answer["fields"][str(field)] = codec.encode(value)
+        if depth < _CAUSES:
+            causes = {"cause": error.__cause__, "context": error.__context__}
+            answer |= {name: self._failure(other, depth + 1) for name, other in causes.items() if other is not None}
+            answer["suppress"] = bool(error.__suppress_context__)
+            if isinstance(error, BaseExceptionGroup):
+                answer["parts"] = [self._failure(part, depth + 1) for part in error.exceptions[:_PARTS]]
         return answer
 
     # --- frames
@@ -305,11 +313,12 @@ class Program:
             frame = codec.pack(message)
         except (ValueError, RecursionError, MemoryError, TypeError) as error:
             frame = codec.pack({"exc": type(error).__name__, "message": str(error)[:200], "frames": [], "kinds": []})
-        if len(frame) > self._limit + codec.SLACK:
+        if len(frame) > self._limit * (codec.SHARED if "sync" in message else 1) + codec.SLACK:
             frame = codec.pack({"big": len(frame)})
         rest = memoryview(frame)
-        while rest:
-            rest = rest[os.write(_CHANNEL, rest[: codec.PART]) :]
+        with self._sending:
+            while rest:
+                rest = rest[os.write(_CHANNEL, rest[: codec.PART]) :]
 
     def _receive(self) -> Any:
         data: bytes | bytearray = b""
@@ -466,23 +475,12 @@ def describe(error: BaseException | None, code: str) -> tuple[str, str, list[str
     return type(error).__name__[:80], message, frames if len(frames) <= _FRAMES else [*frames[:2], *frames[-3:]]
 
 
-def _snapshot(form: Any, value: Any) -> Any:
-    """What the value of a form will be compared with to see its changes; None where it cannot change."""
-    if type(form) is not list or form[0] not in _CHANGING:
-        return None
-    return list(value) if form[0] in ("v", "p") else codec.text(form)
-
-
-_CHANGING = frozenset("vpltdSqmnBNou")
-"""Tags of what can be changed in place, and of what may hold such."""
-
-
-def _most_references(shared: list[tuple[Any, Any]]) -> int:
-    return max((sys.getrefcount(value) for value, _ in shared), default=0)
-
-
-_OWN_REFERENCES = _most_references([([], None)])
-"""Of a value to which the program does not refer."""
+def _one(iterator: Any) -> tuple[list[Any], Any]:
+    """The next item, if there is one, and else what a generator returned."""
+    try:
+        return [next(iterator)], None
+    except StopIteration as end:
+        return [], end.value
 
 
 def _kind(value: Any) -> str:

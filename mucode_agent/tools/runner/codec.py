@@ -5,7 +5,6 @@ code defines. What is not plain stays where it is and crosses as a numbered hand
 """
 
 import array
-import binascii
 import builtins
 import contextlib
 import functools
@@ -24,6 +23,8 @@ OPERATORS = (*_INFIX, *(f"i{name}" for name in _INFIX), "neg", "pos", "abs", "in
 HEADER = struct.Struct(">I")
 SLACK = 4096
 """Room in a frame beside the value itself."""
+SHARED = 4
+"""So many times as long is a value whose parts are shared and numbered, at most."""
 PACKETS = socket.SOCK_SEQPACKET if sys.platform.startswith("linux") else socket.SOCK_DGRAM
 """Sockets between trusted processes keep the bounds of messages."""
 CHANNEL = socket.SOCK_SEQPACKET if sys.platform.startswith("linux") else socket.SOCK_STREAM
@@ -49,8 +50,10 @@ _TYPES: dict[str, type] = {
 _AS_THEY_ARE = frozenset({str, bool, float, type(None)})
 """Types that JSON writes and reads without loss; so are integers, within bounds."""
 _INTEGERS = frozenset({int})
-_SCALARS = _AS_THEY_ARE | _INTEGERS
-_TYPES["NoneType"] = type(None)
+SCALARS = _AS_THEY_ARE | _INTEGERS
+BASES = (int, float, str, bytes, tuple, frozenset, list, dict, set)
+"""An object of a subclass of one of these crosses as the plain base."""
+_TYPES |= {"NoneType": type(None), "object": object, "type": type}
 _TYPES |= {n: t for n, t in vars(builtins).items() if isinstance(t, type) and issubclass(t, BaseException)}
 _TYPES_BACK: dict[Any, str] = {kind: name for name, kind in _TYPES.items()}
 _MANY, _SAMPLE = 512, 256
@@ -86,12 +89,8 @@ def encode(value: Any, opaque: Opaque | None = None, depth: int = 0, seen: tuple
         return value if -_EXACT < value < _EXACT else ["I", hex(value)]
     if depth > MAX_DEPTH or id(value) in seen:
         raise NotPlain("the value is nested too deeply or contains itself")
-    if kind is list:
-        kinds = set(map(type, value))
-        if len(value) >= _MANY and len(kinds) == 1 and (packed := _pack_numbers(value, *kinds)):
-            return ["p", packed]
-        if kinds <= _AS_THEY_ARE or (kinds == _INTEGERS and min(value) > -_EXACT and max(value) < _EXACT):
-            return ["v", value]
+    if kind is list and (form := flat(value)):
+        return form
     seen = (*seen, id(value))
     if kind in _ITEMS:
         return [_ITEMS[kind], [encode(item, opaque, depth + 1, seen) for item in value]]
@@ -101,6 +100,18 @@ def encode(value: Any, opaque: Opaque | None = None, depth: int = 0, seen: tuple
         ]
         return ["d", pairs]
     return _encode_rare(value, kind, opaque, depth, seen)
+
+
+def flat(value: list[Any]) -> list[Any] | None:
+    """The form of a list of plain scalars; None for any other."""
+    kinds = set(map(type, value))
+    if not kinds <= SCALARS:
+        return None
+    if len(value) >= _MANY and len(kinds) == 1 and (packed := _pack_numbers(value, *kinds)):
+        return ["p", packed]
+    if kinds <= _AS_THEY_ARE or (kinds == _INTEGERS and min(value) > -_EXACT and max(value) < _EXACT):
+        return ["v", value]
+    return ["l", [encode(item) for item in value]]
 
 
 def decode(form: Any, special: Special = None) -> Any:
@@ -113,15 +124,15 @@ def decode(form: Any, special: Special = None) -> Any:
         raise Malformed(f"the value cannot be decoded: {type(error).__name__}") from None
 
 
-def _pack_numbers(numbers: list[Any], kind: type) -> list[str] | None:
-    """Type code and content of numbers of one kind, where that is no longer than their JSON, as far as a part shows."""
+def _pack_numbers(numbers: list[Any], kind: type) -> list[Any] | None:
+    """Type code and memory of numbers of one kind, where that is no longer than their JSON, as far as a part shows."""
     sample = [numbers[place * _PRIME % len(numbers)] for place in range(_SAMPLE)]
     budget = len(text(sample)) / len(sample) * len(numbers) if kind in _CODES else 0
     for code in _CODES.get(kind, ""):
-        if 4 / 3 * array.array(code).itemsize * len(numbers) > budget:
+        if array.array(code).itemsize * len(numbers) > budget:
             return None
         with contextlib.suppress(OverflowError):
-            return [code, binascii.b2a_base64(array.array(code, numbers), newline=False).decode()]
+            return [code, array.array(code, numbers)]
     return None
 
 
@@ -130,20 +141,46 @@ def _numbers(body: Any) -> list[Any]:
     if code not in _KINDS:
         raise ValueError(code)
     found = array.array(code)
-    found.frombytes(binascii.a2b_base64(content))
+    found.frombytes(content)
     return found.tolist()
 
 
 def rebuild(kind: type, fields: dict[str, Any], decode_field: Callable[[Any], Any]) -> Any:
-    """An instance of a class that the set-up defines, its fields set without running any of its code.
-
-    A field that would hide a method or property of the class is left out: the program would choose what a test calls.
-    """
+    """An instance of a class that the set-up defines, its fields set without running any of its code."""
     record: Any = object.__new__(kind)
-    for name, form in fields.items():
-        if not any(hasattr(vars(base).get(name), "__get__") for base in kind.__mro__):
-            vars(record)[name] = decode_field(form)
+    vars(record).update({name: decode_field(form) for name, form in own_fields(kind, fields).items()})
     return record
+
+
+def own_fields(kind: type, fields: dict[str, Any]) -> dict[str, Any]:
+    """Without those that would hide a method or property of the class: the program would choose what a test calls."""
+    bases = kind.__mro__
+    return {name: form for name, form in fields.items() if not any(_method(base, name) for base in bases)}
+
+
+def _method(base: type, name: str) -> bool:
+    return hasattr(vars(base).get(name), "__get__")
+
+
+def is_array(value: Any) -> bool:
+    """An array of numpy that is plain data."""
+    if not str(getattr(type(value), "__module__", "")).startswith("numpy.") and type(value).__name__ != "ndarray":
+        return False
+    return getattr(value, "shape", ()) != () and _DTYPE.match(value.dtype.str) is not None
+
+
+def factory(value: Any, opaque: Opaque | None = None) -> Any:
+    """The form of a default dict's factory: the name of a built-in type; empty where there is none."""
+    made_by = getattr(value, "default_factory", None)
+    known = _TYPES_BACK.get(made_by, "")
+    return known if known or made_by is None or opaque is None else opaque(made_by, 0, ())
+
+
+def empty(tag: str, body: Any, special: Special) -> Any:
+    """An empty collection: `q` a deque of that greatest length, `m` a mapping of that name and factory."""
+    import collections
+
+    return collections.deque(maxlen=body[0]) if tag == "q" else _mapping([body[0], body[1], ["d", []]], special)
 
 
 def member(kind: Any, name: str) -> Any:
@@ -158,9 +195,46 @@ def builtin_error(name: str) -> type[Exception] | None:
 
 
 def pack(message: Any) -> bytes:
-    """One frame: the length as four bytes, then JSON."""
-    body = text(message).encode("utf-8", "surrogatepass")  # as they are: JSON would join two halves to a character
+    """One frame: the length as four bytes, then JSON. What the message holds as memory follows the JSON."""
+    try:
+        body = text(message).encode("utf-8", "surrogatepass")  # as they are: JSON would join two halves to a character
+    except TypeError:
+        body = _pack_with_memory(message)
     return HEADER.pack(len(body)) + body
+
+
+def _pack_with_memory(message: Any) -> bytes:
+    """A null byte, the length of the JSON, the number of the pieces of memory and the length of each; the JSON, which
+    has `{"$": number}` in place of each; and the pieces.
+    """
+    pieces: list[memoryview] = []
+
+    def put_aside(piece: Any) -> dict[str, int]:
+        pieces.append(memoryview(piece).cast("B"))
+        return {"$": len(pieces) - 1}
+
+    body = json.dumps(message, separators=(",", ":"), ensure_ascii=False, check_circular=False, default=put_aside)
+    data = body.encode("utf-8", "surrogatepass")
+    sizes = [len(data), len(pieces), *map(len, pieces)]
+    return b"".join([b"\0", struct.pack(f">{len(sizes)}I", *sizes), data, *pieces])
+
+
+def _unpack_with_memory(body: memoryview) -> Any:
+    size, count = struct.unpack_from(">2I", body, 1)
+    sizes = struct.unpack_from(f">{count}I", body, 9)
+    place = 9 + 4 * count
+    data, place = bytes(body[place : place + size]), place + size
+    pieces = []
+    for length in sizes:
+        pieces.append(body[place : place + length])
+        place += length
+    if place != len(body):
+        raise ValueError(place)
+
+    def put_back(found: dict[str, Any]) -> Any:
+        return pieces[found["$"]] if found.keys() == {"$"} else found
+
+    return json.loads(data.decode("utf-8", "surrogatepass"), object_hook=put_back)
 
 
 def joined(data: bytes | bytearray, part: bytes) -> bytes | bytearray:
@@ -180,9 +254,11 @@ def text(message: Any) -> str:
 def unpack(body: bytes | bytearray) -> Any:
     """The message of a frame's body. Raises Malformed."""
     try:
+        if body[:1] == b"\0":
+            return _unpack_with_memory(memoryview(body))
         found = body.decode("utf-8", "surrogatepass")
         message, end = _DECODER.raw_decode(found)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, struct.error, RecursionError) as error:
         raise Malformed(f"the message is not JSON: {type(error).__name__}") from None
     if end != len(found):
         raise Malformed("the message is more than JSON")
@@ -211,7 +287,7 @@ def _encode_rare(  # noqa: C901 - a table of types, one line each
     if kind is complex:
         return ["c", [value.real.hex(), value.imag.hex()]]
     if kind is bytes or kind is bytearray:
-        return ["b" if kind is bytes else "B", value.hex()]
+        return ["b" if kind is bytes else "B", value if len(value) >= _MANY else value.hex()]
     if kind is slice:
         return ["z", [encode(part) for part in (value.start, value.stop, value.step)]]
     if kind is range:
@@ -229,34 +305,35 @@ def _encode_rare(  # noqa: C901 - a table of types, one line each
     if name.startswith("numpy.") and hasattr(value, "dtype"):
         if not hasattr(value, "shape") or value.shape == ():
             return encode(value.item(), opaque, depth + 1, seen)
-        if _DTYPE.match(value.dtype.str):
-            return ["n", [value.dtype.str, list(value.shape), value.tobytes().hex()]]
+        if is_array(value):
+            return ["n", [value.dtype.str, list(value.shape), value.tobytes()]]
     if name in _MAPPINGS:
-        factory = _TYPES_BACK.get(value.default_factory, "") if kind.__name__ == "defaultdict" else ""
-        return ["m", [kind.__name__, factory, encode(dict(value), opaque, depth + 1, seen)]]
+        return ["m", [kind.__name__, factory(value, opaque), encode(dict(value), opaque, depth + 1, seen)]]
     fields: Any = getattr(kind, "_fields", None) if issubclass(kind, tuple) else None
-    if _named(fields):
+    if named(fields):
         return ["N", [kind.__name__, list(fields), [encode(item, opaque, depth + 1, seen) for item in value]]]
-    for base in (int, float, str, bytes, tuple, frozenset, list, dict, set):  # a subclass crosses as its plain base
+    for base in BASES:
         if issubclass(kind, base):
             copy: Any = base.copy if base in (list, dict, set) else functools.partial(base.__new__, base)
             if base is str:
                 copy = str.__str__  # its own __str__ says what it likes
             plain = encode(copy(value), opaque, depth + 1, seen)
-            return ["u", plain] if opaque and not _equals_anything(value) else plain
+            if not opaque or _equals_anything(value):
+                return plain
+            return ["U" if kind.__eq__ is base.__eq__ else "u", plain]
     if opaque is None:
         raise NotPlain(f"{name} is not plain data")
     return opaque(value, depth, seen)
 
 
 def _decode(form: Any, special: Special) -> Any:
-    if type(form) in _SCALARS:
+    if type(form) in SCALARS:
         return form
     if type(form) is not list:
         raise ValueError(form)
     tag, body = form
     if tag == "v":
-        if type(body) is not list or not _SCALARS.issuperset(map(type, body)):
+        if type(body) is not list or not SCALARS.issuperset(map(type, body)):
             raise ValueError(tag)
         return body
     if tag == "l":
@@ -283,7 +360,7 @@ def _equals_anything(value: Any) -> bool:
         return False
 
 
-def _named(fields: Any) -> bool:
+def named(fields: Any) -> bool:
     """The names of a named tuple's fields, as its maker allows them."""
     if type(fields) is not tuple or len(fields) > _MOST_FIELDS:
         return False
@@ -299,7 +376,7 @@ def _named_tuple(body: Any, special: Special) -> Any:
 def _named_tuple_type(name: str, fields: tuple[str, ...]) -> Any:
     import collections
 
-    if not _named(fields):
+    if not named(fields):
         raise ValueError(fields)
     return collections.namedtuple(name, fields)  # raises ValueError for words of the language
 
@@ -307,12 +384,14 @@ def _named_tuple_type(name: str, fields: tuple[str, ...]) -> Any:
 def _mapping(body: Any, special: Special) -> Any:
     import collections
 
-    name, factory, form = body
+    name, form_of_factory, form = body
     items = _decode(form, special)
     if type(items) is not dict:
         raise ValueError(name)
     if name == "defaultdict":
-        return collections.defaultdict(_TYPES[factory] if factory else None, items)
+        named = type(form_of_factory) is str
+        made_by: Any = _TYPES.get(form_of_factory) if named else _decode(form_of_factory, special)
+        return collections.defaultdict(made_by, items)
     kinds: dict[str, Any] = {"Counter": collections.Counter, "OrderedDict": collections.OrderedDict}
     return kinds[name](items)
 
@@ -350,7 +429,7 @@ def _array(body: Any) -> Any:
     dtype, shape, content = body
     if numpy is None or not _DTYPE.match(dtype):
         raise ValueError(dtype)
-    return numpy.frombuffer(bytes.fromhex(content), dtype).reshape([int(size) for size in shape]).copy()
+    return numpy.frombuffer(content, dtype).reshape([int(size) for size in shape]).copy()
 
 
 _COLLECTIONS: dict[str, Callable[[Any, Special], Any]] = {
@@ -364,8 +443,8 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "y": _TYPES.__getitem__,
     "p": _numbers,
     "I": lambda body: int(body, 16),
-    "b": bytes.fromhex,
-    "B": bytearray.fromhex,
+    "b": lambda body: bytes.fromhex(body) if type(body) is str else bytes(memoryview(body)),
+    "B": lambda body: bytearray.fromhex(body) if type(body) is str else bytearray(memoryview(body)),
     "c": lambda body: complex(float.fromhex(body[0]), float.fromhex(body[1])),
     "r": lambda body: range(*[_decode(part, None) for part in body]),
     "z": lambda body: slice(*[_decode(part, None) for part in body]),

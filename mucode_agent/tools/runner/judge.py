@@ -21,9 +21,10 @@ from decimal import Decimal
 from typing import Any
 
 from . import behaviour, codec
-from .meeting import meeting, refused
+from .meeting import interests, meeting, refused
 from .proxies import (
     MUTABLE,
+    PLAIN_BASE,
     Conversation,
     Ended,
     ForkServer,
@@ -187,7 +188,7 @@ class _Run:
         try:
             if suite.error:
                 return self._fail(Ended("unjudged", suite.error), results)
-            kinds = conversation.load(self._setup, self._code, sorted(suite.wanted))
+            kinds = conversation.load(self._setup, self._code, sorted(suite.wanted), marks=self._interests(suite))
             self._check_output(conversation)
             if not suite.tests:
                 return results
@@ -226,7 +227,7 @@ class _Run:
         try:
             if suite.error:
                 return self._fail(Ended("unjudged", suite.error), results)
-            conversation.load(self._setup, self._code, [], together=True)
+            conversation.load(self._setup, self._code, [], marks=interests((), self._code), together=True)
             for test in suite.tests:
                 conversation.begin()
                 result = conversation.run_test(test.source, self._entry_point)
@@ -234,7 +235,7 @@ class _Run:
                     result = self._failure(self._output_ended(), None, None)
                 elif result["status"] == "passed" and not test.uses_program:
                     result.update(status="unjudged", error="the test does not use the program", invalid_test=True)
-                elif reason := refused(self._code, result["status"], result["error"]):
+                elif reason := refused(conversation.uses, result["status"], result["error"]):
                     result.update(status="unjudged", error=reason)
                 results.append({**result, "error": _clean(result["error"]), "time_s": round(conversation.span_s(), 6)})
                 if result["status"] in _FATAL:
@@ -263,6 +264,7 @@ class _Run:
                 lacking = f"the tests use {name!r} without an import, and {module} is not preloaded; preload it"
                 raise Ended("unjudged", lacking)
             space[name] = __import__(module) if name in (module, "np") else getattr(__import__(module), name)
+        conversation.space, conversation.keeping = space, True
         for name, kind in kinds.items():
             space[name] = conversation.named(name, kind)
         if suite.setup is not None:
@@ -281,6 +283,7 @@ class _Run:
                 space[self._entry_point or ""] = entry
             elif self._entry_point:
                 space.pop(self._entry_point, None)
+        conversation.keeping = False
         return space
 
     def _test(
@@ -299,8 +302,6 @@ class _Run:
                 self._call_check(test, space)
             if conversation.fate is not None:  # the test has swallowed it
                 raise conversation.fate
-            if conversation.gave and (shared := conversation.shared()):
-                raise NotData("unjudged", shared)
             self._check_output(conversation)
         except BaseException as error:  # noqa: BLE001 - everything is a verdict
             cause: BaseException = error
@@ -310,14 +311,21 @@ class _Run:
                 cause = _Missing(f"the program does not define {error.name!r}, which the test uses")
             try:
                 result = self._failure(cause, recorder, conversation)
-                doubt = self._doubt(error, result, test, conversation)
+                doubt = self._doubt(error, result, test, recorder, conversation)
                 return {**result, "status": "unjudged", "error": doubt} if doubt else result
             finally:
                 _forget(cause)
         text = recorder.only_text()
         return {"status": "passed", "test": text}
 
-    def _doubt(self, error: BaseException, result: Result, test: CompiledTest, conversation: Conversation) -> str:
+    def _doubt(
+        self,
+        error: BaseException,
+        result: Result,
+        test: CompiledTest,
+        recorder: "_Recorder",
+        conversation: Conversation,
+    ) -> str:
         """Why the failure may be owed to the two processes of the test and the program, or to the sandbox."""
         if result["status"] == "timeout" and conversation.contended:
             return "calls from several threads are made one after another, and may wait for each other"
@@ -327,10 +335,13 @@ class _Run:
             return f"the test uses an attribute that stays with the program: {_clean(str(error))}"
         return (
             conversation.doubt
-            or conversation.shared()
-            or meeting(f"{self._setup}\n{test.source}", self._code)
-            or refused(self._code, result["status"], result["error"])
+            or (PLAIN_BASE if conversation.plain_base and not recorder.compared(error) else "")
+            or meeting(f"{self._setup}\n{test.source}", conversation.uses)
+            or refused(conversation.uses, result["status"], result["error"])
         )
+
+    def _interests(self, suite: Suite) -> str:
+        return interests((self._setup, *(test.source for test in suite.tests)), self._code)
 
     def _call_check(self, test: CompiledTest, space: dict[str, Any]) -> None:
         if test.check_arguments == 0:
@@ -385,7 +396,7 @@ class _Run:
         printed = ""
         try:
             conversation.feed(test["stdin"])
-            conversation.load(self._setup, self._code, [], main=True)
+            conversation.load(self._setup, self._code, [], marks=interests((), self._code), main=True)
             raise Ended("early_exit", "the program interfered with the channel that carries its values")
         except Ended as ended:
             end = self._output_ended() if conversation.too_much_output() else ended
@@ -401,7 +412,7 @@ class _Run:
         finally:
             result["time_s"] = round(conversation.span_s(), 6)
             self._close(conversation)
-        if reason := refused(self._code, result["status"], result.get("error", "")):
+        if reason := refused(conversation.uses, result["status"], result.get("error", "")):
             result.update(status="unjudged", error=reason)
         if result["status"] != "passed":
             result.update(expected=test["stdout"][:SHOWN], actual=_clean(printed[:SHOWN]))
@@ -555,7 +566,7 @@ class _Recorder:
 
     def identity(self, value: Any) -> int:
         """`id` of a test."""
-        if not isinstance(value, Remote):
+        if not (isinstance(value, Remote) or self._conversation.is_shared(value)):
             what = "the test asks which object a value is, and values are copied on their way"
             raise self._conversation.settled(NotData("unjudged", what))
         return id(value)
@@ -576,6 +587,11 @@ class _Recorder:
         if isinstance(function, Remote):
             return function.mucode_call(arguments, keywords, back="never")
         return function(*arguments, **keywords)
+
+    def compared(self, error: BaseException) -> bool:
+        """An assert of equality failed."""
+        sides = self._sides if isinstance(error, AssertionError) and self._number is not None else None
+        return sides is not None and self._test.assertions[self._number or 0].operator in ("==", "!=", "in")
 
     def only_text(self) -> str:
         return self._test.assertions[0].shown()[:SHOWN] if len(self._test.assertions) == 1 else ""
@@ -627,7 +643,10 @@ def _same(left: Any, right: Any, conversation: Conversation) -> bool:
         return left.mucode_do("is", right) is True
     alike = type(left) is type(right) and not isinstance(left, bool | None | type)
     if isinstance(left, Remote) or isinstance(right, Remote):
-        alike = isinstance(left, type) or isinstance(right, type)
+        kinds = [side for side in (left, right) if not isinstance(side, Remote) and isinstance(side, type)]
+        alike = any(kind.__module__ != "builtins" for kind in kinds)  # a built-in type crosses as itself
+    if conversation.is_shared(left) or conversation.is_shared(right):
+        return False
     if alike and not isinstance(left, enum.Enum) and (isinstance(left, (*MUTABLE, type)) or left == right):
         what = "the test asks whether two values are one object, and values are copied on their way"
         raise conversation.settled(NotData("unjudged", what))

@@ -1,80 +1,145 @@
 """Where a test and a program would meet if they ran in one process.
 
 They do not, so a test that fails may have failed for that reason: it captured what the program printed elsewhere, or
-seeded the random numbers of its own process. Such a failure says nothing about the program.
+seeded the random numbers of its own process. Such a failure says nothing about the program. It is excused by the
+test's text and by what the program did, never by what its source names: names of interest are marked, and tell when
+they are used.
 """
 
+import ast
 import functools
-import io
 import re
-import tokenize
+from collections.abc import Callable, Iterable
+from types import CodeType
+from typing import Any
 
 _PLACES = (
     (
         "output",
         r"redirect_std|capsys|capfd|sys\.(__)?std(out|err)|StringIO",
-        r"print|stdout|stderr|write|logging|input",
+        r"(.*\.)?(print|pprint|stdout|stderr|write|writelines|input)|logging\..*|os\.write",
     ),
-    ("input", r"\binput\b|sys\.stdin|StringIO", r"\binput\b|stdin|fileinput"),
-    ("random numbers", r"\brandom\b|\bseed\b", r"\brandom\b|\bsecrets\b|uuid"),
-    ("files", r"\bopen\(|\bos\.|pathlib|\bPath\b|tempfile|shutil", r"\bopen\b|\bos\b|pathlib|tempfile|shutil|sqlite3"),
-    ("the environment", r"environ|putenv|chdir|sys\.(argv|path|modules)", r"environ|getenv|getcwd|\bsys\b|argparse"),
-    ("patched names", r"\bmock\b|\bpatch\b|monkeypatch|setattr\(|builtins\.|globals\(", r""),
-    ("introspection", r"inspect|__code__|__closure__|__globals__|getsource|dataclasses|signature|__wrapped__", r""),
+    ("input", r"\binput\b|sys\.stdin|StringIO", r"(.*\.)?(input|stdin)|fileinput\..*"),
+    ("random numbers", r"\brandom\b|\bseed\b", r"(.*\.)?(random|secrets|uuid)(\..*)?|os\.urandom"),
+    (
+        "files",
+        r"\bopen\(|\bos\.|pathlib|\bPath\b|tempfile|shutil",
+        r"(.*\.)?open|(os|pathlib|tempfile|shutil|sqlite3)\..*",
+    ),
+    (
+        "the environment",
+        r"environ|putenv|chdir|sys\.(argv|path|modules)",
+        r"(.*\.)?(environ|getenv|getcwd)|(sys|argparse)\..*",
+    ),
+    ("patched names", r"\bmock\b|\bpatch\b|monkeypatch|setattr\(|builtins\.|globals\(", ""),
+    ("introspection", r"inspect|__code__|__closure__|__globals__|getsource|dataclasses|signature|__wrapped__", ""),
     (
         "callbacks",
         r"\blambda\b|^\s+def |@|^def (?!check\b|test)",
-        r"inspect|__code__|__closure__|signature|__annotations__|getsource",
+        r"(.*\.)?(__code__|__closure__|__annotations__|getsource|signature)|inspect\..*",
     ),
-    ("exceptions' causes", r"__cause__|__context__|__traceback__|__notes__|traceback|exc_info", r""),
-    ("warnings or logs", r"warnings|logging|assertWarns|assertLogs|getLogger", r""),
-    ("events", r"asyncio|\bawait\b|threading|concurrent|contextvars|weakref|\bgc\b|getrefcount|getsizeof", r""),
-    ("global names", r"^\s*(global|nonlocal)\b", r""),
-    ("clocks", r"\btime\.|datetime\.now|perf_counter|freeze", r"\btime\b|datetime"),
+    ("traces of exceptions", r"__traceback__|traceback|exc_info", ""),
+    ("warnings or logs", r"warnings|logging|assertWarns|assertLogs|getLogger", ""),
+    ("events", r"asyncio|\bawait\b|threading|concurrent|contextvars|weakref|\bgc\b|getrefcount|getsizeof", ""),
+    ("global names", r"^\s*(global|nonlocal)\b", ""),
+    ("clocks", r"\btime\.|datetime\.now|perf_counter|freeze", r"(.*\.)?(time|datetime)(\..*)?"),
 )
-_PROCESSES = r"\bos\.(system|popen|fork|forkpty|spawn\w*|exec\w*|posix_spawn\w*|pipe2?)\b|\bsubprocess\.\w+\("
-_ASKS = re.compile(_PROCESSES)
-_MAY_ASK = re.compile(
-    r"^\s*(from|import)\s.*\b(subprocess|multiprocessing|ProcessPoolExecutor|pty|socket|socketserver|urllib|http|asyncio)\b|"
-    + _PROCESSES,
-    re.MULTILINE,
+"""A place, and by what it is found in a test's text and in the dotted names that a program uses."""
+
+
+def _words(pattern: str) -> re.Pattern[str]:
+    """Finds one of the names of a pattern in a source: quick, and without what stands where."""
+    return re.compile(rf"\b({'|'.join(re.findall(r'[A-Za-z_]{2,}', pattern))})")
+
+
+_PLACES_FOUND = [(what, re.compile(test, re.MULTILINE), re.compile(used)) for what, test, used in _PLACES]
+_PROCESSES = re.compile(
+    r"os\.(system|popen|fork|forkpty|spawn\w*|exec\w*|posix_spawn\w*|pipe2?)|(subprocess|multiprocessing)\..*"
 )
+_REFUSED = re.compile(
+    _PROCESSES.pattern
+    + r"|(pty|socket|socketserver|urllib|http|asyncio)(\..*)?|concurrent\.futures\.(process\..*|ProcessPoolExecutor)"
+)
+_REFUSED_WORDS = re.compile(r"subprocess|multiprocessing|ProcessPool|\bpty\b|socket|urllib|\bhttp\b|asyncio|\bos\b")
 _REFUSALS = re.compile(
     r"\w*(PermissionError|FileNotFoundError|OSError|BrokenProcessPool|BrokenPipeError|URLError|gaierror)\b"
 )
-_WORDS = (tokenize.COMMENT, tokenize.STRING)
-_FOUND = [(what, re.compile(test, re.MULTILINE), re.compile(program)) for what, test, program in _PLACES]
+_NAMES = {used.pattern: _words(used.pattern) for _, _, used in _PLACES_FOUND if used.pattern}
+_MARK = "__mucode_mark__"
 
 
-def meeting(test: str, program: str) -> str:
-    """The first place where both may be, as a reason; empty where there is none."""
-    code = _without_words(program)
-    for what, in_test, in_program in _FOUND:
-        if in_test.search(test) and in_program.search(code):
+def interests(tests: Iterable[str], program: str) -> str:
+    """A pattern of the names whose use may excuse a failure of these tests; empty where there is none."""
+    patterns = dict.fromkeys(pattern for text in tests for pattern in _met(text))
+    found = [pattern for pattern in patterns if _NAMES[pattern].search(program)]
+    if "import" in program and _REFUSED_WORDS.search(program):
+        found.append(_REFUSED.pattern)
+    return "|".join(found)
+
+
+def meeting(test: str, used: Iterable[str]) -> str:
+    """The first place where both may be, as a reason; empty where there is none. `used` are the program's names."""
+    for what, in_test, names in _PLACES_FOUND:
+        if in_test.search(test) and (not names.pattern or any(map(names.fullmatch, used))):
             return f"the test and the program run apart and may meet in one process only: {what}"
     return ""
 
 
-def refused(program: str, status: str, error: str) -> str:
+def refused(used: Iterable[str], status: str, error: str) -> str:
     """The reason where a failure comes from what the sandbox refuses to a program that asks for it, or empty."""
-    found = None
-    if status == "wrong_answer":  # it may have swallowed the refusal
-        found = _ASKS.search(_without_words(program))
-    elif status == "exception" and _REFUSALS.match(error):
-        found = _MAY_ASK.search(_without_words(program))
-    return f"the sandbox refuses processes and the network: {found[0].strip()[:80]}" if found else ""
+    pattern = _PROCESSES if status == "wrong_answer" else _REFUSED  # it may have swallowed the refusal
+    if status == "wrong_answer" or (status == "exception" and _REFUSALS.match(error)):
+        for name in used:
+            if pattern.fullmatch(name):
+                return f"the sandbox refuses processes and the network: {name[:80]}"
+    return ""
 
 
-@functools.lru_cache(maxsize=16)
-def _without_words(program: str) -> str:
-    """The source without comments and the insides of strings, which do nothing. As it is where it has no tokens."""
-    lines = list(io.StringIO(program))
-    try:
-        tokens = [t for t in tokenize.generate_tokens(io.StringIO(program).readline) if t.type in _WORDS]
-    except (tokenize.TokenError, SyntaxError, ValueError):
-        return program
-    for token in reversed(tokens):
-        (first, start), (last, end) = token.start, token.end
-        rest = lines[last - 1][end:]
-        lines[first - 1 : last] = [lines[first - 1][:start] + ("" if token.type == tokenize.COMMENT else "''") + rest]
-    return "".join(lines)
+def marked(code: str, filename: str, pattern: str, mark: Callable[[str], None]) -> tuple[CodeType, dict[str, Any]]:
+    """The program, which calls `mark` with each name of the pattern when it is used; and a name that it needs.
+    Raises what `compile` raises.
+    """
+    tree = ast.parse(code, filename)
+    mine = _Marks(tree, re.compile(pattern)).visit(tree)
+    compiled = compile(ast.fix_missing_locations(mine), filename, "exec", dont_inherit=True)
+
+    def used(name: str, value: Any) -> Any:
+        mark(name)
+        return value
+
+    return compiled, {_MARK: used}
+
+
+@functools.lru_cache(maxsize=64)
+def _met(test: str) -> tuple[str, ...]:
+    return tuple([names.pattern for _, found, names in _PLACES_FOUND if names.pattern and found.search(test)])
+
+
+class _Marks(ast.NodeTransformer):
+    def __init__(self, tree: ast.AST, pattern: re.Pattern[str]) -> None:
+        self._pattern = pattern
+        self._origins: dict[str, str] = {}
+        """Dotted names of what the program has imported under another name."""
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                self._origins |= {alias.asname: alias.name for alias in node.names if alias.asname}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                self._origins |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return self._marked(node)
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        marked = self._marked(node)
+        return self.generic_visit(node) if marked is node else marked
+
+    def _marked(self, node: ast.Name | ast.Attribute) -> ast.AST:
+        name = self._dotted(node)
+        if not isinstance(node.ctx, ast.Load) or not self._pattern.fullmatch(name):
+            return node
+        return ast.copy_location(ast.Call(ast.Name(_MARK, ast.Load()), [ast.Constant(name), node], []), node)
+
+    def _dotted(self, node: ast.AST) -> str:
+        if isinstance(node, ast.Name):
+            return self._origins.get(node.id, node.id)
+        return f"{self._dotted(node.value)}.{node.attr}" if isinstance(node, ast.Attribute) else ""

@@ -13,10 +13,11 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
 from typing import Any, Literal
 
 from . import codec
+from .mirror import Mirror
 from .together import STATUSES
 
 _LOOK_COUNTS_S = 0.1
@@ -30,15 +31,16 @@ MUTABLE = (list, dict, set, bytearray)
 Back = Literal["never", "none", "always"]
 """When the test sees what the program changed in its arguments: where it returns None, for `none`."""
 _PLAIN = (int, str, float, bool, type(None), bytes)
-_MOST_LENT = 200
-"""Values, and items of each, that are watched for changes."""
 _MOST_OBJECTS = 20_000
 """Handles of one conversation."""
-_COPIES = "the program changed a value in place, of which the test may hold other parts"
 _MOST_RECEIVED = 32 << 20
 """Bytes of one conversation: a few hundred MB when decoded."""
 
 
+_LOOSE = "the test and the program share too many values, and some have crossed as copies"
+_MOST_USES = 1000
+_MOST_CAUSES = 20
+PLAIN_BASE = "the program gave an object of a class of its own, judged as its plain base"
 _LIGHT = 4096
 """Bytes of a message whose values cost next to nothing."""
 _MOST_GROWTH = 256 << 20
@@ -149,25 +151,31 @@ class Conversation:
         """Why a failure of this test may be owed to the two processes, and not to the program."""
         self.all_changes = False
         """The test sees the changed arguments of a call that returned something, too."""
+        self.plain_base = False
+        """It has given an object of a class of its own, which has the equality of its plain base."""
+        self.uses = set[str]()
+        """Names of interest that the program has used."""
         self.unseen = False
         """There was such a change, and the test has not seen it."""
         self.changing = False
         """The test may change values in place."""
         self.keeping = False
         """The test may look at values later."""
-        self.gave = False
-        """It gave some that the program may keep."""
+        self.space: dict[str, Any] = {}
+        """The test's names."""
+        self._variables: dict[str, Any] = {}
+        """The values of the program's variables among them."""
         self._lock = threading.RLock()
         self.contended = False
         """Threads of the test wanted to call the program at the same time."""
-        self._lent: list[tuple[Any, str, bool]] = []
         self._end: dict[str, Any] | None = None
         self._clock = (~self.pid << 3) | 2  # CPUCLOCK_SCHED of another process
         self._cpu = 0.0
         self.calls = 0
         self.last_call: tuple[str, tuple[Any, ...], dict[str, Any]] | None = None
         self.last_value: Any = None
-        self.records: dict[str, type] = {}
+        self._mirror = Mirror(0, self._opaque, self._special)
+        self.records = self._mirror.records
         self._objects: dict[int, Handle] = {}
         self._callbacks: list[Any] = []
         self._numbers: dict[Any, int] = {}
@@ -182,8 +190,7 @@ class Conversation:
         """Start a new span of CPU time, for another test."""
         if isinstance(self.fate, NotData):
             self.fate = None
-        self.doubt, self.contended, self.unseen, self.gave = "", False, False, False
-        self._lent.clear()
+        self.doubt, self.contended, self.unseen, self.plain_base = "", False, False, False
         self._cpu_start = self.cpu_s()
         self._waited = self._held = self._disk = self._asked = 0.0
         self._schedule: dict[str, Any] | None = None
@@ -248,12 +255,23 @@ class Conversation:
     # --- messages
 
     def load(
-        self, setup: str, code: str, names: list[str], *, main: bool = False, together: bool = False
+        self,
+        setup: str,
+        code: str,
+        names: list[str],
+        *,
+        marks: str = "",
+        main: bool = False,
+        together: bool = False,
     ) -> dict[str, str]:
-        """Run the program's module. Returns the kinds of those `names` that it defines."""
+        """Run the program's module. Returns the kinds of those `names` that it defines. It tells of the use of names
+        that the pattern `marks` finds.
+        """
         limits = {"rlimits": self._rlimits(), "output": self._output}
         message = {"op": "load", "setup": setup, "code": code, "names": names, "limits": limits, "main": main}
         message["together"] = together
+        if marks:
+            message["marks"] = marks
         self._main = main
         answer = self._request(message)
         kinds = answer.get("names")
@@ -315,78 +333,72 @@ class Conversation:
     ) -> Any:
         self.calls += 1
         message: dict[str, Any] = {"op": operation, "target": target, **extra}
+        values = (*arguments, *(keywords or {}).values())
         try:
-            message["args"] = [self._encode(item) for item in arguments]
-            if keywords:
-                message["kw"] = {name: self._encode(item) for name, item in keywords.items()}
+            forms = self._give(values, message, shares=back != "never" or self.changing or self.keeping)
         except codec.NotPlain as error:
             raise NotData("unjudged", f"the test passes what cannot be copied: {error}") from None
-        if back != "never":
-            message["back"] = True
-        if self.keeping:
-            message["keep"] = True
-        given = () if back == "never" else (*arguments, *(keywords or {}).values())
-        try:
-            answer = self._request(message)
-        except Exception:
-            self._lend(given)
-            raise
+        message["args"] = forms[: len(arguments)]
+        if keywords:
+            message["kw"] = dict(zip(keywords, forms[len(arguments) :], strict=True))
+        answer = self._request(message, values, always=back == "always")
+        message.clear()  # it refers to parts of the arguments
         if operation == "next":
             items = answer.get("items")
             if not isinstance(items, list) or len(items) > 1:
                 raise self._broken()
-            return [self._decode(item) for item in items]
-        message.clear()  # it refers to parts of the arguments
+            return [self._decode(item) for item in items], self._decode(answer.get("ok"))
         value = self.last_value = self._decode(answer.get("ok"))
-        if given:
-            self._write_back(given, answer.get("args"), seen=back == "always" or value is None or self.all_changes)
-            self._lend(given)
-        if operation == "get":
-            self._lend((value,), held=True)
         return value
 
-    def _lend(self, values: tuple[Any, ...], *, held: bool = False) -> None:
-        """These are now with the program too, which certainly holds what are attributes of its objects."""
-        for value in values:
-            if type(value) in _PLAIN:
-                continue
-            self.gave = True
-            if self.changing and type(value) in MUTABLE and len(self._lent) < _MOST_LENT and len(value) < _MOST_LENT:
-                self._lent = [lent for lent in self._lent if lent[0] is not value]
-                self._lent.append((value, show(value), held))
+    def _give(self, values: tuple[Any, ...], message: dict[str, Any], *, shares: bool) -> list[Any]:
+        """The forms of values, with what is shared with the program where it may be seen later."""
+        if not (shares or self._mirror):
+            try:
+                return [self._encode(value) for value in values]
+            except codec.NotPlain:  # the mirror knows what contains itself
+                pass
+        forms, message["sync"] = self._mirror.forms(values)
+        if self._mirror.loose:
+            self.doubt = self.doubt or _LOOSE
+        return forms
 
-    def shared(self) -> str:
-        """Why this test's outcome may be another one in one process: it and the program share a value, of which each
-        has a copy, and one of them has changed it since.
+    def _take(self, answer: dict[str, Any], values: tuple[Any, ...], *, always: bool) -> None:
+        """What the program has changed, and new values.
+
+        What the test gave keeps its content, in place of the program's changes, unless they are in the arguments of a
+        call without a result, or the test sees all changes.
         """
-        if self.fate is not None:
-            return ""
-        try:
-            answer = self._request({"op": "shared"})["ok"]
-        except (Ended, NotData) as fate:
-            self.settled(fate)
-            return ""
-        except Exception:  # noqa: BLE001 - the program's own
-            return ""
-        if type(answer) is not list or [type(part) for part in answer] != [bool, bool]:
-            return ""
-        holds, changed = answer
-        if changed:
-            return "the program later changed a value that it has shared with the test, which may still hold it"
-        if any((holds or held) and show(value) != was for value, was, held in self._lent):
-            return "the test changed a value that the program holds, and each has a copy"
-        return ""
+        section, names = answer.get("sync"), answer.get("names") or {}
+        if isinstance(section, dict):
+            nothing = answer.get("ok") is None and answer.keys().isdisjoint(("items", "exc", "callback"))
+            given = values if always or nothing else ()
+            seen = functools.cache(lambda: self._mirror.within(given))
+            keep = _none if self.all_changes else lambda number: number % 2 == 0 and number not in seen()
+            self.unseen |= self._bounded(self._mirror.apply, section, keep)
+            if self._mirror.loose:
+                self.doubt = self.doubt or _LOOSE
+        for name, form in names.items() if isinstance(names, dict) else ():
+            if name in self._variables and self.space.get(name) is self._variables[name]:
+                self.space[name] = self._variables[name] = self._decode(form)
 
-    def _request(self, message: dict[str, Any]) -> dict[str, Any]:
+    def _request(
+        self, message: dict[str, Any], values: tuple[Any, ...] = (), *, always: bool = False
+    ) -> dict[str, Any]:
         self._seen = time.monotonic()
         self._send(message)
         while True:
             answer = self._receive()
+            if "uses" in answer:
+                self._note_use(str(answer["uses"]))
+                continue
             if "callback" not in answer:
                 break
             served = self._serve_callback(answer)
             self._seen = time.monotonic()
             self._send(served)
+        if "sync" in answer:
+            self._take(answer, values, always=always)
         if "exc" in answer:
             raise self._exception(answer)
         if "deep" in answer:
@@ -404,22 +416,28 @@ class Conversation:
             raise self._broken()
         return answer
 
+    def _note_use(self, name: str) -> None:
+        if len(self.uses) < _MOST_USES:
+            self.uses.add(name[:80])
+
     def _serve_callback(self, answer: dict[str, Any]) -> dict[str, Any]:
         number, forms, keywords = answer.get("callback"), answer.get("args"), answer.get("kw")
         if not (type(number) is int and 0 <= number < len(self._callbacks)):
             raise self._broken()
         if not (isinstance(forms, list) and isinstance(keywords, dict)):
             raise self._broken()
+        self._take(answer, (), always=False)
         arguments = [self._decode(item) for item in forms]
         named = {str(name): self._decode(item) for name, item in keywords.items()}
-        before = show(arguments) if self.changing else ""
+        served: dict[str, Any]
         try:
             value = self._callbacks[number](*arguments, **named)
-            if before and show(arguments) != before:
-                self.doubt = self.doubt or "a function of the test changed its copy of the program's value"
-            return {"op": "return", "value": self._encode(value)}
+            served = {"op": "return"}
+            (served["value"],) = self._give((value,), served, shares=True)
         except Exception as error:  # noqa: BLE001 - the test's function failed on what the program gave it
-            return {"op": "raise", "kind": type(error).__name__, "value": str(error)[:500]}
+            served = {"op": "raise", "kind": type(error).__name__, "value": str(error)[:500]}
+            self._give((), served, shares=True)
+        return served
 
     def _send(self, message: dict[str, Any]) -> None:
         data = memoryview(codec.pack(message))
@@ -449,7 +467,7 @@ class Conversation:
             buffer = codec.joined(buffer, part)
             if size < 0 and len(buffer) >= codec.HEADER.size:
                 size = codec.HEADER.size + codec.HEADER.unpack_from(buffer)[0]
-                if size > self._output + 2 * codec.SLACK:
+                if size > codec.SHARED * self._output + 2 * codec.SLACK:
                     raise self._stop("output_limit", f"a returned value is larger than {self._output // 1024} kB")
         self._look()
         self._size = size
@@ -460,6 +478,8 @@ class Conversation:
             message = codec.unpack(buffer[codec.HEADER.size : size])
         except codec.Malformed:
             raise self._broken() from None
+        if size > self._output + 2 * codec.SLACK and "sync" not in message:
+            raise self._stop("output_limit", f"a returned value is larger than {self._output // 1024} kB")
         if len(buffer) > size or not isinstance(message, dict):  # an answer that nobody asked for
             raise self._broken()
         return message
@@ -491,11 +511,17 @@ class Conversation:
         return number
 
     def _decode(self, form: Any) -> Any:
+        if type(form) in codec.SCALARS:
+            return form
+        return self._bounded(self._mirror.decode, form)
+
+    def _bounded(self, rebuild: Callable[..., Any], *forms: Any) -> Any:
+        """What it costs to rebuild a value has limits."""
         heavy = self._size > _LIGHT
         if heavy:
             signal.setitimer(signal.ITIMER_VIRTUAL, self._time_s)
         try:
-            return codec.decode(form, self._special)
+            return rebuild(*forms)
         except codec.Malformed:
             raise self._broken() from None
         except MemoryError:
@@ -510,6 +536,8 @@ class Conversation:
         return self._stop("output_limit", "its values need too much memory")
 
     def _special(self, tag: str, body: Any) -> Any:
+        if tag == "fields":
+            return self._fields(*body)
         if tag == "H":
             number, kind, name = int(body[0]), str(body[1]), str(body[2])
             if number not in self._objects:
@@ -522,54 +550,30 @@ class Conversation:
         if tag in ("C", "i"):
             function = self._callbacks[body]
             return function.args[0] if tag == "i" else function
-        if tag == "u":
-            self.doubt = self.doubt or "the program gave an object of a class of its own, judged as its plain base"
-            return codec.decode(body, self._special)
+        if tag in ("u", "U"):
+            if tag == "u":
+                self.doubt = self.doubt or PLAIN_BASE
+            self.plain_base = True
+            return codec.decode(body, self._mirror.special)
         if tag == "e":
             return codec.member(self.records[body[0]], body[1])
-        if tag == "o" and all(not name.startswith("__") for name in body[1]):
-            if any(name.isupper() and hasattr(self.records[body[0]], name) for name in body[1]):
-                raise NotData("unjudged", f"the program gave a {body[0]} with a constant of its own")
-            return codec.rebuild(self.records[body[0]], body[1], lambda form: codec.decode(form, self._special))
+        if tag == "o":
+            fields = self._fields(*body)
+            return codec.rebuild(self.records[body[0]], fields, lambda form: codec.decode(form, self._mirror.special))
         raise ValueError(tag)
 
-    def _write_back(self, arguments: tuple[Any, ...], forms: Any, *, seen: bool) -> None:
-        """Changes of arguments; the form of one that was not changed is None."""
-        if not isinstance(forms, list) or len(forms) != len(arguments):
-            raise self._broken()
-        for old, form in zip(arguments, forms, strict=True):
-            if form is None or isinstance(old, Remote):
-                continue
-            if not seen:
-                self.unseen = True
-                continue
-            new = self._decode(form)
-            if type(new) is not type(old):
-                raise self._broken()
-            self._copy_into(old, new)
+    def _fields(self, name: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """What the program may set of an instance of a class of the set-up."""
+        kind = self.records[name]
+        if any(field.startswith("__") for field in fields):
+            raise ValueError(name)
+        if any(field.isupper() and hasattr(kind, field) for field in fields):
+            raise NotData("unjudged", f"the program gave a {name} with a constant of its own")
+        return codec.own_fields(kind, fields)
 
-    def _copy_into(self, old: Any, new: Any) -> None:
-        """Make `old` what `new` is; parts of it that the test holds stay the same objects where they have a place."""
-        if _most_references(_parts(old)) > _OWN_REFERENCES:
-            self.doubt = self.doubt or "the program changed a value of which the test holds parts"
-            before, after = (list(vars(each).values() if hasattr(each, "__dict__") else each) for each in (old, new))
-            if isinstance(old, dict):
-                before, after = list(old.values()), [new.get(key) for key in old]
-            for was, now in zip(before, after, strict=False):
-                if type(was) is type(now) and type(was) in MUTABLE:
-                    self._copy_into(was, now)
-                    if isinstance(new, list):
-                        new[next(place for place, part in enumerate(new) if part is now)] = was
-        if self.records.get(type(old).__name__) is type(old) and hasattr(old, "__dict__"):
-            vars(old).clear()
-            vars(old).update(vars(new))
-        elif isinstance(old, list | bytearray):
-            old[:] = new
-        elif hasattr(old, "dtype"):
-            old[...] = new
-        elif hasattr(old, "clear"):
-            old.clear()
-            (old.extend if not isinstance(old, dict | set) else old.update)(new)
+    def is_shared(self, value: Any) -> bool:
+        """A value that can be changed is one object for the test and the program."""
+        return not self._mirror.loose and bool(self._mirror.tag(value))
 
     def named(self, name: str, kind: str) -> Any:
         """The stand-in for a name of the program's module."""
@@ -581,7 +585,8 @@ class Conversation:
             return base
         if kind in ("function", "class"):
             return Remote(self, name, kind, name)
-        return self.operate("name", name)
+        self._variables[name] = self.operate("name", name, back="always")
+        return self._variables[name]
 
     def _exception(self, answer: dict[str, Any]) -> BaseException:
         name, message = str(answer["exc"])[:80], str(answer.get("message", ""))[:500]
@@ -594,22 +599,35 @@ class Conversation:
             return self._stop("early_exit", f"the program raised {detail}")
         if "MemoryError" in kinds:
             return self._stop("memory", f"needs more than {self._memory_mb} MB")
-        error: Exception | None = None
-        homes = answer["homes"] if isinstance(answer.get("homes"), list) else []
-        known = self._error_type(kinds, [str(home) for home in homes])
-        try:
-            error = known(*self._decode(answer["args"]))
-        except Exception:  # noqa: BLE001 - arguments that are not plain or not this type's
-            error = None
-        if error is None:
-            try:
-                error = known(message)
-            except TypeError:
-                error = known.__new__(known, message)
-        _tell(error, answer)
+        error = self._rebuilt(answer, kinds)
         error.mucode_error = detail  # type: ignore[attr-defined]
         error.mucode_frames = _texts(answer.get("frames"))  # type: ignore[attr-defined]
         return error
+
+    def _rebuilt(self, answer: dict[str, Any], kinds: list[str], depth: int = 0) -> Exception:
+        """An exception of the program, with its causes."""
+        homes = answer["homes"] if isinstance(answer.get("homes"), list) else []
+        known = self._error_type(kinds, [str(home) for home in homes])
+        message = str(answer.get("message", ""))[:500]
+        arguments: list[Any] = []
+        with contextlib.suppress(Exception):  # what is not plain
+            arguments = self._decode(answer["args"])
+        if issubclass(known, BaseExceptionGroup):
+            message, _, _ = message.rpartition(" (")  # which `str` adds
+            arguments = [message, self._causes(answer.get("parts"), depth) or [RemoteError(message)]]
+        error = _made(known, arguments, message)
+        _tell(error, answer)
+        for name in ("context", "cause"):
+            if found := self._causes([answer.get(name)], depth):
+                setattr(error, f"__{name}__", found[0])
+        error.__suppress_context__ = answer.get("suppress") is True
+        return error
+
+    def _causes(self, answers: Any, depth: int) -> list[Exception]:
+        """Those that are described."""
+        listed = answers[:_MOST_CAUSES] if isinstance(answers, list) and depth < _MOST_CAUSES else []
+        found = [answer for answer in listed if isinstance(answer, dict) and isinstance(answer.get("kinds"), list)]
+        return [self._rebuilt(answer, [str(kind) for kind in answer["kinds"]], depth + 1) for answer in found]
 
     def _error_type(self, kinds: list[str], homes: list[str]) -> type[Exception]:
         """The type of an exception from the names of its classes, most special first.
@@ -656,7 +674,8 @@ class Conversation:
         self._objects.clear()  # they hold this conversation, and the collector is off
         self._callbacks.clear()
         self._numbers.clear()
-        self._lent.clear()
+        self._mirror.close()
+        self._variables.clear()
         self.last_call = self.last_value = self.fate = None
         end = self._reap()
         self._channel.close()
@@ -768,6 +787,11 @@ class Remote:
             return False
         return instance.mucode_do("isinstance", self) is True
 
+    def __subclasscheck__(self, other: Any) -> bool:
+        if not isinstance(other, Remote):
+            raise self.mucode_unjudged("asks what is a subclass of")
+        return self.mucode_do("subclass", other) is True
+
     def __len__(self) -> int:
         length = self.mucode_do("len")
         return length if type(length) is int else -1
@@ -811,18 +835,21 @@ class Remote:
     def __deepcopy__(self, _: Any) -> Any:
         return self.mucode_do("deepcopy")
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Generator[Any, None, Any]:
         iterator = self if self.mucode_kind == "iterator" else self.mucode_do("iter")
         if not isinstance(iterator, Remote):
             yield from iterator
-            return
-        while items := iterator.mucode_do("next"):
+            return None
+        while True:
+            items, returned = iterator.mucode_do("next")
+            if not items:
+                return returned
             yield items[0]
 
     def __next__(self) -> Any:
-        items = self.mucode_do("next")
+        items, returned = self.mucode_do("next")
         if not items:
-            raise StopIteration
+            raise StopIteration(returned)
         return items[0]
 
     def __eq__(self, other: object) -> bool:
@@ -851,7 +878,7 @@ class Remote:
     __bool__ = __hash__ = __lt__ = __le__ = __gt__ = __ge__ = __index__ = __int__ = __float__ = mucode_refuse
     __complex__ = __bytes__ = __reversed__ = __await__ = __aiter__ = __anext__ = __aenter__ = __aexit__ = mucode_refuse
     __round__ = __trunc__ = __floor__ = __ceil__ = __divmod__ = __rdivmod__ = mucode_refuse_to_compute
-    __subclasscheck__ = __mro_entries__ = __fspath__ = mucode_refuse_to_compute
+    __mro_entries__ = __fspath__ = mucode_refuse_to_compute
 
 
 def _computing(operation: str) -> Any:
@@ -890,20 +917,9 @@ def show(value: Any) -> str:
 _showing: list[bool] = []
 
 
-def _parts(value: Any) -> Any:
-    """What a value holds that may be changed."""
-    held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    if hasattr(value, "__dict__"):
-        held = vars(value).values()
-    return (part for part in held if type(part) in MUTABLE or hasattr(part, "__dict__"))
-
-
-def _most_references(parts: Any) -> int:
-    return max((sys.getrefcount(part) for part in parts), default=0)
-
-
-_OWN_REFERENCES = _most_references(_parts([[]]))
-"""Of a part to which only its whole refers."""
+def _none(_: int) -> bool:
+    """Of the test's values, it keeps none as it was."""
+    return False
 
 
 def _one(iterator: Any) -> list[Any]:
@@ -911,6 +927,15 @@ def _one(iterator: Any) -> list[Any]:
     for item in iterator:
         return [item]
     return []
+
+
+def _made(known: type[Exception], arguments: list[Any], message: str) -> Exception:
+    for given in (arguments, [message]):
+        with contextlib.suppress(Exception):  # the arguments are not this type's
+            return known(*given)
+    with contextlib.suppress(TypeError):
+        return known.__new__(known, message)
+    return RemoteError(message)
 
 
 def _as_raised(kind: type[BaseException], answer: dict[str, Any]) -> BaseException:
@@ -927,7 +952,7 @@ def _tell(error: Exception, answer: dict[str, Any]) -> None:
     """The plain attributes that the program has given its exception."""
     fields = answer.get("fields")
     for name, form in fields.items() if isinstance(fields, dict) else ():
-        if not name.startswith(("_", "mucode_")):
+        if name == "__notes__" or not name.startswith(("_", "mucode_")):
             with contextlib.suppress(Exception):
                 setattr(error, name, codec.decode(form))
 

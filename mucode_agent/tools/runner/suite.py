@@ -8,6 +8,7 @@ import ast
 import builtins
 import re
 import sys
+from collections.abc import Iterator
 from types import CodeType
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ _ASKED = frozenset(
         *("assertIsInstance", "assertNotIsInstance"),
     }
 )
+_IDENTITY = frozenset({"id", "is_", "is_not", "assertIs", "assertIsNot"})
 _CHANGERS = frozenset(
     {
         *(
@@ -122,7 +124,7 @@ class CompiledTest:
         self.changes = False
         """It may change values in place."""
         self.keeps = False
-        """It gives names to values, and may look at them later."""
+        """It gives names to values and may look at them later, or asks which object a value is."""
         self.in_place = False
         """No expectation is computed from an argument of the program, so that changing one cannot bend it."""
 
@@ -160,15 +162,26 @@ def compile_suite(setup: str, sources: list[str], entry_point: str | None) -> Su
     nodes = [node for tree in parsed for node in ast.walk(tree)]
     wanted, modules, library = _names(nodes, entry_point)
     shared = contained(nodes, modules) and not library  # before the asserts are rewritten
+    helpers = [part for node in setup_tree.body for part in _ran(node)]
     tests = [
-        CompiledTest(source, error=error) if tree is None else _compile(source, tree, wanted, entry_point)
+        CompiledTest(source, error=error) if tree is None else _compile(source, tree, wanted, entry_point, helpers)
         for source, tree, error in zip(sources, trees, errors, strict=True)
     ]
     code = compile(setup_tree, "<setup>", "exec", dont_inherit=True) if setup.strip() else None
     return Suite(tests, code, wanted, modules, library, contained=shared)
 
 
-def _compile(source: str, tree: ast.Module, wanted: frozenset[str], entry_point: str | None) -> CompiledTest:
+def _ran(node: ast.AST) -> Iterator[ast.AST]:
+    """Of the set-up code, what may touch other values than a new object's own."""
+    if not (isinstance(node, ast.FunctionDef) and node.name == "__init__"):  # sets a new object's attributes
+        yield node
+        for child in ast.iter_child_nodes(node):
+            yield from _ran(child)
+
+
+def _compile(
+    source: str, tree: ast.Module, wanted: frozenset[str], entry_point: str | None, helpers: list[ast.AST]
+) -> CompiledTest:
     test = CompiledTest(source)
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == "check":
@@ -181,8 +194,8 @@ def _compile(source: str, tree: ast.Module, wanted: frozenset[str], entry_point:
     }
     test.uses_program = bool(names & {*wanted, "candidate"} or modules & {"solution", "__main__"})
     test.named = frozenset(names | {node.attr for node in nodes if isinstance(node, ast.Attribute)})
-    test.changes = any(map(_changes, nodes))
-    test.keeps = any(map(_keeps, nodes))
+    test.changes = any(map(_changes, (*nodes, *helpers)))
+    test.keeps = any(map(_keeps, nodes)) or any(map(_asks_identity, (*nodes, *helpers)))
     kinds = set(map(type, nodes))
     test.in_place = ast.Assign in kinds and not kinds & _DECIDES and _in_place(nodes)
     rewritten = _Rewrite(test, wanted | {"candidate"}, entry_point).visit(tree)
@@ -244,13 +257,15 @@ class _Rewrite(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         given = [*node.args, *(keyword.value for keyword in node.keywords)]
-        names = {part.id for argument in given for part in ast.walk(argument) if isinstance(part, ast.Name)}
+        parts = [part for argument in given for part in ast.walk(argument)]
+        names = {part.id for part in parts if isinstance(part, ast.Name)}
+        repeats = any(isinstance(part, ast.Mult | ast.comprehension) for part in parts)
         of_program = isinstance(node.func, ast.Name) and node.func.id in self._wanted
         name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
         self.generic_visit(node)
         if name in _ASKED and name not in self._wanted:
             return ast.Call(ast.Name(ASKED, ast.Load()), [node.func, *node.args], node.keywords)
-        if not of_program or any(not hasattr(builtins, name) for name in names):
+        if not of_program or repeats or any(not hasattr(builtins, name) for name in names):
             return node
         return ast.Call(ast.Name(FRESH, ast.Load()), [node.func, *node.args], node.keywords)
 
@@ -294,6 +309,14 @@ def _keeps(node: ast.AST) -> bool:
     value = node.iter if isinstance(node, ast.For | ast.comprehension) else getattr(node, "value", None)
     binds = isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.NamedExpr | ast.For | ast.comprehension)
     return binds and value is not None and any(isinstance(part, ast.Call) for part in ast.walk(value))
+
+
+def _asks_identity(node: ast.AST) -> bool:
+    if isinstance(node, ast.Compare):
+        sides = (node.left, *node.comparators)
+        asks = any(isinstance(operator, ast.Is | ast.IsNot) for operator in node.ops)
+        return asks and sum(isinstance(side, ast.Constant) for side in sides) < len(node.ops)
+    return (node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")) in _IDENTITY
 
 
 def _changes(node: ast.AST) -> bool:
