@@ -88,7 +88,7 @@ def run_benchmark(
         benchmark_sha256=benchmark.sha256,
         model=model_name,
         verifier=scorer.name,
-        prompt=prompt_digest(),
+        prompt=prompt_digest(show_dispute),
         arms=searches,
         selector=selector,
         accept_threshold=accept_threshold,
