@@ -53,7 +53,7 @@ def feedback(report: ExecutionReport | None, comment: str = "", disputed: str = 
     """
     closing = "Correct the code and answer with the complete code in one ```python block."
     said = f"A reviewer rejected the code: {comment.strip()}\n" if comment.strip() else ""
-    seen = dispute(disputed, returned) if returned else outcome(report)
+    seen = _DISPUTE.format(_clipped(disputed, 400), _clipped(returned, 300)) if returned else outcome(report)
     body = _clipped(said + seen, FEEDBACK_CHARS - len(closing) - len("Feedback:\n\n\n"))
     return f"Feedback:\n{body}\n\n{closing}"
 
@@ -69,11 +69,15 @@ def ask_for_inputs(problem: Problem, count: int) -> list[BaseMessage]:
 
 
 @functools.cache
-def prompt_digest() -> str:
-    """Names what a generator is sent and how its replies are read: what other words gave is not comparable."""
+def prompt_digest(show_dispute: bool = False) -> str:
+    """Names what a generator is sent and how its replies are read: what other words gave is not comparable.
+
+    The words of a dispute count where disputes are shown.
+    """
     sent = [render(problem, ()) for problem in wording.PROBLEMS]
     sent += [ask_for_inputs(problem, 8) for problem in wording.PROBLEMS]
-    sent += [render(wording.PROBLEMS[0], [turn]) for turn in wording.TURNS]
+    turns = [*wording.TURNS, *([wording.DISPUTED] if show_dispute else [])]
+    sent += [render(wording.PROBLEMS[0], [turn]) for turn in turns]
     read = [extract_code(reply, name) for reply in wording.REPLIES for name in (wording.PROBLEMS[0].entry_point, None)]
     return wording.digest([*(f"{m.type}: {m.content}" for messages in sent for m in messages), *read])
 
@@ -117,14 +121,11 @@ def outcome(report: ExecutionReport | None) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def dispute(disputed: str, returned: str) -> str:
-    """An input that programs disagree on, without a word on which of them is right."""
-    return (
-        "There are no tests to run the code on. Other programs for this task give another result on this input:\n"
-        f"{_clipped(disputed, 400)}\nThis code gives: {_clipped(returned, 300)}\n"
-        "Nobody knows which is right. Work out from the task what the result must be."
-    )
-
+_DISPUTE = """There are no tests to run the code on. Other programs for this task give another result on this input:
+{}
+This code gives: {}
+Nobody knows which is right. Work out from the task what the result must be."""
+"""An input that programs disagree on, without a word on which of them is right."""
 
 _STATUS_WORDS = {
     "exception": "The code raised an exception.",

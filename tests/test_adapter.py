@@ -15,7 +15,9 @@ from synthetic_run import problems, write_run
 from tiny import save_tiny
 from training_worker import rows
 from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
 
+from mucode_agent.cli.train import train
 from mucode_agent.models import load_model, sample
 from mucode_agent.models.adapter import CARD, TENSORS, read_adapter_card
 from mucode_agent.models.embedded import EMBEDDED, Weights, checkpoint_of, embedded_identity, held
@@ -80,6 +82,21 @@ def test_a_card_names_its_origin_and_no_path_of_this_machine(adapter: Path) -> N
     assert card.rows == len(rows())
     assert not re.search(r"/(?:tmp|data|work)", text)
     assert [file.name for file in sorted(adapter.iterdir())] == [TENSORS, CARD]
+
+
+def test_the_command_writes_a_card_without_a_path(
+    generator: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = {"id": "p", "prompt": "Multiply.", "public_tests": ["assert f(2) == 4"]}
+    (tmp_path / "apart.jsonl").write_text(json.dumps(problem))
+    command = ["export-adapter", generator, "--out", tmp_path / "out", "--base", base, "--licence", "MIT"]
+    command += ["--data", "made up, CC0", "--evaluation", f"jsonl:{tmp_path}/apart.jsonl", "--trained-by", "by hand"]
+    monkeypatch.setattr("sys.argv", ["mucode_agent", "train", *map(str, command)])
+    outcome = CliRunner().invoke(train, [str(word) for word in command], catch_exceptions=False)
+    assert (outcome.exit_code, outcome.stderr.count("rank 2, ")) == (0, 1)
+    card = read_adapter_card(tmp_path / "out")
+    assert (card.apart_from, card.trained_by) == (("jsonl:apart.jsonl",), "by hand")
+    assert "/" not in card.made
 
 
 def test_an_adapter_of_another_base_is_not_written(generator: Path, tmp_path: Path) -> None:

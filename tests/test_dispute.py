@@ -8,7 +8,7 @@ from fakes import ScriptedModel, fenced
 from mucode_agent import Problem, create_solver
 from mucode_agent.evaluation.testless import without_running
 from mucode_agent.graphs.dispute import disputed_input, revealing_job, told
-from mucode_agent.prompts import FEEDBACK_CHARS, feedback, task
+from mucode_agent.prompts import FEEDBACK_CHARS, feedback, prompt_digest, task
 from mucode_agent.tools.sandbox import run
 from mucode_agent.types import Candidate, CodeTest, ExecutionReport, Sample, Sandbox, TestResult
 
@@ -103,6 +103,10 @@ def test_elsewhere_feedback_is_as_before(
     said = solved(sandbox, problem, *replies, **settings)
     assert said
     assert not any("Other programs" in text for text in said)
+
+
+def test_its_words_count_only_where_they_are_shown() -> None:
+    assert prompt_digest(True) != prompt_digest(False) == prompt_digest()
 
 
 def test_a_dispute_is_bounded() -> None:

@@ -156,17 +156,17 @@ def export_adapter(
     It is refused unless base and adapter together give the generator's own weights.
     """
     with installed("writing an adapter", "train"):
-        from mucode_agent.training.adapter import Origin
+        from mucode_agent.training.adapter import Origin, without_paths
         from mucode_agent.training.adapter import export_adapter as write
     from mucode_agent.evaluation.benchmarks import load_benchmark
 
-    made = shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]])
+    made = shlex.join(["python", "-m", "mucode_agent", *map(without_paths, sys.argv[1:])])
     card = write(
         generator,
         out,
         Origin(made=made, base=base, licence=licence, data=data, trained_by=trained_by),
         traces=traces or (),
-        apart_from={spec.rpartition("/")[2]: load_benchmark(spec).problems for spec in evaluation or []},
+        apart_from={without_paths(spec): load_benchmark(spec).problems for spec in evaluation or []},
     )
     size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
     Console(stderr=True, highlight=False, soft_wrap=True).print(

@@ -294,7 +294,7 @@ class _Nodes:
         settings = {
             "model": self._parts.model_name,
             "verifier": verifier.name,
-            "prompt": prompt_digest(),
+            "prompt": prompt_digest(chosen.show_dispute),
             **chosen.model_dump(mode="json"),
         }
         threshold = chosen.accept_threshold

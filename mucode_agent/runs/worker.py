@@ -52,7 +52,7 @@ def begin_run(
         model=model_name,
         weights=weights,
         verifier=verifier.name,
-        prompt=prompt_digest(),
+        prompt=prompt_digest(any(arm.show_dispute for arm in arms)),
         arms=tuple(arms),
     )
     config = Config(

@@ -86,7 +86,7 @@ def export_adapter(
             training={**card.training, "steps": card.steps, "loss": card.loss},
             trained_by=origin.trained_by,
             rollouts=tuple(
-                _without_paths(read_run(path).config.identity.model_dump(mode="json"))
+                without_paths(read_run(path).config.identity.model_dump(mode="json"))
                 for path in directories
                 if (path / "config.json").exists()
             ),
@@ -168,17 +168,17 @@ def _loop(generator: Path) -> dict[str, Any]:
         identity = json.loads((generator.resolve().parents[1] / "config.json").read_bytes())["identity"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    named: dict[str, Any] = _without_paths(identity)
+    named: dict[str, Any] = without_paths(identity)
     return named
 
 
-def _without_paths(value: Any) -> Any:
-    """`mbpp:/data/train.jsonl` becomes `mbpp:train.jsonl`."""
+def without_paths(value: Any) -> Any:
+    """What a settings file or a command says without directories: `mbpp:/data/train.jsonl` is `mbpp:train.jsonl`."""
     if isinstance(value, dict):
-        return {key: _without_paths(part) for key, part in value.items()}
+        return {key: without_paths(part) for key, part in value.items()}
     if isinstance(value, list):
-        return [_without_paths(part) for part in value]
-    if isinstance(value, str) and "/" in value:
+        return [without_paths(part) for part in value]
+    if isinstance(value, str) and "/" in value and " " not in value:  # no text for people
         kind, colon, path = value.rpartition(":")
         return f"{kind}{colon}{Path(path).name}"
     return value
