@@ -111,6 +111,29 @@ def test_a_malformed_value_is_no_exception_that_a_test_may_expect(sandbox):
         assert judged(sandbox, code, test).status == "early_exit", form
 
 
+MALFORMED = {
+    "no message": "b'5'",
+    "no object": "b'[\"sync\"]'",
+    "an unknown number": 'b\'{"ok":["&",99]}\'',
+    "a number of the test's": 'b\'{"ok":1,"sync":{"new":[[2,["l",[]]]],"free":[]}}\'',
+    "another type": 'b\'{"ok":1,"sync":{"new":[[0,["d",[]]]],"free":[]}}\'',
+    "a half section": 'b\'{"ok":1,"sync":{}}\'',
+    "no hash": 'b\'{"ok":["&",1],"sync":{"new":[[1,["S",[["&",1]]]]],"free":[]}}\'',
+    "memory that is missing": "b'\\0' + struct.pack('>2I', 2, 2**31) + b'{}'",
+    "memory of another number": 'b\'\\0\' + struct.pack(\'>3I\', 28, 1, 4) + b\'{"ok":["p",["i",{"$":9}]]}1234\'',
+}
+
+
+@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED.keys())
+def test_a_malformed_message_is_the_programs_end(sandbox, body):
+    code = (
+        f"import os, struct\ndef f(x):\n    body = {body}\n"
+        "    os.write(3, struct.pack('>I', len(body)) + body)\n    os.read(3, 99999)\n    os._exit(0)"
+    )
+    test = "xs = [1]\ntry:\n    f(xs)\nexcept Exception:\n    pass\nelse:\n    assert False"
+    assert judged(sandbox, code, test).status == "early_exit"
+
+
 IDENTITY = [
     "xs = [1, 2]\nr = f(xs)\nassert r == xs and r is not xs",
     "xs = [1, 2]\nassert not (f(xs) is xs)",

@@ -70,7 +70,7 @@ NEEDS = {
         "import asyncio\nasync def f(): await asyncio.sleep(0)",
         "import asyncio\nassert asyncio.run(f()) is None",
     ),
-    "identity": ("def f(xs): return xs", "xs = [1]\nassert f(xs) is xs"),
+    "identity": ("def f(x): return x", "x = (1, 2.5)\nassert f(x) is x"),
 }
 
 

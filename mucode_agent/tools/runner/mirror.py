@@ -13,7 +13,8 @@ from typing import Any
 
 from . import codec
 
-_MOST_VALUES = 50_000
+_MOST_VALUES, _MOST_NUMBERED = 50_000, 100_000
+"""At one time, and of one side in all."""
 _MOST_WORK = 5_000_000
 """Looks at values for changes, and at 16 items of one each. Beyond these bounds values cross as copies."""
 _TAGS: dict[type, str] = {list: "l", dict: "d", set: "S", bytearray: "B"}
@@ -114,7 +115,7 @@ class Mirror:
     def _number(self, value: Any) -> int:
         number = self._numbers.get(id(value))
         if number is None:
-            if len(self._values) >= _MOST_VALUES:
+            if len(self._values) >= _MOST_VALUES or self._next > 2 * _MOST_NUMBERED:
                 raise _TooManyError
             number, self._next = self._next, self._next + 2
             self._hold(number, value)

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from . import codec
@@ -181,6 +181,8 @@ class Conversation:
         self._numbers: dict[Any, int] = {}
         self._exceptions: dict[str, type[Exception]] = {}
         self._received = self._size = 0
+        self._rest = b""
+        """Of the channel, what has come behind a message."""
         self._peak = peak_memory() + _MOST_GROWTH + 32 * self._output
         self.begin()
 
@@ -450,8 +452,8 @@ class Conversation:
                 raise self._died() from None
 
     def _receive(self) -> dict[str, Any]:
-        buffer: bytes | bytearray = b""
-        size = -1
+        buffer: bytes | bytearray = self._rest
+        size = _size_of(buffer)
         while size < 0 or len(buffer) < size:
             try:
                 part = self._channel.recv(1 << 16)
@@ -465,23 +467,24 @@ class Conversation:
             if buffer:  # what comes in drops may never end
                 self._look()
             buffer = codec.joined(buffer, part)
-            if size < 0 and len(buffer) >= codec.HEADER.size:
-                size = codec.HEADER.size + codec.HEADER.unpack_from(buffer)[0]
+            if size < 0:
+                size = _size_of(buffer)
                 if size > codec.SHARED * self._output + 2 * codec.SLACK:
                     raise self._stop("output_limit", f"a returned value is larger than {self._output // 1024} kB")
         self._look()
         self._size = size
-        self._received += size
-        if self._received > _MOST_RECEIVED:
-            raise self._stop("output_limit", f"returned more than {_MOST_RECEIVED >> 20} MB in all")
         try:
             message = codec.unpack(buffer[codec.HEADER.size : size])
         except codec.Malformed:
             raise self._broken() from None
+        self._rest = bytes(buffer[size:])
+        if not isinstance(message, dict) or (self._rest and "uses" not in message):  # an answer that nobody asked for
+            raise self._broken()
+        self._received += size // codec.SHARED if "sync" in message else size
+        if self._received > _MOST_RECEIVED:
+            raise self._stop("output_limit", f"returned more than {_MOST_RECEIVED >> 20} MB in all")
         if size > self._output + 2 * codec.SLACK and "sync" not in message:
             raise self._stop("output_limit", f"a returned value is larger than {self._output // 1024} kB")
-        if len(buffer) > size or not isinstance(message, dict):  # an answer that nobody asked for
-            raise self._broken()
         return message
 
     # --- values
@@ -835,16 +838,9 @@ class Remote:
     def __deepcopy__(self, _: Any) -> Any:
         return self.mucode_do("deepcopy")
 
-    def __iter__(self) -> Generator[Any, None, Any]:
+    def __iter__(self) -> Iterator[Any]:
         iterator = self if self.mucode_kind == "iterator" else self.mucode_do("iter")
-        if not isinstance(iterator, Remote):
-            yield from iterator
-            return None
-        while True:
-            items, returned = iterator.mucode_do("next")
-            if not items:
-                return returned
-            yield items[0]
+        return iterator if isinstance(iterator, Remote) else iter(iterator)
 
     def __next__(self) -> Any:
         items, returned = self.mucode_do("next")
@@ -915,6 +911,11 @@ def show(value: Any) -> str:
 
 
 _showing: list[bool] = []
+
+
+def _size_of(data: bytes | bytearray) -> int:
+    """Of the frame that begins so; -1 where that is not known yet."""
+    return -1 if len(data) < codec.HEADER.size else codec.HEADER.size + codec.HEADER.unpack_from(data)[0]
 
 
 def _none(_: int) -> bool:

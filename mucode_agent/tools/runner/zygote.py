@@ -735,6 +735,7 @@ def _warm_up() -> None:
     value = [1, 2.5, "x", (1,), {1: 2}, {3}, None]
     codec.decode(codec.unpack(codec.pack(codec.encode(value))[codec.HEADER.size :]))
     compile_suite("", ["def check(candidate):\n    assert candidate(1) == [2]"], "f")
+    candidate.Program("/").warm_up()
 
 
 def _memory_file(name: str) -> int:
