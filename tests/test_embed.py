@@ -299,7 +299,7 @@ def test_a_test_is_found_whatever_holds_it(message: str) -> None:
 
 SAMPLES = {
     "a heading": "Print the sum.\n\nExample\nInput\n1 2\nOutput\n3\n",
-    "a contest's form": "--Input--\n\nTwo numbers.\n\n--Output--\n\nThe sum.\n\n--Examples--\nInput\n1 2\n\nOutput\n3\n",
+    "a contest's form": "--Input--\n\nTwo numbers.\n\n--Output--\n\nSum.\n\n--Examples--\nInput\n1 2\n\nOutput\n3\n",
     "two lines of numbers": "Print the sum.\nInput: 1 2\nOutput: 3",
     "JSON": 'Print the sum.\n```json\n[{"stdin": "1 2\\n", "stdout": "3\\n"}]\n```',
     "Windows' line ends": "Print the sum.\r\n\r\nSample Input:\r\n1 2\r\n\r\nSample Output:\r\n3\r\n",
