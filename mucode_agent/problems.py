@@ -106,8 +106,8 @@ def example_tests(text: str, entry_point: str) -> list[CodeTest]:
         if example.exc_msg is None and (test := _test_of(example, entry_point)):
             tests.append(test)
     for call, result in (pair for line in lines for pair in _one_line_examples(line, entry_point)):
-        if _is_closed(call, entry_point) and (literal := _leading_literal(result)) is not None:
-            tests.append(f"assert {call} == {literal}")
+        if _is_closed(call, entry_point):
+            tests.append(f"assert {call} == {result}")
     return [CodeTest(code=test) for test in dict.fromkeys(tests)]
 
 
@@ -117,9 +117,11 @@ def _test_of(example: doctest.Example, entry_point: str) -> str | None:
         (statement,) = parse(example.source).body
     except (SyntaxError, ValueError):
         return None
-    if not isinstance(statement, ast.Expr):
+    if not isinstance(statement, ast.Expr) or example.options.get(doctest.SKIP):
         return None
     value = statement.value
+    if isinstance(value, ast.Lambda | ast.GeneratorExp):
+        return None
     source = ast.get_source_segment(example.source, value) or ""  # without a comment behind it
     if not _is_closed(source, entry_point):
         return None
@@ -132,7 +134,7 @@ def _test_of(example: doctest.Example, entry_point: str) -> str | None:
         isinstance(value, ast.UnaryOp) and isinstance(value.op, ast.Not)
     ):
         return {"True": f"assert {source}", "False": f"assert not ({source})"}.get(want)
-    if (literal := _leading_literal(want)) is None:
+    if (literal := _literal(want) or _stated(want.partition("\n")[0])) is None:
         return None
     simple = isinstance(value, ast.Call | ast.Subscript | ast.Attribute | ast.BinOp)
     return f"assert {source} == {literal}" if simple else f"assert ({source}) == {literal}"
@@ -348,11 +350,11 @@ def _called_names(source: str) -> list[str]:
 
 
 def _is_closed(call: str, entry_point: str) -> bool:
-    """A call of `entry_point` whose every other name is a builtin."""
+    """A call of `entry_point` whose every other name is a builtin, or its own."""
     if entry_point not in _called_names(call):
         return False
     names = {node.id for node in ast.walk(parse(call)) if isinstance(node, ast.Name)}
-    return all(name == entry_point or hasattr(builtins, name) for name in names)
+    return all(name == entry_point or hasattr(builtins, name) for name in names - _names_set(parse(call)))
 
 
 def _defined_functions(source: str) -> set[str]:
@@ -394,39 +396,48 @@ def _doctests(docstring: str) -> list[doctest.Example]:
         return []
 
 
-_SEPARATOR = re.compile(r"\s*(?:==>|==|=>|➞|→|->|=|returns?|should return|#\s*(?:=>|returns)?)\s*", re.IGNORECASE)
+_SEPARATOR = re.compile(
+    r"\s*(?:==>|==|=>|➞|→|->|=|returns?|should return|`?\s*\|\s*`?|#\s*(?:=>|returns)?)\s*", re.IGNORECASE
+)
 
 
 _DENIAL = re.compile(
-    r"\b(?:not|never|wrong(?:ly)?|incorrect(?:ly)?|instead of|rather than|false that)\b|n't\b", re.IGNORECASE
+    r"\b(?:not|never|wrong(?:ly)?|incorrect(?:ly)?|instead of|rather than|false|bug(?:gy|s)?|bad|broken|naive(?:ly)?|"
+    r"counter-?example|before|if|unless|would|or|what|round(?:ed|s)?|approx\w*|about|roughly|nearly|almost)\b"
+    r"|n't\b|[\u2248~\u2260\u2717\u2718]",
+    re.IGNORECASE,
 )
-"""Words after which a text is no result, or one of several."""
+"""Words around a call and its result that make them no example, or say the result only roughly."""
+_WITHIN = re.compile(r"(?:[-+*/%<>=^@([{]|\b(?:return|in|not|len))\s*$")
+"""What a call stands behind when it is a part of an expression or statement."""
+_MARKER = re.compile(r"^\s*(?:[-*+>]+|\d+[.)])\s+")
+_SAYS_MORE = re.compile(r"\s+(?!(?:and|as|because|since|where|which|for|with|so)\b)[A-Za-z]|\s*[-+*/%^]\s*[\w(]")
 
 
 def _one_line_examples(line: str, entry_point: str) -> list[tuple[str, str]]:
-    """Calls in a line with what the line says of each, up to the next."""
+    """Calls in a line, each with the literal that the line states for it."""
     calls: list[tuple[int, int]] = []
     for found in re.finditer(rf"(?<![\w.]){re.escape(entry_point)}\(", line):
         at = found.start()
         if (not calls or at >= calls[-1][1]) and (call := _balanced(line[at:])):
             calls.append((at, at + len(call)))
     examples = []
-    before = line[: calls[0][0]] if calls else ""
+    before, apart = _MARKER.sub("", line[: calls[0][0]]) if calls else "", True
     for (start, end), (following, _) in itertools.pairwise([*calls, (len(line), len(line))]):
         rest = line[end:following]
         separator = _SEPARATOR.match(rest)
         if separator is None:
-            before = rest
+            before, apart = rest, re.search(r"[.;:]\s", rest) is not None
             continue
         said = rest[separator.end() :].strip()
         if following < len(line):
             if re.search(r"\bor\s*$", rest):
                 return []  # one of several results
             said = re.sub(r"[\s,;.]*(?:\band\b)?[\s,;.]*$", "", said)
-        behind = re.sub(r"'[^']*'|\"[^\"]*\"", "", said)
-        if not _DENIAL.search(before) and not _DENIAL.search(behind):
-            examples.append((line[start:end], said))
-        before = ""
+        literal = _stated(said) if apart and not _WITHIN.search(before) and not _DENIAL.search(before) else None
+        if literal is not None:
+            examples.append((line[start:end], literal))
+        before, apart = "", True
     return examples
 
 
@@ -442,17 +453,31 @@ def _balanced(text: str) -> str:
     return ""
 
 
-def _leading_literal(text: str) -> str | None:
-    """The literal that `text` states: its first line up to a comment or prose, or what follows its last `=`."""
-    line = (text.strip().splitlines() or [""])[0].rsplit(" = ", 1)[-1].strip()
+def _literal(text: str) -> str | None:
+    """The plain value that `text` is, without names and without parts left out."""
+    try:
+        value = ast.literal_eval(text)
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+        return None
+    return repr(value) if value == value and "Ellipsis" not in repr(value) else None
+
+
+def _stated(line: str) -> str | None:
+    """The literal that `line` begins with, or that follows its last `=`, before a comment or words of explanation."""
+    line = line.rsplit(" = ", 1)[-1].strip()
     for end in range(len(line), 0, -1):
-        if end < len(line) and not re.match(r"\s*(?:[.,;#(]|$)|\s+[A-Za-z]", line[end:]):
+        rest = line[end:]
+        if rest and not re.match(r"\s*(?:\.(?![.\w])|[,;#(|]|$)|\s+[A-Za-z]", rest):
             continue
-        literal = {"true": "True", "false": "False"}.get(line[:end].strip(), line[:end].strip())
-        try:
-            value = ast.literal_eval(literal)
-        except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+        said = line[:end].strip()
+        text = {"true": "True", "false": "False"}.get(said, said)
+        if (literal := _literal(text)) is None:
             continue
-        is_one_in_brackets = literal.startswith("(") and not isinstance(value, tuple)
-        return None if is_one_in_brackets or value != value else repr(value)
+        in_brackets = text.startswith("(")
+        if literal.startswith("(") != in_brackets or text.endswith(","):
+            if literal.startswith("(") and not in_brackets and text.endswith(","):
+                continue  # a value before a comma
+            return None  # one value in brackets, or several without
+        unquoted = re.sub(r"'[^']*'|\"[^\"]*\"", "", rest)
+        return None if _SAYS_MORE.match(rest) or _DENIAL.search(unquoted) else literal
     return None

@@ -55,8 +55,8 @@ def owner(tree: ast.Module, name: str) -> str | None:
 def definitions(tree: ast.Module, name: str) -> list[ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]:
     """The functions and classes of that name at the top level, else the methods."""
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    methods = [part for node in classes for part in node.body if isinstance(part, FUNCTION) and part.name == name]
-    return [node for node in tree.body if isinstance(node, _DEFINITION) and node.name == name] or methods
+    top = [node for node in tree.body if isinstance(node, _DEFINITION) and node.name == name]
+    return top or [part for node in classes for part in node.body if isinstance(part, FUNCTION) and part.name == name]
 
 
 def runs(tree: ast.Module) -> bool:

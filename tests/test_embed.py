@@ -277,3 +277,39 @@ def test_the_tool_takes_tests_of_a_program() -> None:
     answer = tool.invoke({"prompt": "Double the number.", "tests": [{"stdin": "2\n", "stdout": "4\n"}]})
     assert answer.startswith("The code passes all tests.")
     assert "A program on standard input was asked for, with 1 tests" in answer
+
+
+IN_MESSAGES = {
+    "a table": "Write f.\n| # | test |\n|---|---|\n| 1 | assert f(1) == 2 |",
+    "a table of calls": "Write f(x).\n| call | result |\n|---|---|\n| `f(1)` | `2` |",
+    "a list in JSON": 'Write f.\n```json\n["assert f(1) == 2"]\n```',
+    "an object in JSON": 'Write f.\n```json\n{"tests": ["assert f(1) == 2"]}\n```',
+    "a test function": "Write f.\n```python\ndef test_f():\n    assert f(1) == 2\n```",
+    "tags": "Write f.\n<test>assert f(1) == 2</test>",
+    "Windows' line ends": "Write f.\r\n```python\r\nassert f(1) == 2\r\n```\r\n",
+}
+
+
+@pytest.mark.parametrize("message", IN_MESSAGES.values(), ids=IN_MESSAGES.keys())
+def test_a_test_is_found_whatever_holds_it(message: str) -> None:
+    problem = problem_in(message)
+    assert problem.entry_point == "f"
+    assert [test.code for test in problem.public_tests if isinstance(test, CodeTest)] == ["assert f(1) == 2"]
+
+
+SAMPLES = {
+    "a heading": "Print the sum.\n\nExample\nInput\n1 2\nOutput\n3\n",
+    "a contest's form": "--Input--\n\nTwo numbers.\n\n--Output--\n\nSum.\n\n--Examples--\nInput\n1 2\n\nOutput\n3\n",
+    "two lines of numbers": "Print the sum.\nInput: 1 2\nOutput: 3",
+    "JSON": 'Print the sum.\n```json\n[{"stdin": "1 2\\n", "stdout": "3\\n"}]\n```',
+    "Windows' line ends": "Print the sum.\r\n\r\nSample Input:\r\n1 2\r\n\r\nSample Output:\r\n3\r\n",
+}
+
+
+@pytest.mark.parametrize("message", SAMPLES.values(), ids=SAMPLES.keys())
+def test_a_sample_is_found_in_its_usual_forms(message: str) -> None:
+    assert problem_in(message).public_tests == (StdioTest(stdin="1 2\n", stdout="3\n"),)
+
+
+def test_words_about_a_format_are_no_sample() -> None:
+    assert problem_in("Print the sum.\nInput: two numbers\nOutput: their sum").public_tests == ()

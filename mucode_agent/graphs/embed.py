@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import json
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -306,11 +307,15 @@ def problem_in(text: str) -> Problem:
     with its result, `f(1) == 2`, `f(1) -> 2`, `f(1) returns 2`, `Input: f(1)` above `Output: 2`. Prose that names no
     function asks for a program on standard input, whose tests are its sample inputs and outputs. Raises ProblemError.
     """
+    text = text.replace("\r\n", "\n").removeprefix("\ufeff")
     blocks = [textwrap.dedent(_unquoted(block)).strip() for block in _FENCED.findall(text)]
-    for whole in [text.strip(), *blocks]:
-        if whole.startswith("{"):
+    data = [_json(block) for block in blocks]
+    for whole, value in [(text.strip(), None), *zip(blocks, data, strict=True)]:
+        if whole.startswith("{") and (value is None or {"prompt", "text", "test_list"} & set(value)):
             return parse_problem(whole, source="the message")
-    tests: Sequence[Any] = _asserts([*blocks, _FENCED.sub("\n", text)])
+    said = [part for value in data for part in _strings(value)]
+    tests: Sequence[Any] = _asserts([*blocks, *said, _FENCED.sub("\n", text)])
+    tests = tests or [pair for value in data for pair in _pairs(value)]
     if not text.strip():
         raise ProblemError("the message is empty; give the task in it, with asserts that call the function to write")
     named: dict[str, Any] = {}
@@ -320,16 +325,51 @@ def problem_in(text: str) -> Problem:
     return read_problem({"prompt": text, "public_tests": tests, "show_tests": False, **named})
 
 
-_CALL_AND_RESULT = re.compile(r"\binput:[ \t*]*(?P<call>[^\n]*\))[ \t*]*\n\W*output:[ \t*]*", re.IGNORECASE)
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _strings(part)
+
+
+_GIVEN, _WANTED = ("stdin", "input"), ("stdout", "output", "expected_output", "expected")
+
+
+def _pairs(value: Any) -> Iterator[StdioTest]:
+    """The objects of JSON that hold the input and the output of a program as text."""
+    if isinstance(value, dict):
+        given = [value[key] for key in _GIVEN if isinstance(value.get(key), str)]
+        wanted = [value[key] for key in _WANTED if isinstance(value.get(key), str)]
+        if given and wanted:
+            yield StdioTest(stdin=given[0], stdout=wanted[0])
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _pairs(part)
+
+
+_CALL_AND_RESULT = re.compile(r"[*_]*\binput:[ \t*]*(?P<call>[^\n]*\))[ \t*]*\n\W*output:[ \t*]*", re.IGNORECASE)
 _FENCE = re.compile(r"^[ \t]*```[^\n]*$", re.MULTILINE)
 _SAMPLE = re.compile(
     r"^\W*(?P<what>sample |example )?input\b[^\n]*\n+(?P<fence>[ \t]*```[^\n]*\n)?(?P<stdin>.*?)\n"
     r"(?(fence)[ \t]*```\s*)"
     r"^\W*(?:sample |example )?output\b[^\n]*\n+(?(fence)[ \t]*```[^\n]*\n)(?P<stdout>.*?)"
-    r"(?(fence)\n[ \t]*```|(?=\n\s*\n|\n\W*(?:sample |example )|\Z))",
+    r"(?(fence)\n[ \t]*```|(?=\n\s*\n|\n\W*(?:sample |example )|\n\W*input\b|\Z))",
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
 """An input and the output below it, in fences or under the word sample or example: else it describes a format."""
+_HEADING = re.compile(r"^\W*(?:examples?|samples?)\b\W*\d*\W*$", re.MULTILINE | re.IGNORECASE)
+_SAMPLE_IN_LINES = re.compile(
+    r"^\W*(?P<what>sample |example )?(?:input|stdin)\b[^\n:]*:[ \t*`]*(?P<stdin>[^\s`][^\n`]*?)[`* \t]*\n+"
+    r"\W*(?:sample |example )?(?:output|stdout)\b[^\n:]*:[ \t*`]*(?P<stdout>[^\s`][^\n`]*?)[`* \t]*$",
+    re.MULTILINE | re.IGNORECASE,
+)
+"""The same on two lines; without such a word or heading, only numbers are no description."""
 
 
 def _examples(text: str, entry_point: str) -> list[CodeTest]:
@@ -340,7 +380,15 @@ def _examples(text: str, entry_point: str) -> list[CodeTest]:
 
 
 def _samples(text: str) -> list[StdioTest]:
-    found = [sample for sample in _SAMPLE.finditer(_unquoted(text)) if sample["what"] or sample["fence"]]
+    plain = _unquoted(text)
+    heading = _HEADING.search(plain)
+    shown = heading.end() if heading else len(plain)
+    found = [m for m in _SAMPLE.finditer(plain) if m["what"] or m["fence"] or m.start() >= shown - 1]
+    found = found or [
+        m
+        for m in _SAMPLE_IN_LINES.finditer(plain)
+        if m["what"] or m.start() >= shown - 1 or re.fullmatch(r"[-+\d\s.,]+", m["stdin"])
+    ]
     return [StdioTest(stdin=f"{sample['stdin']}\n", stdout=f"{sample['stdout'].rstrip()}\n") for sample in found]
 
 
@@ -401,9 +449,20 @@ def _asserts(texts: Sequence[str]) -> list[str]:
     """The assert statements in code, else those in lines of prose, without their messages; each once."""
     found: list[ast.stmt] = []
     for text in texts:
-        found += _statements(text) or list(_asserts_in_prose(_unquoted(text)))
+        found += _with_test_functions(_statements(text)) or list(_asserts_in_prose(_unquoted(text)))
     tests = (ast.unparse(ast.Assert(test=node.test, msg=None)) for node in found if isinstance(node, ast.Assert))
     return list(dict.fromkeys(tests))
+
+
+def _with_test_functions(nodes: Sequence[ast.stmt]) -> list[ast.stmt]:
+    """The statements, and those of functions without arguments that are named like a test."""
+    inner = [
+        part
+        for node in nodes
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test") and not ast.unparse(node.args)
+        for part in node.body
+    ]
+    return [*nodes, *inner]
 
 
 def _asserts_in_prose(text: str) -> Iterator[ast.stmt]:
@@ -432,7 +491,9 @@ def _length_of_statement(text: str, alone: bool) -> int | None:
     return None
 
 
-_END_OF_ASSERT = re.compile(r"[`\"'.,;:!?)]|\s+(?:and|but|or|so|then|is|should|must|passes|holds|#)\b|\s+[-–—(#]")
+_END_OF_ASSERT = re.compile(
+    r"[`\"'.,;:!?)|]|\*\*|</|\s+(?:and|but|or|so|then|is|should|must|passes|holds|#)\b|\s+[-–—(#]"
+)
 
 
 def _calls(test: ast.expr) -> bool:
