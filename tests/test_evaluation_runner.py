@@ -261,7 +261,7 @@ def test_two_processes_share_a_run_and_no_draw_is_made_twice(tmp_path):
     command = [sys.executable, str(VICTIM), str(tmp_path / "run"), str(log), "0"]
 
     runs = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) for _ in range(2)]
-    complaints = [run.communicate(timeout=120)[1].decode() for run in runs]
+    complaints = [run.communicate(timeout=280)[1].decode() for run in runs]
 
     assert [run.returncode for run in runs] == [0, 0], complaints
     draws = log.read_text().splitlines()
