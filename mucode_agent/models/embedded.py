@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mucode_agent.files import lock_file
+from mucode_agent.files import lock_file, remedy
 from mucode_agent.types import InfrastructureError, ProblemError
 
 DEFAULT_MODEL = "qwen0.5b"
@@ -109,7 +109,8 @@ def checkpoint_of(name: str, weights: Weights) -> Path:
     except OSError as error:
         raise ProblemError(
             f"the cache {str(cache)!r} cannot take {name!r}, {weights.room} MB during its first use "
-            f"({error.strerror or error}): free some room, or name a writable directory in MUCODE_CACHE"
+            f"({error.strerror or error}): {remedy(error, 'free some room')}, or name a writable directory in "
+            "MUCODE_CACHE"
         ) from error
     return checkpoint
 
