@@ -5,6 +5,7 @@ still writing. Readers pass over it, and the next append cuts it off.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -26,6 +27,15 @@ Row = TypeVar("Row", bound=Record)
 RESTORE = "restore the file, or run again into another directory"
 
 
+def remedy(error: OSError, room: str = "free room") -> str:
+    """What to do where the file system refuses; `room` where it is full, or says no more."""
+    if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ENOENT):
+        return "give another path, or move away what is there"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "give a path in a directory that you may write to"
+    return room
+
+
 class DiskError(InfrastructureError):
     """What is made now could not be kept: no run goes on."""
 
@@ -39,7 +49,7 @@ def write_whole(path: Path, text: str) -> None:
         with replacing(path) as file:
             file.write(text.encode("utf-8", "backslashreplace"))
     except OSError as error:
-        raise InfrastructureError(f"cannot write {path}: {error.strerror}; free room, then run again") from error
+        raise InfrastructureError(f"cannot write {path}: {error.strerror}; {remedy(error)}, then run again") from error
 
 
 @contextmanager
@@ -130,8 +140,8 @@ class Journal(Generic[Row]):
                 append_lines(self._descriptor, as_lines(rows).encode())
             except OSError as error:
                 raise DiskError(
-                    f"cannot write {self.path}: {error.strerror}; everything up to here is saved: free room, then run "
-                    "the same command"
+                    f"cannot write {self.path}: {error.strerror}; everything up to here is saved: {remedy(error)}, "
+                    "then run the same command"
                 ) from error
             self.rows.extend(rows)
 
@@ -277,7 +287,7 @@ def claim_file(path: Path) -> Iterator[bool]:
             mine = False
         except OSError as error:
             raise InfrastructureError(
-                f"cannot lock {path}: {error.strerror}; free room, or take a file system that has flock"
+                f"cannot lock {path}: {error.strerror}; {remedy(error)}, or take a file system that has flock"
             ) from error
         yield mine
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, Protocol
 
 from pydantic import Field, TypeAdapter
 
-from mucode_agent.files import append_lines, as_lines, end_of_last_line, lock_file, parsed
+from mucode_agent.files import append_lines, as_lines, end_of_last_line, lock_file, parsed, remedy
 from mucode_agent.types import Candidate, Decision, InfrastructureError, Problem, ProblemError, Record, Solution
 
 TRACE_VERSION: Final = 1
@@ -103,7 +103,7 @@ class JsonlTrace:
             _append(self.path, as_lines(rows).encode())
         except OSError as error:
             raise InfrastructureError(
-                f"cannot write the trace {self.path}: {error.strerror}; free room, then resume"
+                f"cannot write the trace {self.path}: {error.strerror}; {remedy(error)}, then resume"
             ) from error
 
 

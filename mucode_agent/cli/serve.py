@@ -161,6 +161,12 @@ def listen(
         raise InfrastructureError(f"the server did not start (code {stopped.code})") from None
 
 
+_REMEDIES = {
+    errno.EADDRINUSE: "end what listens there, or give another --port (0 takes a free one)",
+    errno.EACCES: "give a --port above 1023",
+}
+
+
 def _bound(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -169,5 +175,5 @@ def _bound(host: str, port: int) -> socket.socket:
         cause = error.strerror if isinstance(error, socket.gaierror) else error
         if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
             cause = os.strerror(error.errno)  # without the address, which stands before it
-        remedy = "end what listens there, or give another --port (0 takes a free one)"
+        remedy = _REMEDIES.get(getattr(error, "errno", None), "give --host an address of this machine")
         raise ProblemError(f"cannot listen on {host} port {port}: {cause}; {remedy}") from error

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mucode_agent.evaluation.programs import Program
-from mucode_agent.files import append_lines, lock_file, replacing
+from mucode_agent.files import append_lines, lock_file, remedy, replacing
 from mucode_agent.types import ExecutionReport, InfrastructureError, ProblemError, Sandbox
 
 WINDOW = 512
@@ -254,5 +254,5 @@ class VerdictFile:
 
     def _refused(self, error: OSError) -> InfrastructureError:
         return InfrastructureError(
-            f"cannot write {self._path}: {error.strerror}; free room, then run the same command again"
+            f"cannot write {self._path}: {error.strerror}; {remedy(error)}, then run the same command again"
         )

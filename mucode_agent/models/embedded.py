@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mucode_agent.files import digest, file_sha256, lock_file
+from mucode_agent.files import digest, file_sha256, lock_file, remedy
 from mucode_agent.models.adapter import ADAPTERS, read_adapter_card
 from mucode_agent.models.intact import fault, seal
 from mucode_agent.types import InfrastructureError, ProblemError, Record
@@ -101,7 +101,7 @@ EMBEDDED = {
     ),
 }
 
-ADAPTED: dict[str, str] = {}
+ADAPTED: dict[str, str] = {"qwen0.5b-mucode": "qwen0.5b"}
 """The adapters in this package: the embedded model's name, which is its directory's in `ADAPTERS`, and its base."""
 EMBEDDED |= {name: EMBEDDED[base].adapted(base, ADAPTERS / name) for name, base in ADAPTED.items()}
 MODELS = f"{' · '.join(EMBEDDED)} · hf:PATH_OR_ID · vllm:NAME@URL · a URL · provider:model"
@@ -171,7 +171,8 @@ def checkpoint_of(name: str, weights: Weights) -> Path:
     except OSError as error:
         raise ProblemError(
             f"the cache {str(cache)!r} cannot take {name!r}, {weights.room} MB during its first use "
-            f"({error.strerror or error}): free some room, or name a writable directory in MUCODE_CACHE"
+            f"({error.strerror or error}): {remedy(error, 'free some room')}, or name a writable directory in "
+            "MUCODE_CACHE"
         ) from error
     return checkpoint
 

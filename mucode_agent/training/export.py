@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Literal, get_args
 
 from langchain_core.messages import BaseMessage
 
-from mucode_agent.files import replacing
+from mucode_agent.files import remedy, replacing
 from mucode_agent.training.data import Attempt, ProblemAttempts, state
 from mucode_agent.types import InfrastructureError, ProblemError
 
@@ -190,4 +190,4 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
         with replacing(path) as file:
             yield file
     except OSError as error:
-        raise InfrastructureError(f"cannot write {path}: {error.strerror}; free room, then run again") from error
+        raise InfrastructureError(f"cannot write {path}: {error.strerror}; {remedy(error)}, then run again") from error
