@@ -80,6 +80,8 @@ def test_the_page_says_what_is_true(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("opentelemetry.sdk", reason="pip install 'langsmith[otel]'")
     page: dict[str, Any] = {"model": ScriptedModel(replies=[fenced("def inc(x):\n    return x + 1")])}
     for code in snippets("observability.md"):
+        # The exporter's default is the stdout of the moment in which it was imported.
+        code = code.replace("SpanExporter()", "SpanExporter(out=__import__('sys').stdout)")
         exec(code.replace('"smollm2"', "model"), page)
     page["client"].cleanup()
     page["provider"].shutdown()

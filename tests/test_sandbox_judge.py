@@ -61,7 +61,8 @@ HEAVY = {
 def test_many_small_values_do_not_load_the_judge(sandbox, code):
     keep = "def check(candidate):\n    kept = [candidate(i) for i in range(200)]\n    assert kept[0] == 4"
     report = judged(sandbox, code, keep, limits=Limits(time_s=20))
-    assert report.status in ("output_limit", "wrong_answer"), report
+    # Beyond the bound of shared values they cross as copies, so that a later failure cannot be judged.
+    assert report.status in ("output_limit", "wrong_answer", "unjudged"), report
     peaks = [
         int(line.split()[1])
         for pid in fork_servers(os.getpid())

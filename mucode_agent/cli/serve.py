@@ -175,5 +175,5 @@ def _bound(host: str, port: int) -> socket.socket:
         cause = error.strerror if isinstance(error, socket.gaierror) else error
         if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
             cause = os.strerror(error.errno)  # without the address, which stands before it
-        remedy = _REMEDIES.get(getattr(error, "errno", None), "give --host an address of this machine")
+        remedy = _REMEDIES.get(getattr(error, "errno", None) or 0, "give --host an address of this machine")
         raise ProblemError(f"cannot listen on {host} port {port}: {cause}; {remedy}") from error
