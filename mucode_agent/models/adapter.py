@@ -93,9 +93,10 @@ def merge(model: Any, directory: Path) -> None:
             f"the adapter {path} has sha256 {found[:12]}, and its card says {card.adapter_sha256[:12]}: install this "
             "package again"
         )
+    modules = dict(model.named_modules())
     with torch.no_grad():
         for module, (down, up) in pairs(load_file(path), path).items():
-            weight = getattr(dict(model.named_modules()).get(module), "weight", None)
+            weight = getattr(modules.get(module), "weight", None)
             if weight is None or (len(up), down.shape[1]) != tuple(weight.shape):
                 has = "does not have it" if weight is None else " by ".join(map(str, weight.shape))
                 raise ProblemError(

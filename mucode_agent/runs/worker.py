@@ -120,15 +120,16 @@ class _Worker:
 
     async def make_all(self, problems: Iterable[Problem]) -> list[Failure]:
         failures: list[Failure] = []
-        todo, finished = [], self.run.keys()
+        todo: list[tuple[Problem, str]] = []
+        finished = self.run.keys()
         for problem in problems:
             if (key := self.run.key(problem)) in finished:
                 self.run.forget_drawn(key)  # where its maker was killed before it could
                 self.watch.finished(problem.id, {})
             else:
-                todo.append(problem)
+                todo.append((problem, key))
         while todo:
-            held: list[Problem] = []
+            held: list[tuple[Problem, str]] = []
             queue = iter(todo)
             await all_done([self.work_off(queue, held, failures) for _ in range(min(self.at_once, len(todo)))])
             todo = held
@@ -137,14 +138,15 @@ class _Worker:
                 await asyncio.sleep(BETWEEN_LOOKS_S)
         return failures
 
-    async def work_off(self, queue: Iterator[Problem], held: list[Problem], failures: list[Failure]) -> None:
-        for problem in queue:
-            key = self.run.key(problem)
+    async def work_off(
+        self, queue: Iterator[tuple[Problem, str]], held: list[tuple[Problem, str]], failures: list[Failure]
+    ) -> None:
+        for problem, key in queue:
             with self.run.claim(key) as mine:
                 if self.run.exists(key):  # only now: its maker may have finished before our claim
                     self.watch.finished(problem.id, {})
                 elif not mine:
-                    held.append(problem)
+                    held.append((problem, key))
                 elif (failure := await self.make(problem, key)) is not None:
                     failures.append(failure)
 
