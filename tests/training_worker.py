@@ -80,6 +80,7 @@ if __name__ == "__main__":
     import torch
     from accelerate.state import AcceleratorState
 
+    from mucode_agent.training.fit import end_processes
     from mucode_agent.types import InfrastructureError
 
     torch.set_num_threads(1)
@@ -99,3 +100,4 @@ if __name__ == "__main__":
     if rank == "0":
         told = {"losses": losses, "distributed": AcceleratorState().distributed_type.value}
         (out / "told.json").write_text(json.dumps(told))
+    end_processes()

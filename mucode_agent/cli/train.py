@@ -116,6 +116,7 @@ def verifier(
     from mucode_agent.training.examples import without_overlap
 
     with installed("training", "train"):
+        from mucode_agent.training.fit import end_processes
         from mucode_agent.training.verifier import VerifierSettings, train_verifier
     settings = record_of(
         VerifierSettings,
@@ -163,6 +164,7 @@ def verifier(
         console=console,
     )
     console.print(str(trained), markup=False)
+    end_processes()
 
 
 @train.command("calibrate")

@@ -60,6 +60,7 @@ def generator(
 ) -> None:
     """Pair visited states with the expert's programs and fine-tune a generator on them, or continue that training."""
     with installed("training", "train"):
+        from mucode_agent.training.fit import end_processes
         from mucode_agent.training.generator import GeneratorSettings, train_generator
     from mucode_agent.evaluation.benchmarks import load_benchmark
     from mucode_agent.training.data import read_attempts
@@ -107,6 +108,7 @@ def generator(
         f"{card.steps} steps{loss}",
         markup=False,
     )
+    end_processes()
 
 
 @command

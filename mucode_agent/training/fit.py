@@ -287,6 +287,17 @@ def is_main_process() -> bool:
     return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
 
 
+def end_processes() -> None:
+    """Leaves the group of processes that a training started or was started in; nothing where there is none.
+
+    Call it after the last training, in every process: PyTorch may abort a process that ends while in a group.
+    """
+    import torch.distributed as distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def seed_everything(seed: int) -> None:
     set_seed(seed, deterministic=False)
 
