@@ -264,6 +264,26 @@ def test_a_card_that_is_measured_on_another_generator_holds_for_it_too_and_keeps
     assert "measured" not in card.model_dump_json()
 
 
+def test_a_later_turn_that_tests_asked_for_says_nothing_about_answers_without_tests() -> None:
+    def at(turn: int) -> list[ProblemAttempts]:
+        move = {"turn": turn}
+        return [
+            entry.model_copy(
+                update={
+                    "attempts": tuple(
+                        a.model_copy(update={"candidate": a.candidate.model_copy(update=move)}) for a in entry.attempts
+                    )
+                }
+            )
+            for entry in data(60)
+        ]
+
+    rule = promising(card_of(data(), ORIGIN), threshold=0.5, precision=0.6)
+    assert with_measured(rule, at(1), ORIGIN).measured[0].problems == 60
+    # Every third problem has tests.
+    assert with_measured(rule, at(2), ORIGIN).measured[0].problems == 40
+
+
 def test_a_card_does_not_hold_for_programs_on_which_it_breaks_its_promise() -> None:
     card = card_of(data(), ORIGIN)
     wrong = [

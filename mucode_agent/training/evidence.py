@@ -332,7 +332,10 @@ def _designs(pools: Sequence[Pool]) -> list[_Design]:
 
 
 def _with_and_without_tests(pool: Pool) -> tuple[Pool, ...]:
-    return (pool, pool.without_tests()) if "tests" in evidence_of(pool.candidates) else (pool,)
+    """A later turn that follows public tests counts only with them: it exists because they refused the turn before."""
+    if "tests" not in evidence_of(pool.candidates):
+        return (pool,)
+    return (pool, pool.without_tests()) if pool.candidates[0].turn == 1 else (pool,)
 
 
 def _design(pool: Pool) -> _Design:
