@@ -27,7 +27,7 @@ from mucode_agent.models.adapter import ADAPTERS, read_adapter_card
 from mucode_agent.models.intact import fault, seal
 from mucode_agent.types import InfrastructureError, ProblemError, Record
 
-DEFAULT_MODEL = "qwen0.5b"
+DEFAULT_MODEL = "qwen0.5b-mucode"
 """Of every command that takes `--model`, and of the graphs that `langgraph dev` serves."""
 _CHUNK = 1 << 20
 
