@@ -158,6 +158,21 @@ def test_runs_with_their_children_inside_are_the_same(langsmiths: Any, tmp_path:
     assert bare(recorded(read_runs(nested), {}).rows) == bare(recorded(read_runs(langsmiths[0]), {}).rows)
 
 
+def test_files_of_one_name_are_told_apart_and_one_given_twice_counts_once(langsmiths: Any, tmp_path: Path) -> None:
+    """Also where only model calls are recorded, and another file repeats them."""
+    calls = rewritten(langsmiths[0], lambda run: run if run["run_type"] == "llm" else None, tmp_path / "runs.jsonl")
+    for name in ("monday", "tuesday"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "runs.jsonl").write_text(calls.read_text())
+    files = [tmp_path / "monday/runs.jsonl", tmp_path / "tuesday/runs.jsonl", tmp_path / "monday/../monday/runs.jsonl"]
+    import_traces([calls], tmp_path / "once", [read_problem(PROBLEM)], opened=place)
+    found = import_traces(files, tmp_path / "in", [read_problem(PROBLEM)], opened=place)
+    assert list(read_import(tmp_path / "in").files) == ["monday/runs.jsonl", "tuesday/runs.jsonl"]
+    assert list(read_import(tmp_path / "once").files) == ["runs.jsonl"]
+    assert found.candidates == 4
+    assert (tmp_path / "in/trace.jsonl").read_bytes() == (tmp_path / "once/trace.jsonl").read_bytes()
+
+
 # --- OpenTelemetry -------------------------------------------------------------------------------------------------
 
 
@@ -244,6 +259,39 @@ def test_langsmiths_own_spans_are_read_as_the_sdk_writes_them(tmp_path: Path) ->
     client.cleanup()
     provider.shutdown()
     assert bare(recorded(read_runs(file), {}).rows) == bare(trace.rows)
+
+
+def test_openinferences_own_spans_are_read_in_both_forms(tmp_path: Path) -> None:
+    """As Arize Phoenix and its collectors get them: the SDK's JSON, and OTLP."""
+    instrumentation = pytest.importorskip(
+        "openinference.instrumentation.langchain", reason="pip install openinference-instrumentation-langchain"
+    )
+    from google.protobuf.json_format import MessageToDict
+    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    kept, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    instrumentation.LangChainInstrumentor().instrument(tracer_provider=provider)
+    try:
+        trace = solve(PROBLEM)
+    finally:
+        instrumentation.LangChainInstrumentor().uninstrument()
+        provider.shutdown()
+    spans = kept.get_finished_spans()
+    sdk, otlp_json, calls = tmp_path / "spans.json", tmp_path / "otlp.json", tmp_path / "calls.json"
+    sdk.write_text("\n".join(span.to_json() for span in spans))
+    otlp_json.write_text(json.dumps(MessageToDict(encode_spans(spans))))
+    calls.write_text("\n".join(span.to_json() for span in spans if span.name == "mucode.generate"))
+    for file in (sdk, otlp_json):
+        found = recorded(read_runs(file), {})
+        assert bare(found.rows) == bare(trace.rows)
+        assert found.problems == (read_problem(PROBLEM),)
+        assert found.models == ("scripted",)
+    alone = recorded(read_runs(calls), {"inc": read_problem(PROBLEM)})
+    assert [row.candidate.code for row in alone.rows if isinstance(row, CandidateRow)] == [BAD, WORSE, GOOD, BAD]
 
 
 # --- what is no export ---------------------------------------------------------------------------------------------
