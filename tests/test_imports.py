@@ -1,12 +1,12 @@
 """Solves that LangSmith and OpenTelemetry recorded, taken in: the same rows as our own trace, and nothing made up."""
 
-import asyncio
 import json
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+from documents import snippets
 from fakes import RuleSandbox, ScriptedModel, fenced
 from langchain_core.tracers import LangChainTracer
 from langsmith import Client
@@ -48,11 +48,14 @@ def solve(problem: dict[str, Any], **config: Any) -> MemoryTrace:
     return trace
 
 
-async def queried(client: Client, trace_id: str, file: Path) -> None:
+def queried(client: Client, trace_id: str, file: Path) -> None:
     """As docs/rollouts.md has it."""
-    with file.open("w") as out:
-        async for run in client.runs.query(trace_id=trace_id, selects=["RUN_TYPE", "INPUTS", "OUTPUTS", "METADATA"]):
-            out.write(run.model_dump_json() + "\n")
+    [code] = snippets("rollouts.md")
+    code = code.replace("Client()", "client").replace('"runs.jsonl"', repr(str(file)))
+    code = code.replace('export("…", "…")', f'export("project", "{trace_id}")').replace(
+        "from langsmith import Client", ""
+    )
+    exec(code, {"client": client})
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +73,7 @@ def langsmiths(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, MemoryTr
         with warnings.catch_warnings(action="ignore"):  # `list_runs` goes in 2027
             runs = list(client.list_runs(trace_id=trace_id))
         file.write_text("".join(run.model_dump_json() + "\n" for run in runs))
-        asyncio.run(queried(client, str(trace_id), file.with_name("queried.jsonl")))
+        queried(client, str(trace_id), file.with_name("queried.jsonl"))
         client.cleanup()
     return file, trace
 
