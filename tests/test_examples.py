@@ -8,8 +8,11 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from documents import DOCS, snippets
+from fakes import ScriptedModel, fenced
 
 from mucode_agent import read_problem
 
@@ -92,3 +95,52 @@ def test_the_python_of_readme_compiles_and_imports_what_exists(code: str) -> Non
     tree = ast.parse(code)
     imports = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     run([sys.executable, "-c", "\n".join(imports)])
+
+
+def test_the_first_python_of_readme_and_of_the_site_prints_what_readme_shows(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With a scripted model; the real one gives the same program."""
+    [shown] = re.findall(r"^```\n(True .*?)^```", README, re.MULTILINE | re.DOTALL)
+    for code, told in ((blocks("python")[0], shown), (snippets("README.md")[0], shown.removeprefix("True "))):
+        model = ScriptedModel(replies=[fenced("def inc(x):\n    return x + 1")])
+        exec(code.replace('"qwen0.5b"', "model"), {"model": model})
+        assert capsys.readouterr().out == told
+
+
+def test_the_snippet_of_the_sandboxs_page_runs() -> None:
+    pytest.importorskip("numpy")
+    page: dict[str, Any] = {}
+    exec(snippets("sandbox.md")[0], page)
+    assert page["report"].passed
+
+
+def test_the_snippet_of_the_graphs_page_runs() -> None:
+    exec(snippets("graph.md")[0], {})  # ends with an assert
+
+
+def test_a_test_runs_the_python_of_every_page() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    pages = [page.name for page in DOCS.glob("*.md") if snippets(page.name)]
+    assert pages
+    assert [page for page in pages if f'snippets("{page}")' not in sources] == []
+
+
+PAGES = [*ROOT.glob("*.md"), *DOCS.glob("*.md"), ROOT / "tests/README.md", *(ROOT / "examples").rglob("*.md")]
+
+
+def anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub and mkdocs make them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_of_a_page_leads_to_a_file_or_a_heading(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", prose) if "://" not in link]
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path) if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link

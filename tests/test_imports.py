@@ -1,12 +1,12 @@
 """Solves that LangSmith and OpenTelemetry recorded, taken in: the same rows as our own trace, and nothing made up."""
 
-import asyncio
 import json
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+from documents import snippets
 from fakes import RuleSandbox, ScriptedModel, fenced
 from langchain_core.tracers import LangChainTracer
 from langsmith import Client
@@ -48,11 +48,14 @@ def solve(problem: dict[str, Any], **config: Any) -> MemoryTrace:
     return trace
 
 
-async def queried(client: Client, trace_id: str, file: Path) -> None:
+def queried(client: Client, trace_id: str, file: Path) -> None:
     """As docs/rollouts.md has it."""
-    with file.open("w") as out:
-        async for run in client.runs.query(trace_id=trace_id, selects=["RUN_TYPE", "INPUTS", "OUTPUTS", "METADATA"]):
-            out.write(run.model_dump_json() + "\n")
+    [code] = snippets("rollouts.md")
+    code = code.replace("Client()", "client").replace('"runs.jsonl"', repr(str(file)))
+    code = code.replace('export("…", "…")', f'export("project", "{trace_id}")').replace(
+        "from langsmith import Client", ""
+    )
+    exec(code, {"client": client})
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +73,7 @@ def langsmiths(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, MemoryTr
         with warnings.catch_warnings(action="ignore"):  # `list_runs` goes in 2027
             runs = list(client.list_runs(trace_id=trace_id))
         file.write_text("".join(run.model_dump_json() + "\n" for run in runs))
-        asyncio.run(queried(client, str(trace_id), file.with_name("queried.jsonl")))
+        queried(client, str(trace_id), file.with_name("queried.jsonl"))
         client.cleanup()
     return file, trace
 
@@ -156,6 +159,21 @@ def test_runs_with_their_children_inside_are_the_same(langsmiths: Any, tmp_path:
     nested = tmp_path / "run.json"
     nested.write_text(json.dumps({"runs": [root]}, indent=1))
     assert bare(recorded(read_runs(nested), {}).rows) == bare(recorded(read_runs(langsmiths[0]), {}).rows)
+
+
+def test_files_of_one_name_are_told_apart_and_one_given_twice_counts_once(langsmiths: Any, tmp_path: Path) -> None:
+    """Also where only model calls are recorded, and another file repeats them."""
+    calls = rewritten(langsmiths[0], lambda run: run if run["run_type"] == "llm" else None, tmp_path / "runs.jsonl")
+    for name in ("monday", "tuesday"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "runs.jsonl").write_text(calls.read_text())
+    files = [tmp_path / "monday/runs.jsonl", tmp_path / "tuesday/runs.jsonl", tmp_path / "monday/../monday/runs.jsonl"]
+    import_traces([calls], tmp_path / "once", [read_problem(PROBLEM)], opened=place)
+    found = import_traces(files, tmp_path / "in", [read_problem(PROBLEM)], opened=place)
+    assert list(read_import(tmp_path / "in").files) == ["monday/runs.jsonl", "tuesday/runs.jsonl"]
+    assert list(read_import(tmp_path / "once").files) == ["runs.jsonl"]
+    assert found.candidates == 4
+    assert (tmp_path / "in/trace.jsonl").read_bytes() == (tmp_path / "once/trace.jsonl").read_bytes()
 
 
 # --- OpenTelemetry -------------------------------------------------------------------------------------------------
@@ -244,6 +262,39 @@ def test_langsmiths_own_spans_are_read_as_the_sdk_writes_them(tmp_path: Path) ->
     client.cleanup()
     provider.shutdown()
     assert bare(recorded(read_runs(file), {}).rows) == bare(trace.rows)
+
+
+def test_openinferences_own_spans_are_read_in_both_forms(tmp_path: Path) -> None:
+    """As Arize Phoenix and its collectors get them: the SDK's JSON, and OTLP."""
+    instrumentation = pytest.importorskip(
+        "openinference.instrumentation.langchain", reason="pip install openinference-instrumentation-langchain"
+    )
+    from google.protobuf.json_format import MessageToDict
+    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    kept, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    instrumentation.LangChainInstrumentor().instrument(tracer_provider=provider)
+    try:
+        trace = solve(PROBLEM)
+    finally:
+        instrumentation.LangChainInstrumentor().uninstrument()
+        provider.shutdown()
+    spans = kept.get_finished_spans()
+    sdk, otlp_json, calls = tmp_path / "spans.json", tmp_path / "otlp.json", tmp_path / "calls.json"
+    sdk.write_text("\n".join(span.to_json() for span in spans))
+    otlp_json.write_text(json.dumps(MessageToDict(encode_spans(spans))))
+    calls.write_text("\n".join(span.to_json() for span in spans if span.name == "mucode.generate"))
+    for file in (sdk, otlp_json):
+        found = recorded(read_runs(file), {})
+        assert bare(found.rows) == bare(trace.rows)
+        assert found.problems == (read_problem(PROBLEM),)
+        assert found.models == ("scripted",)
+    alone = recorded(read_runs(calls), {"inc": read_problem(PROBLEM)})
+    assert [row.candidate.code for row in alone.rows if isinstance(row, CandidateRow)] == [BAD, WORSE, GOOD, BAD]
 
 
 # --- what is no export ---------------------------------------------------------------------------------------------

@@ -144,6 +144,16 @@ async def test_a_client_that_leaves_frees_its_slot_and_ends_its_programs(stream:
         ('{"model": "mucode", "n": 2, "messages": [{"role": "user", "content": "x"}]}', 400, "n must be 1, got 2"),
         ('{"model": "gpt-9", "messages": [{"role": "user", "content": "x"}]}', 404, "no model is called 'gpt-9'"),
         ('{"model": "mucode", "messages": ["x"]}', 400, "messages.0"),
+        ('{"model": "mucode", "n": -1, "messages": [{"role": "user", "content": "x"}]}', 400, "n must be 1, got -1"),
+        ('{"model": "mucode", "stream": 2, "messages": [{"role": "user", "content": "x"}]}', 400, "a valid boolean"),
+        ('{"model": 7, "messages": [{"role": "user", "content": "x"}]}', 400, "model: input should be a valid string"),
+        ('{"model": "mucode", "messages": [{"role": "user", "content": "\\ud800"}]}', 400, "unicode"),
+        pytest.param(
+            '{"model": "mucode", "messages": [{"role": "user", "content": "' + "x" * 50_000 + '"}]}',
+            400,
+            "the message has 50000 characters",
+            id="a long message",
+        ),
         pytest.param(" " * (9 << 20), 413, "send a shorter message", id="9 MB"),
         ('{"model": "mucode", "mucode": {"x": 1}, "messages": [{"role": "user", "content": "x"}]}', 400, "mucode.x"),
     ],
@@ -156,6 +166,73 @@ async def test_a_request_that_cannot_be_used_is_answered_in_one_sentence(body: s
     assert (answer.status_code, lost.status_code) == (status, 404)
     assert words in answer.json()["error"]["message"]
     assert "is nothing here" in lost.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 200_000, b'{"model": "mucode", "messages": "\xff"}', b'{"seed": ' + b"9" * 6000 + b"}", b"\x1f\x8b\x08"],
+    ids=["deep", "no UTF-8", "an integer of 6000 digits", "gzip"],
+)
+async def test_a_body_that_no_parser_takes_is_answered_in_one_sentence(body: bytes) -> None:
+    async with served(scripted(GOOD)) as (url, _), httpx.AsyncClient() as ask:
+        answer = await ask.post(f"{url}/chat/completions", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert "the body is no JSON" in answer.json()["error"]["message"]
+
+
+SECRET = "THE_SECRET"
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [
+        {"problem": {**LONG, "private_tests": [f"assert f('{SECRET}') == 1"], "reference": f"# {SECRET}"}},
+        {"problem": {**LONG, "private_tests": [f"assert f({SECRET} =="]}},
+        {"problem": {**LONG, "private_tests": [f"print('{SECRET}')"]}},
+        {"problem": {**LONG, "private_tests": SECRET}},
+        {"problem": {**LONG, "private_tests": [{"stdin": SECRET}]}},
+        {"problem": {"task_id": "x/1", "prompt": "def f(x):\n", "entry_point": "f", "test": f"assert '{SECRET}' ("}},
+        {
+            "problem": {
+                "task_id": "x/1",
+                "prompt": "def f(x):\n",
+                "entry_point": "f",
+                "test": f"assert f(1) == '{SECRET}'",
+            }
+        },
+        {"problem": SECRET},
+        SECRET,
+    ],
+    ids=[
+        "whole",
+        "no Python",
+        "no test",
+        "text",
+        "half",
+        "HumanEval, broken",
+        "HumanEval",
+        "no problem",
+        "no extension",
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_private_tests_of_a_request_are_in_no_answer_and_no_log(
+    extension: Any, stream: bool, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(scripted(BAD, max_turns=1)) as (url, _), httpx.AsyncClient() as ask:
+        answer = await ask.post(f"{url}/chat/completions", json={**ASKED, "stream": stream, "mucode": extension})
+    assert answer.status_code in (200, 400)
+    assert SECRET not in answer.text
+    assert SECRET not in "".join(capfd.readouterr()) + caplog.text
+
+
+async def test_a_message_of_asserts_without_an_end_is_refused() -> None:
+    """Each could stop anywhere: to try all ends took minutes, in which no other client was answered."""
+    asked = {**ASKED, "messages": [{"role": "user", "content": "Write f. " + "assert f(" * 4000}]}
+    async with served(scripted(GOOD)) as (url, _), httpx.AsyncClient(timeout=60) as ask:
+        answer = await ask.post(f"{url}/chat/completions", json=asked)
+    assert answer.status_code == 400
+    assert "on a line of its own" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from documents import snippets
 
 import mucode_agent
 
@@ -79,11 +78,6 @@ def test_the_site_builds_without_a_warning_and_shows_every_page(tmp_path: Path) 
     for page in (ROOT / "docs").glob("*.md"):
         assert f"- {page.name}" in nav
         assert (tmp_path / ("" if page.stem == "README" else page.stem) / "index.html").exists()
-
-
-def test_the_sites_first_snippet_compiles() -> None:
-    [code] = snippets("README.md")
-    compile(code, "README.md", "exec")
 
 
 def test_the_notebook_runs() -> None:

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mucode_agent import __version__
 from mucode_agent.graphs.embed import response_of, task_in
 from mucode_agent.graphs.solver import Solver
 from mucode_agent.types import MucodeError, Problem, ProblemError, Solution
@@ -98,7 +99,15 @@ class Server:
             raise ProblemError("messages cannot be read: a content must be text or a list of parts") from error
         except Exception as error:  # each form of message fails in its own way
             raise ProblemError(f"messages cannot be read: {str(error).splitlines()[0]}") from error
-        return task_in(messages, asked.mucode.problem if asked.mucode else None)
+        try:
+            return task_in(messages, asked.mucode.problem if asked.mucode else None)
+        except ProblemError as error:
+            if "private_tests" not in str(error):
+                raise
+        raise ProblemError(
+            "the private tests of the problem cannot be used; leave them out: they are dropped here, and nothing is "
+            "judged after the solve"
+        )
 
     async def solve(self, request: Request, problem: Problem) -> AsyncGenerator[dict[str, Any]]:
         """The solve's events and then its `{"solution": …}`. A client that leaves ends it, its programs included.
@@ -168,7 +177,14 @@ def create_app(solver: Solver, *, slots: int = 8, key: str | None = None) -> Fas
         yield
         await asyncio.to_thread(solver.close)
 
-    app = FastAPI(title="mucode_agent", lifespan=lifespan, strict_content_type=False)
+    app = FastAPI(
+        title="mucode_agent",
+        version=__version__,
+        lifespan=lifespan,
+        strict_content_type=False,
+        docs_url=None,  # a page that loads scripts from elsewhere
+        redoc_url=None,
+    )
     app.state.server = server
     app.add_middleware(_BoundedBody)
 
@@ -187,7 +203,7 @@ def create_app(solver: Solver, *, slots: int = 8, key: str | None = None) -> Fas
     @app.post("/v1/chat/completions")
     async def chat(request: Request, asked: ChatRequest) -> Response:
         server.admit(request)
-        problem = server.problem(asked)
+        problem = await asyncio.to_thread(server.problem, asked)  # seconds for a long message
         if asked.stream:
             usage = asked.stream_options is not None and asked.stream_options.include_usage
             return StreamingResponse(
@@ -214,9 +230,13 @@ def create_app(solver: Solver, *, slots: int = 8, key: str | None = None) -> Fas
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
-        known = {404: "Not Found", 405: "Method Not Allowed"}.get(error.status_code) != error.detail
         lost = f"{request.method} {request.url.path} is nothing here: POST /v1/chat/completions or GET /v1/models"
-        return _error(error.status_code, str(error.detail) if known else lost)
+        theirs = {
+            "Not Found": lost,
+            "Method Not Allowed": lost,
+            "There was an error parsing the body": "the body is no JSON that can be read: send one object in UTF-8",
+        }
+        return _error(error.status_code, theirs.get(str(error.detail), str(error.detail)))
 
     @app.exception_handler(Exception)
     async def broken(_: Request, error: Exception) -> Response:
@@ -311,4 +331,6 @@ def _mistake(error: RequestValidationError) -> str:
         return f"{where} is empty: give the task in a user message"
     if fault["type"] == "missing":
         return f"{where} is missing: a request is a JSON object with model and messages"
+    if where.startswith("mucode"):  # what it holds may be private tests
+        return f"{where}: {fault['msg'].lower()}"
     return f"{where}: {fault['msg'].lower()}, got {str(fault['input'])[:80]!r}"

@@ -299,6 +299,10 @@ _CALLED = re.compile(
 _ASSERT = re.compile(r"\bassert\b[ (]")
 
 
+MOST_PROSE = 40_000
+"""Characters of a message that is no JSON: hostile ones of this length take seconds to read."""
+
+
 def problem_in(text: str) -> Problem:
     """The problem in a message: a JSON object, bare or fenced, or prose with tests in it.
 
@@ -313,6 +317,11 @@ def problem_in(text: str) -> Problem:
     for whole, value in [(text.strip(), None), *zip(blocks, data, strict=True)]:
         if whole.startswith("{") and (value is None or {"prompt", "text", "test_list"} & set(value)):
             return parse_problem(whole, source="the message")
+    if len(text) > MOST_PROSE:
+        raise ProblemError(
+            f"the message has {len(text)} characters, and tests are looked for in {MOST_PROSE} at most; shorten it, or "
+            "give the problem as JSON"
+        )
     said = [part for value in data for part in _strings(value)]
     tests: Sequence[Any] = _asserts([*blocks, *said, _FENCED.sub("\n", text)])
     tests = tests or [pair for value in data for pair in _pairs(value)]
@@ -353,20 +362,22 @@ def _pairs(value: Any) -> Iterator[StdioTest]:
         yield from _pairs(part)
 
 
-_CALL_AND_RESULT = re.compile(r"[*_]*\binput:[ \t*]*(?P<call>[^\n]*\))[ \t*]*\n\W*output:[ \t*]*", re.IGNORECASE)
+_CALL_AND_RESULT = re.compile(
+    r"[*_]*\binput:[ \t*]*(?P<call>[^\n]*\))[ \t*]*\n\s{0,9}[^\w\n]*output:[ \t*]*", re.IGNORECASE
+)
 _FENCE = re.compile(r"^[ \t]*```[^\n]*$", re.MULTILINE)
 _SAMPLE = re.compile(
-    r"^\W*(?P<what>sample |example )?input\b[^\n]*\n+(?P<fence>[ \t]*```[^\n]*\n)?(?P<stdin>.*?)\n"
+    r"^[^\w\n]*(?P<what>sample |example )?input\b[^\n]*\n+(?P<fence>[ \t]*```[^\n]*\n)?(?P<stdin>.{0,4000}?)\n"
     r"(?(fence)[ \t]*```\s*)"
-    r"^\W*(?:sample |example )?output\b[^\n]*\n+(?(fence)[ \t]*```[^\n]*\n)(?P<stdout>.*?)"
-    r"(?(fence)\n[ \t]*```|(?=\n\s*\n|\n\W*(?:sample |example )|\n\W*input\b|\Z))",
+    r"^[^\w\n]*(?:sample |example )?output\b[^\n]*\n+(?(fence)[ \t]*```[^\n]*\n)(?P<stdout>.{0,4000}?)"
+    r"(?(fence)\n[ \t]*```|(?=\n[^\S\n]*\n|\n[^\w\n]*(?:sample |example |input\b)|\Z))",
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
 """An input and the output below it, in fences or under the word sample or example: else it describes a format."""
-_HEADING = re.compile(r"^\W*(?:examples?|samples?)\b\W*\d*\W*$", re.MULTILINE | re.IGNORECASE)
+_HEADING = re.compile(r"^[^\w\n]*(?:examples?|samples?)\b[^\w\n]*\d*[^\w\n]*$", re.MULTILINE | re.IGNORECASE)
 _SAMPLE_IN_LINES = re.compile(
-    r"^\W*(?P<what>sample |example )?(?:input|stdin)\b[^\n:]*:[ \t*`]*(?P<stdin>[^\s`][^\n`]*?)[`* \t]*\n+"
-    r"\W*(?:sample |example )?(?:output|stdout)\b[^\n:]*:[ \t*`]*(?P<stdout>[^\s`][^\n`]*?)[`* \t]*$",
+    r"^[^\w\n]*(?P<what>sample |example )?(?:input|stdin)\b[^\n:]*:[ \t*`]*(?P<stdin>[^\s`][^\n`]*?)[`* \t]*\n+"
+    r"[^\w\n]*(?:sample |example )?(?:output|stdout)\b[^\n:]*:[ \t*`]*(?P<stdout>[^\s`][^\n`]*?)[`* \t]*$",
     re.MULTILINE | re.IGNORECASE,
 )
 """The same on two lines; without such a word or heading, only numbers are no description."""
@@ -389,7 +400,18 @@ def _samples(text: str) -> list[StdioTest]:
         for m in _SAMPLE_IN_LINES.finditer(plain)
         if m["what"] or m.start() >= shown - 1 or re.fullmatch(r"[-+\d\s.,]+", m["stdin"])
     ]
-    return [StdioTest(stdin=f"{sample['stdin']}\n", stdout=f"{sample['stdout'].rstrip()}\n") for sample in found]
+    return [
+        StdioTest(stdin=f"{_until_words_end(sample['stdin'])}\n", stdout=f"{sample['stdout'].rstrip()}\n")
+        for sample in found
+    ]
+
+
+def _until_words_end(text: str) -> str:
+    """Without the blank lines and rules at its end."""
+    lines = text.split("\n")
+    while len(lines) > 1 and not re.search(r"\w", lines[-1]):
+        lines.pop()
+    return "\n".join(lines)
 
 
 def _named(text: str) -> str | None:
@@ -466,31 +488,42 @@ def _with_test_functions(nodes: Sequence[ast.stmt]) -> list[ast.stmt]:
 
 
 def _asserts_in_prose(text: str) -> Iterator[ast.stmt]:
-    at = 0
+    """Raises ProblemError where words and asserts cannot be told apart within a time that grows as the text does."""
+    at, left = 0, 50 * len(text) + 2000
     while start := _ASSERT.search(text, at):
         at = start.end()
         alone = not text[text.rfind("\n", 0, start.start()) + 1 : start.start()].strip()
-        if (length := _length_of_statement(text[start.start() :], alone)) is not None:
-            yield from _statements(text[start.start() :][:length])
-            at = start.start() + length
+        for part in _ends_of_assert(text[start.start() :], alone):
+            if (left := left - len(part)) < 0:
+                raise ProblemError(
+                    f"the asserts of the message cannot be told from its words, near {text[start.start() :][:60]!r}; "
+                    "put each on a line of its own"
+                )
+            nodes = _statements(part)
+            if len(nodes) == 1 and isinstance(nodes[0], ast.Assert) and (alone or _calls(nodes[0].test)):
+                yield nodes[0]
+                at = start.start() + len(part)
+                break
 
 
-def _length_of_statement(text: str, alone: bool) -> int | None:
-    """Of the longest assert at the start of `text`: a whole line, or up to a quote, a backtick or the sentence's end.
+def _ends_of_assert(text: str, alone: bool) -> Iterator[str]:
+    """What an assert at the start of `text` may be, longest first: a whole line, or up to a quote, a backtick or the
+    sentence's end.
 
     An open bracket goes on over the next lines. Within a sentence, not `alone`, only an assert with a call is a test.
     """
-    line_ends = [match.start() for match in itertools.islice(re.finditer(r"\n|\Z", text), 20)]
-    for end in line_ends:
-        line = text[:end]
-        for length in (end, *(match.start() for match in reversed(list(_END_OF_ASSERT.finditer(line))))):
-            part = re.sub(r"(?<=\d)\.$", "", line[:length].rstrip())  # the end of a sentence, not of a number
-            nodes = _statements(part)
-            if len(nodes) == 1 and isinstance(nodes[0], ast.Assert) and (alone or _calls(nodes[0].test)):
-                return len(part)
-    return None
+    line, _, _ = text.partition("\n")
+    if alone and len(line) > _LONG_ASSERT:
+        yield line
+    near = text[:_LONG_ASSERT]
+    for match in itertools.islice(re.finditer(r"\n|\Z", near), 20):
+        line = near[: match.start()]
+        for length in (len(line), *(match.start() for match in reversed(list(_END_OF_ASSERT.finditer(line))))):
+            yield re.sub(r"(?<=\d)\.$", "", line[:length].rstrip())  # the end of a sentence, not of a number
 
 
+_LONG_ASSERT = 4000
+"""Characters up to which the end of an assert is looked for, unless it is a whole line."""
 _END_OF_ASSERT = re.compile(
     r"[`\"'.,;:!?)|]|\*\*|</|\s+(?:and|but|or|so|then|is|should|must|passes|holds|#)\b|\s+[-–—(#]"
 )

@@ -11,6 +11,7 @@ are recorded, the rows hold replies and nothing that was decided.
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -37,7 +38,7 @@ class Imported(Record):
 
     import_version: Literal[1] = IMPORT_VERSION
     files: dict[str, str]
-    """SHA-256 by name."""
+    """SHA-256 by name: the path below the directory that all files lie in."""
     models: tuple[str, ...]
     """Those that the recorded calls name."""
     solves: int
@@ -92,7 +93,9 @@ def recorded(runs: Sequence[ForeignRun], known: Mapping[str, Problem]) -> Record
         id_ = str(made[0].facts.get("problem_id"))
         if id_ in problems:
             asked[id_] = problems[id_]
-            rows += _of_calls(run_id, problems[id_], made)
+            lacking = {"lacks": ["settings", "reports", "decisions"]} | _model(made)
+            rows.append(ProblemRow(run_id=run_id, problem=problems[id_].public(), settings=lacking))
+            rows += dict.fromkeys(_of_calls(run_id, problems[id_], made))
         else:
             nowhere += len(made)
     models = dict.fromkeys(run.model for made in calls.values() for run in made if run.model)
@@ -117,7 +120,8 @@ def import_traces(
     Raises ProblemError where a file cannot be used, holds no solve, or the directory holds something else.
     """
     _check_new(directory)
-    runs = [run for file in files for run in read_runs(file)]
+    named = _named(files)
+    runs = [run for file in named.values() for run in read_runs(file)]
     found = recorded(runs, {problem.id: problem for problem in known})
     candidates: dict[str, list[Candidate]] = {}
     for row in found.rows:
@@ -141,7 +145,7 @@ def import_traces(
     finished = {row.run_id for row in found.rows if isinstance(row, DecisionRow) and row.solution is not None}
     programs = [each for id_, made in candidates.items() if id_ not in found.whole for each in made if each.code]
     about = Imported(
-        files={file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
+        files={name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in named.items()},
         models=found.models,
         solves=len(finished),
         unfinished=len({row.run_id for row in found.rows} - finished),
@@ -167,6 +171,13 @@ def read_import(directory: Path) -> Imported:
     data = read_bytes(path)
     check_version(path, data, "import_version", IMPORT_VERSION)
     return parsed(TypeAdapter(Imported), data, str(path))
+
+
+def _named(files: Sequence[Path]) -> dict[str, Path]:
+    """Each file once, by its path below the directory that all of them lie in."""
+    whole = {file.resolve(): file for file in files}
+    above = os.path.commonpath([path.parent for path in whole]) if whole else ""
+    return {path.relative_to(above).as_posix(): file for path, file in whole.items()}
 
 
 def _check_new(directory: Path) -> None:
@@ -236,10 +247,8 @@ def _rows(run_id: str, state: dict[str, Any], update: dict[str, Any]) -> Iterato
     yield DecisionRow(run_id=run_id, problem_id=id_, decision=decision, solution=solution)
 
 
-def _of_calls(run_id: str, problem: Problem, calls: Sequence[ForeignRun]) -> Iterator[TraceRow]:
+def _of_calls(run_id: str, problem: Problem, calls: Sequence[ForeignRun]) -> Iterator[CandidateRow]:
     """Replies alone, without verdicts and decisions."""
-    lacking = {"lacks": ["settings", "reports", "decisions"]}
-    yield ProblemRow(run_id=run_id, problem=problem.public(), settings=lacking | _model(calls))
     for run in sorted(calls, key=lambda run: (int(run.facts["turn"]), int(run.facts.get("candidate", 0)))):
         first = int(run.facts.get("candidate", 0))
         alone = len(run.replies) == 1
