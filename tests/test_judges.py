@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from mucode_agent.evaluation.benchmarks import load_benchmark
-from mucode_agent.evaluation.check import without_false_examples
+from mucode_agent.evaluation.check import sound_examples, without_false_examples
+from mucode_agent.problems import docstring_tests
 from mucode_agent.runs.directory import Judgement
 from mucode_agent.runs.libraries import libraries, preloads
 from mucode_agent.tools.local import LocalSandbox
@@ -179,6 +180,17 @@ def test_an_example_that_the_reference_fails_is_left_out_with_a_warning(sandbox:
     with pytest.warns(UserWarning, match=r"HumanEval/900: the reference fails 'assert inc\(2\) == 4'"):
         benchmark = without_false_examples(load_benchmark(f"humaneval:{path}"), sandbox)
     assert benchmark.problems[0].public_tests == (CodeTest(code="assert inc(1) == 2"),)
+
+
+def test_a_false_example_of_any_problem_is_left_out_and_no_other_test(sandbox: LocalSandbox) -> None:
+    prompt = 'def inc(x):\n    """Add one.\n    >>> inc(1)\n    3\n    >>> inc(2)\n    3\n    """\n'
+    examples, other = docstring_tests(prompt, "inc"), CodeTest(code="assert inc(3) == 5")
+    problem = Problem(
+        prompt=prompt, entry_point="inc", public_tests=(*examples, other), reference="def inc(x): return x + 1"
+    )
+    with pytest.warns(UserWarning, match=r"inc\(1\) == 3"):
+        (sound,) = sound_examples([problem], sandbox)
+    assert sound.public_tests == (examples[1], other)
 
 
 def test_an_unjudged_program_is_neither_right_nor_judged() -> None:

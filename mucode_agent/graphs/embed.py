@@ -469,10 +469,17 @@ def _asserts_in_prose(text: str) -> Iterator[ast.stmt]:
     at = 0
     while start := _ASSERT.search(text, at):
         at = start.end()
-        alone = not text[text.rfind("\n", 0, start.start()) + 1 : start.start()].strip()
+        before = text[text.rfind("\n", 0, start.start()) + 1 : start.start()]
+        if _COMMENT.search(before):
+            continue
+        alone = not before.strip()
         if (length := _length_of_statement(text[start.start() :], alone)) is not None:
             yield from _statements(text[start.start() :][:length])
             at = start.start() + length
+
+
+_COMMENT = re.compile(r"(?:^|\s)(?:#+|//|<!--)\s*$")
+"""What makes of a statement behind it a comment: it is switched off."""
 
 
 def _length_of_statement(text: str, alone: bool) -> int | None:
