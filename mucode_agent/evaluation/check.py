@@ -86,11 +86,9 @@ def sound_examples(problems: Sequence[Problem], sandbox: Sandbox) -> tuple[Probl
     for problem, report in zip(known, reports, strict=True):
         if report.status == "infra":
             raise InfrastructureError(f"the reference of {problem.id} could not be run: {report.error}")
-        failed = {
-            test
-            for test, result in zip(problem.public_tests, report.results, strict=False)
-            if result.status in ("wrong_answer", "exception")
-        } & _derived(problem)
+        derived = _derived(problem)
+        results = {test: result.status for test, result in zip(problem.public_tests, report.results, strict=False)}
+        failed = {test for test in derived if results.get(test) in ("wrong_answer", "exception")}
         for test in failed:
             named = problem.id or "the problem"
             warnings.warn(f"{named}: the reference fails {test.code!r} of its docstring; left out", stacklevel=3)
