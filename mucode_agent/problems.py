@@ -6,6 +6,7 @@ assert; everything else is private.
 
 import ast
 import builtins
+import contextlib
 import doctest
 import itertools
 import json
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from mucode_agent.syntax import parse, parse_expression
 from mucode_agent.types import CodeTest, Limits, Problem, ProblemError
@@ -153,26 +154,40 @@ _MISTAKEN_EXAMPLES = {
 _Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
 
+def _as_list(held: Any) -> Any:
+    """A list of texts, as such or as JSON; a lone text is a list of one, and null an empty one."""
+    if isinstance(held, str) and held.lstrip().startswith("["):
+        with contextlib.suppress(ValueError):
+            return json.loads(held)
+    return [held] if isinstance(held, str) else [] if held is None else held
+
+
+_Texts = Annotated[list[_Text], Field(min_length=1), BeforeValidator(_as_list, json_schema_input_type=str | list[str])]
+_MaybeTexts = Annotated[list[str], BeforeValidator(_as_list, json_schema_input_type=str | list[str] | None)]
+
+
 class HumanEvalRow(BaseModel):
     """A row of HumanEval (Chen et al., 2021). Public tests are the docstring's examples, private is `test`."""
 
     model_config = ConfigDict(extra="allow")
     task_id: str | int = ""
     prompt: _Text
-    entry_point: _Text
-    test: _Text
+    entry_point: _Text | None = None
+    """By default the last function that the prompt defines."""
+    test: _Texts
     canonical_solution: str | None = None
 
     def problem(self) -> Problem:
         mistaken = _MISTAKEN_EXAMPLES.get(str(self.task_id), set())
-        examples = docstring_tests(self.prompt, self.entry_point)
+        name = self.entry_point or _last_function(self.prompt)
+        examples = docstring_tests(self.prompt, name)
         return Problem(
             id=str(self.task_id),
             prompt=self.prompt,
-            entry_point=self.entry_point,
-            setup=_before(self.prompt, self.entry_point),
+            entry_point=name,
+            setup=_before(self.prompt, name),
             public_tests=tuple(t for t in examples if not any(t.code.startswith(f"assert {c} ==") for c in mistaken)),
-            private_tests=(CodeTest(code=self.test),),
+            private_tests=tuple(CodeTest(code=test) for test in self.test),
             reference=None if self.canonical_solution is None else self.prompt + self.canonical_solution,
         )
 
@@ -185,10 +200,10 @@ class MbppRow(BaseModel):
     text: _Text | None = None
     prompt: _Text | None = None
     code: str | None = None
-    test_list: Annotated[list[_Text], Field(min_length=1)]
-    test_imports: list[str] = []
+    test_list: _Texts
+    test_imports: _MaybeTexts = []
     test_setup_code: str | None = ""
-    challenge_test_list: list[str] = []
+    challenge_test_list: _MaybeTexts = []
 
     def problem(self) -> Problem:
         prompt = self.text or self.prompt
@@ -374,6 +389,13 @@ def _function(prompt: str, entry_point: str) -> tuple[ast.Module | None, ast.Fun
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == entry_point:
                 return tree, node
     return None, None
+
+
+def _last_function(prompt: str) -> str:
+    names = re.findall(r"^(?:async +)?def +(\w+)", prompt, re.MULTILINE)
+    if not names:
+        raise ProblemError("field entry_point is missing and the prompt defines no function; name the one to write")
+    return str(names[-1])
 
 
 def _docstring(prompt: str, entry_point: str) -> str:

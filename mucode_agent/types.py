@@ -301,13 +301,21 @@ class Sample(Record):
     """Made by the generator before it answered, where it may; their tokens are in the counts above."""
 
     @property
+    def likelihood(self) -> tuple[float, int, float, int] | None:
+        """Log-probability and tokens of the whole reply, and of its code, which is the reply where it has none.
+
+        None where the model gave none, or called tools: the counts are of all that it wrote, the sum of its answer.
+        """
+        if self.logprob is None or not self.completion_tokens or self.tool_calls:
+            return None
+        of_reply = (self.logprob, self.completion_tokens)
+        whole = self.code_logprob is None or not self.code_tokens
+        return (*of_reply, *of_reply) if whole else (*of_reply, self.code_logprob or 0.0, self.code_tokens)
+
+    @property
     def mean_logprob(self) -> float | None:
-        """Per token of the code, else of the whole reply; None where the model gave no log-probabilities."""
-        if self.code_logprob is not None and self.code_tokens:
-            return self.code_logprob / self.code_tokens
-        if self.logprob is not None and self.completion_tokens and not self.tool_calls:
-            return self.logprob / self.completion_tokens
-        return None
+        """Per token of the code, else of the whole reply; None where `likelihood` is."""
+        return self.likelihood[2] / self.likelihood[3] if self.likelihood else None
 
 
 class Score(Record):

@@ -5,11 +5,15 @@ import gzip
 import json
 import pickle
 import zlib
+from typing import Any
 
 import pytest
 
-from mucode_agent.evaluation.benchmarks import load_benchmark
-from mucode_agent.types import ProblemError, StdioTest
+from mucode_agent.evaluation.benchmarks import codecontests, livecodebench, load_benchmark
+from mucode_agent.problems import read_problem
+from mucode_agent.tools.local import LocalSandbox
+from mucode_agent.tools.sandbox import run
+from mucode_agent.types import CodeTest, ProblemError, StdioTest
 
 HUMANEVAL = {
     "task_id": "HumanEval/900",
@@ -463,3 +467,65 @@ def test_a_package_that_is_not_installed_is_named(package, spec):
     if importlib.util.find_spec(package):
         pytest.skip(f"{package} is installed here")
     assert f"needs the package {package}" in refusal(spec)
+
+
+def test_a_row_without_an_entry_point_asks_for_the_last_function_of_its_prompt() -> None:
+    row = {
+        "prompt": "def helper():\n    return 1\n\ndef inc(x):\n",
+        "test": ["assert inc(1) == 2", "assert inc(5) == 6"],
+    }
+    problem = read_problem(row)
+    assert (problem.entry_point, len(problem.private_tests)) == ("inc", 2)
+
+
+@pytest.mark.parametrize("tests", ["assert inc(1) == 2", '["assert inc(1) == 2"]', ["assert inc(1) == 2"]])
+def test_lists_of_an_mbpp_row_may_be_texts_or_null(tests: str | list[str]) -> None:
+    row = {"text": "Write inc.", "test_list": tests, "test_imports": None, "challenge_test_list": None}
+    assert read_problem(row).public_tests == (CodeTest(code="assert inc(1) == 2"),)
+
+
+@pytest.mark.parametrize(
+    ("time_limit", "seconds"), [({"nanos": 0}, 2), ({"seconds": None, "nanos": None}, 2), ({"seconds": "3"}, 3), (4, 4)]
+)
+def test_contest_rows_are_read_as_tools_write_them(time_limit: Any, seconds: float) -> None:
+    row = {
+        "name": "1_A",
+        "description": "Double.",
+        "public_tests": [{"input": "3", "output": "6"}],
+        "private_tests": None,
+        "solutions": [{"language": "PYTHON3", "solution": "print 1"}, {"language": 3, "solution": "print(6)"}],
+        "time_limit": time_limit,
+    }
+    problem = codecontests(row)
+    assert problem is not None
+    assert (len(problem.public_tests), problem.reference, problem.limits.time_s) == (1, "print(6)", seconds)
+
+
+CASES = [{"input": "2\n", "output": "4\n", "testtype": "stdin"}]
+
+
+@pytest.mark.parametrize(
+    "private",
+    [
+        CASES,
+        json.dumps(CASES),
+        base64.b64encode(json.dumps(CASES).encode()).decode(),
+        base64.b64encode(gzip.compress(json.dumps(CASES).encode())).decode(),
+        base64.b64encode(zlib.compress(pickle.dumps(CASES))).decode(),
+    ],
+)
+def test_private_tests_of_livecodebench_may_be_packed_in_any_way(private: Any) -> None:
+    problem = livecodebench(LIVE | {"private_test_cases": private})
+    assert problem is not None
+    assert problem.private_tests == (StdioTest(stdin="2\n", stdout="4\n", compare="decimals"),)
+
+
+def test_a_method_that_a_prepended_import_also_names_is_the_programs(sandbox: LocalSandbox) -> None:
+    case = json.dumps([{"input": "1", "output": "2", "testtype": "functional"}])
+    starter = "class Solution:\n    def add(self, a: int) -> int:\n        "
+    row = LIVE | {"public_test_cases": case, "private_test_cases": case, "starter_code": starter, "metadata": {}}
+    problem = livecodebench(row)
+    assert problem is not None
+    programs = [f"{starter}return a + 1", "def add(a):\n    return a + 1", "def add(a):\n    return 7"]
+    statuses = [report.status for report in run(sandbox, [problem.judge_job(code) for code in programs])]
+    assert statuses == ["passed", "passed", "wrong_answer"]

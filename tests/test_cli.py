@@ -312,3 +312,24 @@ def test_a_reader_that_leaves_early_is_no_failed_solve(problem: Path, good: Chat
     assert run.stderr is not None
     assert run.stderr.read() == b""
     run.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("serve", "--port", "99999"), "invalid value for '--port'"),
+        (("serve", "--port=abc"), "got 'abc'"),
+        (("mcp", "--port", "-1"), "got '-1'"),
+        (("solve",), "missing argument"),
+        (("solve", "x", "--nope"), "no such option: --nope"),
+        (("evaluate", "nonsense"), "no such command 'nonsense'"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    assert mucode(monkeypatch, *arguments) == BAD_INPUT
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert said in err
+    assert "--help`" in err

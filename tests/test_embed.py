@@ -313,3 +313,17 @@ def test_a_sample_is_found_in_its_usual_forms(message: str) -> None:
 
 def test_words_about_a_format_are_no_sample() -> None:
     assert problem_in("Print the sum.\nInput: two numbers\nOutput: their sum").public_tests == ()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Write inc.\nassert inc(1) == 2\n# assert inc(1) == 3",
+        "Write inc.\nassert inc(1) == 2\n// assert inc(1) == 3\n<!-- assert inc(1) == 4 -->",
+        "Write inc.\n```python\n# assert inc(1) == 3\n```\nassert inc(1) == 2",
+        "Write inc.\n```python\nassert inc(1) == 2  # assert inc(1) == 3\n```",
+        "Issue #5: assert inc(1) == 2",
+    ],
+)
+def test_an_assert_in_a_comment_is_no_test(message: str) -> None:
+    assert problem_in(message).public_tests == (CodeTest(code="assert inc(1) == 2"),)

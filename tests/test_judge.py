@@ -1,6 +1,7 @@
 """A language model as judge: grades from log-probabilities, alone and in a tournament, from servers and in process."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def test_a_judge_orders_programs_by_their_expected_grades(kind: str, server_kind
         assert logits[0] == logits[4]
         assert all(score.probability is None for score in scores)
         assert verifier.calibrated_on is None
-        assert verifier.name == f"{kind}:m"
+        assert re.fullmatch(rf"{kind}:m, wording [0-9a-f]{{12}}", verifier.name)
         for body in server.requests:
             assert (body["max_tokens"], body["logprobs"], body["top_logprobs"]) == (1, True, 20)
             assert body["temperature"] == 1.0

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from mucode_agent.evaluation.benchmarks import load_benchmark
-from mucode_agent.evaluation.check import without_false_examples
+from mucode_agent.evaluation.check import sound_examples, without_false_examples
+from mucode_agent.problems import docstring_tests
 from mucode_agent.runs.directory import Judgement
 from mucode_agent.runs.libraries import libraries, preloads
 from mucode_agent.tools.local import LocalSandbox
 from mucode_agent.tools.sandbox import run
-from mucode_agent.types import CodeTest, Comparison, Job, Problem, ProblemError, StdioTest
+from mucode_agent.types import CodeTest, Comparison, Job, Judge, Problem, ProblemError, StdioTest
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,47 @@ def test_what_a_program_leaves_in_the_first_stream_is_printed(sandbox: LocalSand
     code += "atexit.register(lambda: sys.__stdout__.write(sys.stdout.getvalue()))\nprint(6)"
     (report,) = run(sandbox, [Job(code=code, tests=(StdioTest(stdin="", stdout="6"),))])
     assert report.passed
+
+
+def test_a_stream_of_the_programs_own_is_flushed_while_its_names_are_there(sandbox: LocalSandbox) -> None:
+    code = "import os, sys\nclass Out:\n    held = ''\n    def write(self, text):\n        self.held += text\n"
+    code += "    def flush(self):\n        os.write(1, self.held.encode())\n        self.held = ''\n"
+    code += "sys.stdout = Out()\nprint(6)"
+    (report,) = run(sandbox, [Job(code=code, tests=(StdioTest(stdin="", stdout="6"),))])
+    assert report.passed
+
+
+CLASS = "import unittest\nclass T(unittest.TestCase):\n    def test_five(self):\n        self.assertEqual(inc(5), 6)\n"
+FUNCTION = "def test_five():\n    assert inc(5) == 6\n"
+
+
+@pytest.mark.parametrize("judge", ["apart", "together"])
+@pytest.mark.parametrize(
+    "test",
+    [
+        CLASS,
+        f"{CLASS}unittest.main()",
+        FUNCTION,
+        f"{FUNCTION}if __name__ == '__main__':\n    test_five()",
+        "class TestInc:\n    def test_five(self):\n        assert inc(5) == 6",
+    ],
+)
+def test_what_a_test_leaves_to_a_runner_is_run(sandbox: LocalSandbox, judge: Judge, test: str) -> None:
+    tests = (CodeTest(code="assert inc(1) == 2"), CodeTest(code=test))
+    programs = ["def inc(x): return x + 1", "def inc(x): return 2"]
+    right, wrong = run(sandbox, [Job(code=code, tests=tests, entry_point="inc", judge=judge) for code in programs])
+    assert right.passed
+    assert [result.status for result in wrong.results] == ["passed", "wrong_answer"]
+
+
+@pytest.mark.parametrize("judge", ["apart", "together"])
+@pytest.mark.parametrize(
+    "test", ["def helper():\n    assert inc(5) == 6", "if __name__ == '__main__':\n    assert inc(5) == 6"]
+)
+def test_a_test_that_runs_nothing_judges_nothing(sandbox: LocalSandbox, judge: Judge, test: str) -> None:
+    tests = (CodeTest(code="assert inc(1) == 2"), CodeTest(code=test))
+    (report,) = run(sandbox, [Job(code="def inc(x): return 2", tests=tests, entry_point="inc", judge=judge)])
+    assert [result.status for result in report.results] == ["passed", "unjudged"]
 
 
 def functional(tmp_path: Path) -> Problem:
@@ -138,6 +180,17 @@ def test_an_example_that_the_reference_fails_is_left_out_with_a_warning(sandbox:
     with pytest.warns(UserWarning, match=r"HumanEval/900: the reference fails 'assert inc\(2\) == 4'"):
         benchmark = without_false_examples(load_benchmark(f"humaneval:{path}"), sandbox)
     assert benchmark.problems[0].public_tests == (CodeTest(code="assert inc(1) == 2"),)
+
+
+def test_a_false_example_of_any_problem_is_left_out_and_no_other_test(sandbox: LocalSandbox) -> None:
+    prompt = 'def inc(x):\n    """Add one.\n    >>> inc(1)\n    3\n    >>> inc(2)\n    3\n    """\n'
+    examples, other = docstring_tests(prompt, "inc"), CodeTest(code="assert inc(3) == 5")
+    problem = Problem(
+        prompt=prompt, entry_point="inc", public_tests=(*examples, other), reference="def inc(x): return x + 1"
+    )
+    with pytest.warns(UserWarning, match=r"inc\(1\) == 3"):
+        (sound,) = sound_examples([problem], sandbox)
+    assert sound.public_tests == (examples[1], other)
 
 
 def test_an_unjudged_program_is_neither_right_nor_judged() -> None:

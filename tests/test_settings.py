@@ -17,7 +17,7 @@ from mucode_agent.cli import solve as solve_command
 from mucode_agent.cli import traces as trace_commands
 from mucode_agent.cli.options import Fields, command, flag
 from mucode_agent.graphs.settings import Settings, StatedSettings
-from mucode_agent.models.refusals import read_refusal
+from mucode_agent.models.refusals import overflows, read_refusal
 from mucode_agent.runs.directory import RunDirectory, read_config
 from mucode_agent.training.config import LoopConfig
 from mucode_agent.types import InfrastructureError, ProblemError, Sampling, StatedSampling
@@ -188,3 +188,32 @@ def test_a_value_out_of_range_is_named_by_its_option() -> None:
         function(n=1, max_turns=1, top_p=0)
     with pytest.raises(ProblemError, match=r"--turns: .*got 0"):
         function(n=1, max_turns=0, top_p=None)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "Multiple candidates is not enabled for this model",
+        "Only one candidate can be specified in the current model",
+        "num_choices > 1 is not supported",
+    ],
+)
+def test_a_server_that_gives_one_answer_says_so_in_many_words(told: str) -> None:
+    assert read_refusal(RefusedError(told)).options({"n", "seed"}) == {"n"}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "input is too long for requested model",
+        "Prompt exceeds max length",
+        "Range of input length should be [1, 30720]",
+        "tokens in request more than max tokens allowed",
+        "Your request exceeded model token limit: 8192",
+        "inputs must have less than 4096 tokens. Given: 5000",
+        "prompt tokens exceed the model's limit",
+    ],
+)
+def test_a_prompt_that_is_too_long_is_told_in_many_words(told: str) -> None:
+    error = RefusedError(told)
+    assert overflows(error, read_refusal(error))

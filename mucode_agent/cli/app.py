@@ -1,10 +1,11 @@
 """The command line. Results go to standard output, progress and failures to standard error; see EXIT_CODES."""
 
+import itertools
 import json
 import signal
 import sys
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -72,15 +73,43 @@ def main() -> None:
     """Runs a command; every failure ends in one sentence on standard error and a documented exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except _MISUSE as error:
+        if not error.args or type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            sys.exit(BAD_INPUT)
+        _fail(_sentence(error), BAD_INPUT)
     except ProblemError as error:
         _fail(error, BAD_INPUT)
     except InfrastructureError as error:
         _fail(error, INFRASTRUCTURE)
+    except typer.Abort:
+        _fail("interrupted; nothing was left running", INTERRUPTED)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
             _fail("interrupted; nothing was left running", INTERRUPTED)
         raise
+
+
+_MISUSE: Any = typer.BadParameter.__mro__[2]
+"""The class of all mistakes on a command line, which click or its copy in typer raises."""
+
+
+def _sentence(error: Any) -> str:
+    """A mistake on the command line, with where the rules stand."""
+    told = " ".join(error.format_message().split()).rstrip(".")
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "python -m mucode_agent"
+    return f"{told[:1].lower()}{told[1:]}{_given(error)}; see `{command} --help`"
+
+
+def _given(error: Any) -> str:
+    """What stands behind the option that has a wrong value, where the message does not tell it."""
+    for option in getattr(getattr(error, "param", None), "opts", ()):
+        for word, following in itertools.pairwise([*sys.argv[1:], ""]):
+            name, equals, value = word.partition("=")
+            if name == option and isinstance(error, typer.BadParameter):
+                return f", got {(value if equals else following)!r}"
+    return ""
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

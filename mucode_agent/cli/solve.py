@@ -83,6 +83,7 @@ def solve(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the code.")] = False,
 ) -> None:
     """Solve one problem: print the program, or the best attempt and what still fails."""
+    from mucode_agent.evaluation.check import sound_examples
     from mucode_agent.graphs.solver import create_solver
     from mucode_agent.problems import load_problem
     from mucode_agent.tools.sandbox import run
@@ -99,6 +100,7 @@ def solve(
         )
     _check_paths(problem, output, trace)
     with contextlib.closing(running.open([task])) as place:
+        (task,) = sound_examples([task], place)
         solver = create_solver(
             model,
             sandbox=place,

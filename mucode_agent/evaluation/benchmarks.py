@@ -6,6 +6,7 @@ theirs; each rule is told where it is written. Neither split changes what a corr
 """
 
 import base64
+import contextlib
 import gzip
 import importlib.util
 import io
@@ -21,8 +22,9 @@ from pydantic import ValidationError
 
 from mucode_agent.evaluation.testless import without_examples
 from mucode_agent.files import first_cause
-from mucode_agent.problems import read_problem
+from mucode_agent.problems import MbppRow, read_problem
 from mucode_agent.runs.config import SPLITS, Benchmark, Split
+from mucode_agent.syntax import parse
 from mucode_agent.types import CodeTest, Judge, Limits, Problem, ProblemError, StdioTest
 
 Row = Mapping[str, Any]
@@ -198,7 +200,7 @@ def mbpp(row: Row, split: Split = "fixed") -> Problem:
     problem = read_problem(row)
     if split == "fixed":
         return problem
-    asserts = (*problem.public_tests, *problem.private_tests)[: len(row["test_list"])]
+    asserts = (*problem.public_tests, *problem.private_tests)[: len(MbppRow.model_validate(row).test_list)]
     shown = len(asserts) if 601 <= int(row["task_id"]) <= 974 else 1
     return problem.model_copy(update={"public_tests": asserts[:shown], "private_tests": asserts[shown:]})
 
@@ -212,15 +214,15 @@ def mbpp_plus(row: Row, split: Split = "fixed") -> Problem:
             "give the rows of the hub's evalplus/mbppplus, which hold the finished suite"
         )
     problem = read_problem({key: value for key, value in row.items() if key != "test"})
-    imports = "\n".join(row.get("test_imports") or [])
+    imports = "\n".join(MbppRow.model_validate(row).test_imports)
     suite = CodeTest(code=f"{imports}\n{row['test']}".strip())
     return problem.model_copy(update={"private_tests": (*problem.private_tests, suite)})
 
 
 # --- programs on standard input ------------------------------------------------------------------------------------
 
-_PYTHON3 = 3
-"""CodeContests' number for Python 3."""
+_PYTHON3 = (3, "3", "PYTHON3")
+"""CodeContests' number for Python 3, and its name; some solutions under it are Python 2 and do not parse."""
 
 
 def codecontests(row: Row, split: Split = "fixed") -> Problem | None:
@@ -235,32 +237,43 @@ def codecontests(row: Row, split: Split = "fixed") -> Problem | None:
     if split == "paper" and not public:
         return None
     generated = _stdio_tests(row.get("generated_tests") or {}) if split == "fixed" else ()
-    solutions = row.get("solutions") or {"language": [], "solution": []}
-    python = [
-        text
-        for language, text in zip(solutions["language"], solutions["solution"], strict=True)
-        if language == _PYTHON3
-    ]
+    python = [text for language, text in _columns(row.get("solutions"), "language", "solution") if language in _PYTHON3]
     return Problem(
         id=str(row["name"]),
         prompt=row["description"],
         public_tests=public,
         private_tests=(*private, *generated),
-        reference=python[0] if python else None,
+        reference=next((text for text in python if _parses(text)), python[0] if python else None),
         limits=_contest_limits(row, at_least_s=2.0 if split == "fixed" else 0.01),
     )
 
 
-def _stdio_tests(tests: Mapping[str, list[str]]) -> tuple[StdioTest, ...]:
-    pairs = zip(tests.get("input", []), tests.get("output", []), strict=True)
+def _stdio_tests(tests: Any) -> tuple[StdioTest, ...]:
+    pairs = _columns(tests, "input", "output")
     return tuple(StdioTest(stdin=stdin, stdout=stdout, compare="tokens") for stdin, stdout in pairs)
+
+
+def _columns(held: Any, first: str, second: str) -> list[tuple[Any, Any]]:
+    """Pairs of two columns, or of as many objects: tools write a nested list either way."""
+    if isinstance(held, list):
+        return [(item[first], item[second]) for item in held]
+    return list(zip(held.get(first) or [], held.get(second) or [], strict=True)) if held else []
+
+
+def _parses(source: str) -> bool:
+    try:
+        parse(source)
+    except (SyntaxError, ValueError):
+        return False
+    return True
 
 
 def _contest_limits(row: Row, *, at_least_s: float) -> Limits:
     limit = row.get("time_limit")
-    seconds = limit["seconds"] + (limit.get("nanos") or 0) / 1e9 if limit else 1.0
-    memory = (row.get("memory_limit_bytes") or 0) >> 20
-    return Limits(time_s=max(at_least_s, seconds), memory_mb=max(memory, Limits().memory_mb))
+    if isinstance(limit, Mapping):
+        limit = float(limit.get("seconds") or 0) + float(limit.get("nanos") or 0) / 1e9
+    memory = int(row.get("memory_limit_bytes") or 0) >> 20
+    return Limits(time_s=max(at_least_s, float(limit or 1.0)), memory_mb=max(memory, Limits().memory_mb))
 
 
 def livecodebench(row: Row, split: Split = "fixed") -> Problem:
@@ -271,13 +284,11 @@ def livecodebench(row: Row, split: Split = "fixed") -> Problem:
     printed text is compared as `decimals`, as in the official judge, whose imports and recursion limit programs get.
     """
     del split
-    public = json.loads(row["public_test_cases"])
-    private = _packed(row["private_test_cases"])
+    public = _packed(row["public_test_cases"], "public_test_cases")
+    private = _packed(row["private_test_cases"], "private_test_cases")
     starter = str(row.get("starter_code") or "")
     functional = any(case["testtype"] == "functional" for case in (*public, *private))
-    function = json.loads(row.get("metadata") or "{}").get("func_name") if functional else None
-    if functional and not function:
-        raise ProblemError("field metadata must name func_name, since the tests call a function")
+    function = _function_name(row.get("metadata") or {}, starter) if functional else None
     prompt = str(row["question_content"])
     if functional:
         prompt += f"\n\nComplete this function:\n\n{_as_function(starter, function)}"
@@ -311,7 +322,8 @@ def _live_test(case: Mapping[str, str], function: str | None) -> CodeTest | Stdi
     arguments = [json.loads(line) for line in case["input"].split("\n") if line.strip()]
     call = f"function({', '.join(map(repr, arguments))})"
     return CodeTest(
-        code=f"try:\n    function = {function}\nexcept NameError:\n    function = Solution().{function}\n"
+        code=f"try:\n    function = Solution().{function}\n"
+        f"except (NameError, AttributeError):\n    function = {function}\n"
         "def plain(value):\n"
         "    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value\n"
         f"assert plain({call}) == {json.loads(case['output'])!r}"
@@ -324,29 +336,39 @@ def _as_function(starter: str, function: str | None) -> str:
     return re.sub(rf"(def {function}\()\s*self\s*,?\s*", r"\1", text)
 
 
-def _packed(text: str) -> list[dict[str, str]]:
-    """Test cases as JSON, or as JSON pickled, compressed and coded in base 64 (only a pickled string is unpacked)."""
+def _function_name(metadata: Any, starter: str) -> str:
+    held = json.loads(metadata) if isinstance(metadata, str) else metadata
+    shown = re.search(r"\bdef +(\w+) *\(\s*self\b", starter) or re.search(r"\bdef +(\w+) *\(", starter)
+    name = held.get("func_name") or held.get("fn_name") or (shown[1] if shown else None)
+    if not name:
+        raise ProblemError("field metadata must name func_name, since the tests call a function")
+    return str(name)
+
+
+def _packed(held: Any, field: str) -> list[dict[str, str]]:
+    """Test cases as such or as JSON, which may be pickled, compressed (zlib, gzip) and coded in base 64, each or not.
+
+    Of a pickle only text and lists of it are unpacked.
+    """
+    if isinstance(held, list) or not held:
+        return list(held or [])
+    with contextlib.suppress(ValueError):
+        return list(json.loads(held))
     try:
-        return list(json.loads(text))
-    except ValueError:
-        try:
-            return list(json.loads(_StringUnpickler.loads(zlib.decompress(base64.b64decode(text)))))
-        except (ValueError, zlib.error, pickle.UnpicklingError, EOFError, TypeError) as error:
-            raise ProblemError(f"field private_test_cases is neither JSON nor packed JSON: {error}") from None
+        data = base64.b64decode(held, validate=True)
+        if data[:1] not in b"[{\x80":
+            data = zlib.decompress(data, wbits=zlib.MAX_WBITS | 32)  # of either header
+        plain = _StringUnpickler(io.BytesIO(data)).load() if data[:1] == b"\x80" else data
+        return list(json.loads(plain) if isinstance(plain, str | bytes) else plain)
+    except (ValueError, zlib.error, pickle.UnpicklingError, EOFError, TypeError) as error:
+        raise ProblemError(f"field {field} is neither JSON nor packed JSON: {error}") from None
 
 
 class _StringUnpickler(pickle.Unpickler):
-    """A pickle can name any function to call; a string needs none."""
+    """A pickle can name any function to call; text needs none."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"a test case names {module}.{name}; only text is unpacked")
-
-    @classmethod
-    def loads(cls, data: bytes) -> str:
-        value = cls(io.BytesIO(data)).load()
-        if not isinstance(value, str | bytes):
-            raise pickle.UnpicklingError(f"expected text, got {type(value).__name__}")
-        return value if isinstance(value, str) else value.decode()
 
 
 def own(row: Row, split: Split = "fixed") -> Problem:

@@ -1,10 +1,11 @@
 """Does a benchmark judge fairly? Every reference solution on its own public and private tests, in the real sandbox."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from mucode_agent.evaluation.tables import Table
+from mucode_agent.problems import docstring_tests
 from mucode_agent.runs.config import Benchmark
 from mucode_agent.tools.sandbox import run
 from mucode_agent.types import CodeTest, ExecutionReport, InfrastructureError, Problem, Record, Sandbox
@@ -68,32 +69,41 @@ def check_references(benchmark: Benchmark, sandbox: Sandbox, progress: Callable[
 
 
 def without_false_examples(benchmark: Benchmark, sandbox: Sandbox) -> Benchmark:
-    """HumanEval's benchmarks without those examples of a docstring that the problem's own reference fails.
-
-    Warns of each. Other benchmarks' public tests are the publisher's, and stay. Raises InfrastructureError where the
-    sandbox fails.
-    """
-    if not benchmark.name.startswith("humaneval") or benchmark.split != "fixed":
+    """The benchmark without false examples; the paper split stays as its authors have it. See `sound_examples`."""
+    if benchmark.split != "fixed":
         return benchmark
-    known = [p for p in benchmark.problems if p.reference is not None and p.public_tests]
+    return benchmark.model_copy(update={"problems": sound_examples(benchmark.problems, sandbox)})
+
+
+def sound_examples(problems: Sequence[Problem], sandbox: Sandbox) -> tuple[Problem, ...]:
+    """The problems without those examples of a docstring that their own reference fails.
+
+    Warns of each. Other public tests are the publisher's, and stay. Raises InfrastructureError where the sandbox fails.
+    """
+    known = [p for p in problems if p.reference is not None and _derived(p)]
     reports = run(sandbox, [problem.job(problem.reference or "") for problem in known])
     sound: dict[str, Problem] = {}
     for problem, report in zip(known, reports, strict=True):
         if report.status == "infra":
             raise InfrastructureError(f"the reference of {problem.id} could not be run: {report.error}")
-        failed = {
-            test
-            for test, result in zip(problem.public_tests, report.results, strict=True)
-            if result.status in ("wrong_answer", "exception")
-        }
+        derived = _derived(problem)
+        results = {test: result.status for test, result in zip(problem.public_tests, report.results, strict=False)}
+        failed = {test for test in derived if results.get(test) in ("wrong_answer", "exception")}
         for test in failed:
-            told = test.code if isinstance(test, CodeTest) else test.stdin
-            warnings.warn(f"{problem.id}: the reference fails {told!r} of its docstring; left out", stacklevel=2)
+            named = problem.id or "the problem"
+            warnings.warn(f"{named}: the reference fails {test.code!r} of its docstring; left out", stacklevel=3)
         if failed:
             kept = tuple(test for test in problem.public_tests if test not in failed)
             sound[problem.id] = problem.model_copy(update={"public_tests": kept})
-    problems = tuple(sound.get(problem.id, problem) for problem in benchmark.problems)
-    return benchmark.model_copy(update={"problems": problems})
+    return tuple(sound.get(problem.id, problem) for problem in problems)
+
+
+def _derived(problem: Problem) -> set[CodeTest]:
+    """The public tests that are examples of the docstring."""
+    if problem.entry_point is None:
+        return set()
+    examples = set(docstring_tests(problem.prompt, problem.entry_point))
+    return {test for test in problem.public_tests if isinstance(test, CodeTest) and test in examples}
 
 
 def _needing_together(sandbox: Sandbox, odd: list[tuple[Problem, ReferenceFailure]]) -> dict[str, ReferenceFailure]:

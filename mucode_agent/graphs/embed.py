@@ -492,7 +492,10 @@ def _asserts_in_prose(text: str) -> Iterator[ast.stmt]:
     at, left = 0, 50 * len(text) + 2000
     while start := _ASSERT.search(text, at):
         at = start.end()
-        alone = not text[text.rfind("\n", 0, start.start()) + 1 : start.start()].strip()
+        before = text[text.rfind("\n", 0, start.start()) + 1 : start.start()]
+        if _COMMENT.search(before):
+            continue
+        alone = not before.strip()
         for part in _ends_of_assert(text[start.start() :], alone):
             if (left := left - len(part)) < 0:
                 raise ProblemError(
@@ -504,6 +507,10 @@ def _asserts_in_prose(text: str) -> Iterator[ast.stmt]:
                 yield nodes[0]
                 at = start.start() + len(part)
                 break
+
+
+_COMMENT = re.compile(r"(?:^|\s)(?:#+|//|<!--)\s*$")
+"""What makes of a statement behind it a comment: it is switched off."""
 
 
 def _ends_of_assert(text: str, alone: bool) -> Iterator[str]:

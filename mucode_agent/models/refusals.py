@@ -20,7 +20,7 @@ LONGEST_PAUSE_S = 120.0
 """Of a server that asks for patience; a longer one is an error."""
 
 _OPTIONS = {
-    "n": r"\bn\b|completion choice",
+    "n": r"\bn\b|(completion|num_?|multiple |one )choices?\b|completion choice|(multiple|one) candidates?\b",
     "seed": r"\b(random_)?seed\b",
     "temperature": r"\btemperature\b",
     "top_p": r"\btop_p\b",
@@ -36,7 +36,9 @@ _RANGE = re.compile(
 _OVERFLOW = re.compile(
     r"context[ _-]?(length|size|window|limit)|exceed_context|prompt (is )?too long|maximum model length|max_model_len|"
     r"max_tokens must be at least 1, got -|reduce the length of the (messages|prompt|input)|max_new_tokens`? must be|"
-    r"input tokens? (count )?.{0,40}exceed|ContextWindowExceeded",
+    r"input tokens? (count )?.{0,40}exceed|ContextWindowExceeded|(input|prompt|request)s? (is|are) too long|"
+    r"\b(input|prompt|request)s?( tokens?)? exceed\w*.{0,30}(token limit|model'?s limit|length)|range of input length|"
+    r"tokens in request more than|inputs? must have (less|fewer) than \d+ tokens",
     re.IGNORECASE,
 )
 

@@ -32,6 +32,7 @@ from mucode_agent.files import (
     parsed,
     read_bytes,
     read_rows,
+    remedy,
     write_whole,
 )
 from mucode_agent.graphs.selection import normal_form
@@ -193,7 +194,9 @@ class RunDirectory:
             for half in path.parent.glob(f".{path.name}.*"):  # of a writer that was killed: we hold its lock now
                 half.unlink(missing_ok=True)
         except OSError as error:
-            raise InfrastructureError(f"cannot write {path}: {error.strerror}; free room, then run again") from error
+            raise InfrastructureError(
+                f"cannot write {path}: {error.strerror}; {remedy(error)}, then run again"
+            ) from error
         write_whole(path, shard.model_dump_json() + "\n")
         self.forget_drawn(shard.key)
 

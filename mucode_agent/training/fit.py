@@ -24,7 +24,7 @@ from rich.console import Console
 from safetensors import SafetensorError
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from mucode_agent.files import check_same, lock_file, write_whole
+from mucode_agent.files import check_same, lock_file, remedy, write_whole
 from mucode_agent.models.checkpoints import best_device, quiet
 from mucode_agent.runs.progress import BETWEEN_LINES_S, duration
 from mucode_agent.types import InfrastructureError, ProblemError, Record
@@ -320,8 +320,9 @@ def writing(directory: Path) -> Iterator[None]:
         if isinstance(error, RuntimeError) and "inline_container" not in str(error):  # torch.save's file
             raise
         told = " ".join(str(error).split())[:200]
+        what = remedy(error) if isinstance(error, OSError) else "see whether the disk is full"
         raise InfrastructureError(
-            f"cannot write the training into {directory} ({told}); free room, then run the same command"
+            f"cannot write the training into {directory} ({told}); {what}, then run the same command"
         ) from error
 
 

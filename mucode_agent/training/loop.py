@@ -23,6 +23,7 @@ from pydantic import TypeAdapter
 from rich.console import Console
 
 from mucode_agent.evaluation.benchmarks import load_benchmark
+from mucode_agent.evaluation.check import without_false_examples
 from mucode_agent.evaluation.comparison import read_results
 from mucode_agent.evaluation.report import write_report
 from mucode_agent.evaluation.results import Results
@@ -75,7 +76,7 @@ def run_loop(
     training or is in use, or the data teach nothing; InfrastructureError where a model, sandbox or disk failed.
     """
     console = console or Console(stderr=True, highlight=False, soft_wrap=True)
-    train, validation = benchmarks(config, console)
+    train, validation = (without_false_examples(part, sandbox) for part in benchmarks(config, console))
     check_base(config.base, chats=True)
     if config.verifier.reads and config.verifier.base is not None:
         check_base(config.verifier.base, chats=False)

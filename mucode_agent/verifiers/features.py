@@ -51,7 +51,7 @@ def evidence_of(candidates: Sequence[Candidate], logits: Sequence[float] | None 
     has = {
         "tests": any(candidate.report is not None and candidate.report.results for candidate in candidates),
         "behaviour": any(any(_outcomes(candidate)) for candidate in programs),
-        "logprobs": bool(programs) and all(_logprobs(candidate) is not None for candidate in programs),
+        "logprobs": bool(programs) and all(candidate.sample.likelihood is not None for candidate in programs),
         "model": logits is not None,
     }
     return tuple(kind for kind in KINDS if has[kind])
@@ -168,19 +168,9 @@ def _behaviour(
     return columns, group
 
 
-def _logprobs(candidate: Candidate) -> tuple[float, int, float, int] | None:
-    """(sum, tokens) of the reply and of its code; None where the model gave none, or called tools, which count too."""
-    sample = candidate.sample
-    if sample.logprob is None or not sample.completion_tokens or sample.tool_calls:
-        return None
-    if sample.code_logprob is None or not sample.code_tokens:
-        return sample.logprob, sample.completion_tokens, sample.logprob, sample.completion_tokens
-    return sample.logprob, sample.completion_tokens, sample.code_logprob, sample.code_tokens
-
-
 def _likelihood(candidates: Sequence[Candidate]) -> dict[str, list[float]]:
     """Of a reply without a program, which may have none, the lowest of the others'."""
-    known = [_logprobs(candidate) for candidate in candidates]
+    known = [candidate.sample.likelihood for candidate in candidates]
     columns: dict[str, list[float]] = {name: [] for name in _OWN["logprobs"]}
     for found in known:
         if found is not None:

@@ -17,6 +17,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables.config import ensure_config, get_executor_for_config
 
+from mucode_agent import wording
 from mucode_agent.models.identity import model_name
 from mucode_agent.models.sampling import ask
 from mucode_agent.prompts import shown_tests
@@ -62,7 +63,11 @@ class LLMJudge:
 
     @property
     def name(self) -> str:
-        return f"{self._kind}:{model_name(self.model)}"
+        """With the digest of what is asked: other words give other scores."""
+        return f"{self._kind}:{model_name(self.model)}, wording {self._wording()}"
+
+    def _wording(self) -> str:
+        return wording.digest(question(problem, wording.CODE) for problem in wording.PROBLEMS)
 
     def score(self, problem: Problem, candidates: Sequence[Candidate]) -> list[Score]:
         """One request of one token per distinct program.
@@ -122,6 +127,10 @@ class LLMJudgeTournament(LLMJudge):
     """
 
     _kind = "judge-tournament"
+
+    def _wording(self) -> str:
+        code = wording.CODE
+        return wording.digest(pair_question(p, code, code, of) for p in wording.PROBLEMS for of in (1, 2))
 
     def _values(self, problem: Problem, codes: Sequence[str]) -> list[float]:
         won, played = [0.0] * len(codes), [0] * len(codes)

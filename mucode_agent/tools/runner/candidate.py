@@ -352,14 +352,20 @@ def _run_to_the_end(code: types.CodeType, space: dict[str, Any]) -> None:
     atexit._run_exitfuncs()  # noqa: SLF001 - as above
     if isinstance(status, str):
         sys.stderr.write(status)
+    _flush(sys.stdout, sys.stderr, *streams)  # while the program's own streams still have the names that they use
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     held = list(space.values())
     space.clear()
     held.clear()  # the program's finalizers run, and close what it left open
     gc.collect()
-    for stream in (sys.stdout, sys.stderr, *streams):
-        with contextlib.suppress(ValueError, AttributeError):  # closed by the program, or not a stream any more
-            stream.flush()  # type: ignore[union-attr]
+    _flush(sys.stdout, sys.stderr)
     os._exit(0 if status is None else status & 0xFF if isinstance(status, int) else 1)
+
+
+def _flush(*streams: Any) -> None:
+    for stream in streams:
+        with contextlib.suppress(ValueError, AttributeError):  # closed by the program, or not a stream any more
+            stream.flush()
 
 
 _STACK = 64 << 20

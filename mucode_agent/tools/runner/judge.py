@@ -37,7 +37,7 @@ from .proxies import (
 )
 from .proxies import show as whole
 from .suite import ASKED, CALLABLE, COMPARE, DROPPED, FRESH, IDENTITY, TRUTH, CompiledTest, Suite, compile_suite
-from .together import failed_pytest
+from .together import CALLS_NOTHING, Skipped, as_a_runner, failed_pytest, run_no_tests_twice
 
 SHOWN = 400
 """Characters of a value in a report."""
@@ -296,10 +296,18 @@ class _Run:
         space.update({COMPARE: recorder.compare, TRUTH: recorder.truth})
         space.update({DROPPED: recorder.dropped, FRESH: recorder.fresh})
         space.update({ASKED: recorder.asked, IDENTITY: recorder.identity, CALLABLE: recorder.is_callable})
+        if test.unittest:
+            run_no_tests_twice()
         try:
             exec(test.code, space)  # noqa: S102 - trusted by definition
             if test.check:
                 self._call_check(test, space)
+            runs = test.runs
+            for call in (call for name in test.left for call in as_a_runner(space[name])):
+                call()
+                runs = True
+            if not runs:
+                raise Ended("unjudged", CALLS_NOTHING)
             if conversation.fate is not None:  # the test has swallowed it
                 raise conversation.fate
             self._check_output(conversation)
@@ -371,6 +379,8 @@ class _Run:
         elif not isinstance(error, Exception):
             result.update(status="unjudged", error=f"the test raised {type(error).__name__}, which fails no test")
             result["invalid_test"] = True
+        elif isinstance(error, Skipped) or type(error).__name__ == "SkipTest":
+            result.update(status="unjudged", error=_clean(f"the test was skipped: {error}"), invalid_test=True)
         elif isinstance(error, MemoryError):
             result.update(status="unjudged", error="comparing the value needs too much memory")
         else:

@@ -13,6 +13,7 @@ from types import CodeType
 from typing import NamedTuple
 
 from .contained import contained
+from .together import left_to_a_runner, names_unittest, runs_something
 
 COMPARE, TRUTH = "__mucode_compare__", "__mucode_truth__"
 DROPPED, FRESH = "__mucode_dropped__", "__mucode_fresh__"
@@ -116,6 +117,12 @@ class CompiledTest:
         self.check = False
         """The source defines `check`, which is to be called."""
         self.check_arguments = 1
+        self.left: list[str] = []
+        """Functions and classes that the source leaves to a runner of tests."""
+        self.unittest = False
+        """It imports unittest."""
+        self.runs = False
+        """Something in it asserts or is called."""
         self.uses_program = False
         """It names something that the program is to define, or the program's module."""
         self.assertions: list[Assertion] = []
@@ -187,6 +194,9 @@ def _compile(
         if isinstance(node, ast.FunctionDef) and node.name == "check":
             test.check = True
             test.check_arguments = len(node.args.args) + len(node.args.posonlyargs)
+    test.left = left_to_a_runner(tree)
+    test.unittest = names_unittest(tree)
+    test.runs = test.check or runs_something(tree)
     nodes = list(ast.walk(tree))
     names = {node.id for node in nodes if isinstance(node, ast.Name)}
     modules = {getattr(node, "module", None) for node in nodes} | {

@@ -14,6 +14,8 @@ from typing import Any
 _TEST = "<test>"
 _ENDS = (SystemExit, KeyboardInterrupt, GeneratorExit)
 
+CALLS_NOTHING = "the test calls nothing: name its functions test_…, or call them"
+
 Verdict = dict[str, Any]
 STATUSES = frozenset({"passed", "wrong_answer", "exception", "early_exit", "memory", "missing_entry_point", "unjudged"})
 """Those that a verdict can have."""
@@ -49,27 +51,30 @@ def failed_pytest(error: BaseException) -> bool:
 
 
 def _run(code: CodeType, tree: ast.Module, space: dict[str, Any], entry_point: str | None) -> Verdict:
-    if _names_unittest(tree):
-        import unittest  # here, as all that few tests need: each candidate pays for what the fork server holds
-
-        unittest.main = unittest.TestProgram = _nothing  # type: ignore[assignment,misc]  # the classes are run below
+    if names_unittest(tree):
+        run_no_tests_twice()
     exec(code, space)  # noqa: S102 - trusted by definition
-    ran = any(
-        isinstance(node, ast.Assert | ast.Call) for statement in _statements(tree) for node in ast.walk(statement)
-    )
+    ran = runs_something(tree)
     for run in _defined(tree, space, entry_point):
         run()
         ran = True
     if not ran:
-        return {"status": "unjudged", "error": "the test calls nothing: name its functions test_…, or call them"}
+        return {"status": "unjudged", "error": CALLS_NOTHING}
     return {"status": "passed"}
 
 
-class _Skipped(Exception):  # noqa: N818 - no verdict, and no error
+class Skipped(Exception):  # noqa: N818 - no verdict, and no error
     """The test cannot run here, and says why."""
 
 
-def _names_unittest(tree: ast.Module) -> bool:
+def run_no_tests_twice() -> None:
+    """A test's own `unittest.main()` does nothing: its classes are run behind it, and it would end the process."""
+    import unittest  # here, as all that few tests need: each candidate pays for what the fork server holds
+
+    unittest.main = unittest.TestProgram = _nothing  # type: ignore[assignment,misc]
+
+
+def names_unittest(tree: ast.Module) -> bool:
     names = (alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names)
     modules = (node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
     return any(name.partition(".")[0] == "unittest" for name in (*names, *modules))
@@ -80,29 +85,86 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.stmt]:
-    """Those that run when the module is run."""
+    """Those that run when the module is imported."""
     for node in tree.body:
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom):
-            yield node
+            guard = isinstance(node, ast.If) and any(
+                isinstance(part, ast.Name) and part.id == "__name__" for part in ast.walk(node.test)
+            )
+            if not guard:
+                yield node
 
 
-def _defined(tree: ast.Module, space: dict[str, Any], entry_point: str | None) -> Iterator[Callable[[], Any]]:
-    """What the test defines and leaves to a runner."""
-    called = {
+def runs_something(tree: ast.Module) -> bool:
+    """A statement of the test that is no definition asserts or calls."""
+    return any(
+        isinstance(node, ast.Assert | ast.Call) for statement in _statements(tree) for node in ast.walk(statement)
+    )
+
+
+def _called(tree: ast.Module) -> set[str]:
+    return {
         node.func.id
         for statement in _statements(tree)
         for node in ast.walk(statement)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
+
+
+def left_to_a_runner(tree: ast.Module) -> list[str]:
+    """The functions `test_…` that a test defines and does not call, and its classes, in order."""
+    called = _called(tree)
+    return [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+        or (isinstance(node, ast.FunctionDef) and node.name.startswith("test") and node.name not in called)
+    ]
+
+
+def as_a_runner(defined: Any) -> Iterator[Callable[[], Any]]:
+    """The calls that a runner makes of one of them; an exception of theirs is the test's."""
+    if not isinstance(defined, type):
+        yield _without_fixtures(defined)
+        return
+    cases = getattr(sys.modules.get("unittest"), "TestCase", None)
+    if cases is not None and issubclass(defined, cases):
+        yield functools.partial(_debug_cases, defined)
+    else:
+        yield from _methods(defined)
+
+
+def _debug_cases(kind: Any) -> None:
+    import unittest
+
+    ran = 0
+    kind.setUpClass()
+    try:
+        for case in unittest.defaultTestLoader.loadTestsFromTestCase(kind):
+            try:
+                case.debug()
+            except unittest.SkipTest:
+                continue
+            ran += 1
+    finally:
+        kind.tearDownClass()
+        kind.doClassCleanups()
+    if not ran:
+        raise Skipped(f"{kind.__name__} ran no test")
+
+
+def _defined(tree: ast.Module, space: dict[str, Any], entry_point: str | None) -> Iterator[Callable[[], Any]]:
+    """What the test defines and leaves to a runner."""
+    left = left_to_a_runner(tree)
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             yield from _methods(space[node.name])
-        elif not isinstance(node, ast.FunctionDef) or node.name in called:
+        elif not isinstance(node, ast.FunctionDef):
             continue
-        elif node.name == "check":
+        elif node.name == "check" and "check" not in _called(tree):
             arguments = [space[entry_point]] if entry_point and node.args.args else []
             yield functools.partial(space["check"], *arguments)
-        elif node.name.startswith("test"):
+        elif node.name in left:
             yield _without_fixtures(space[node.name])
 
 
@@ -122,7 +184,7 @@ def _without_fixtures(function: Callable[..., Any]) -> Callable[[], Any]:
 
     needed = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty and p.kind < 2]
     if needed:
-        raise _Skipped(f"{function.__name__} needs {', '.join(needed)}, which only pytest gives")
+        raise Skipped(f"{function.__name__} needs {', '.join(needed)}, which only pytest gives")
     return function
 
 
@@ -135,7 +197,7 @@ def _run_cases(kind: Any) -> None:
         last = text.strip().splitlines()[-1]
         raise AssertionError(f"{case}: {last}")
     if result.testsRun == len(result.skipped):
-        raise _Skipped(f"{kind.__name__} ran no test")
+        raise Skipped(f"{kind.__name__} ran no test")
 
 
 def _status(error: BaseException, text: str, frames: list[str], entry_point: str | None) -> tuple[str, str]:
@@ -147,7 +209,7 @@ def _status(error: BaseException, text: str, frames: list[str], entry_point: str
         return "memory", text
     if isinstance(error, _ENDS) and frames:
         return "early_exit", f"the program raised {text}"
-    skipped = type(error).__name__ in ("_Skipped", "SkipTest")
+    skipped = type(error).__name__ in ("Skipped", "SkipTest")
     if isinstance(error, Exception) and not skipped and frames:
         return "exception", text
     if isinstance(error, Exception) and not skipped and not isinstance(error, ImportError):
