@@ -68,6 +68,16 @@ def test_a_run_that_the_sandbox_failed_is_never_preferred(selector: Selector) ->
     assert select([broken, candidate(0)], selector) == 1
 
 
+@pytest.mark.parametrize("selector", ["tests", "tests+verifier"])
+def test_what_a_program_makes_unjudged_is_neither_preferred_to_a_pass_nor_accepted(selector: Selector) -> None:
+    results = (TestResult(status="passed"), TestResult(status="passed"), TestResult(status="unjudged"))
+    report = ExecutionReport(status="unjudged", results=results)
+    unjudged = candidate().model_copy(update={"report": report, "score": Score(logit=1e9, probability=1.0)})
+    assert select([unjudged, candidate(3, logit=-1e9)], selector) == 1
+    assert best_over_turns([candidate(3, turn=1), unjudged], selector).report == candidate(3).report
+    assert decision(unjudged, accept_threshold=0.5, turn=3, drawn=5).action == "stop"
+
+
 def test_the_answer_is_the_best_over_all_turns_not_the_last() -> None:
     bests = [candidate(1, turn=1), candidate(2, turn=2), candidate(0, turn=3)]
     assert best_over_turns(bests, "tests").turn == 2

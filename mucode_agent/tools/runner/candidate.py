@@ -233,6 +233,9 @@ class Program:
         name = type(value).__name__
         if self._records.get(name) is type(value) and isinstance(value, enum.Enum):
             return ["e", [name, value.name]]
+        if issubclass(type(value), codec.BASES):
+            form = codec.encode(codec.plain(value), self._opaque, depth + 1, seen)
+            return ["u", [name[:80], codec.own_names(value), form]]
         if self._records.get(name) is type(value) and hasattr(value, "__dict__"):
             fields = {key: codec.encode(item, self._opaque, depth + 1, seen) for key, item in vars(value).items()}
             return ["o", [name, fields]]
@@ -252,8 +255,6 @@ class Program:
             return body[1]
         if tag == "H":
             return self._space[body] if isinstance(body, str) else self._handles[body]
-        if tag in "uU":
-            return self._decode(body)
         if tag == "o":
             return codec.rebuild(self._records[body[0]], body[1], self._decode)
         if tag == "e":

@@ -17,6 +17,21 @@ from collections.abc import Callable
 from typing import Any
 
 MAX_DEPTH = 150
+_MOST_NAMES = 400
+MAKING = frozenset(
+    {
+        *("__new__", "__init__", "__init_subclass__", "__class_getitem__", "__set_name__", "__del__", "__module__"),
+        *("__qualname__", "__doc__", "__dict__", "__weakref__", "__slots__", "__annotations__", "__orig_bases__"),
+        *("__parameters__", "__firstlineno__", "__static_attributes__", "__classcell__", "__abstractmethods__"),
+    }
+)
+"""Names of a class by which its objects are made, or which say nothing of them."""
+_OF_NAMED_TUPLES = frozenset(
+    {
+        *("_make", "_replace", "_asdict", "_fields", "_field_defaults", "__repr__", "__getnewargs__"),
+        *("__match_args__", "__replace__"),
+    }
+)
 _INFIX = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift")
 OPERATORS = (*_INFIX, *(f"i{name}" for name in _INFIX), "neg", "pos", "abs", "invert")
 """Names in the module `operator` of what the test may do with objects of the program."""
@@ -53,6 +68,18 @@ _INTEGERS = frozenset({int})
 SCALARS = _AS_THEY_ARE | _INTEGERS
 BASES = (int, float, str, bytes, tuple, frozenset, list, dict, set)
 """An object of a subclass of one of these crosses as the plain base."""
+_CONTENT: dict[type, Callable[[Any], Any]] = {
+    int: int.__int__,
+    float: float.__float__,
+    str: str.__str__,
+    bytes: lambda value: bytes.__getitem__(value, slice(None)),
+    tuple: lambda value: tuple.__getitem__(value, slice(None)),
+    frozenset: frozenset,
+    list: list.copy,
+    dict: dict.copy,
+    set: set,
+}
+"""Their content, whatever the methods of a subclass say."""
 _TYPES |= {"NoneType": type(None), "object": object, "type": type}
 _TYPES |= {n: t for n, t in vars(builtins).items() if isinstance(t, type) and issubclass(t, BaseException)}
 _TYPES_BACK: dict[Any, str] = {kind: name for name, kind in _TYPES.items()}
@@ -310,17 +337,11 @@ def _encode_rare(  # noqa: C901 - a table of types, one line each
     if name in _MAPPINGS:
         return ["m", [kind.__name__, factory(value, opaque), encode(dict(value), opaque, depth + 1, seen)]]
     fields: Any = getattr(kind, "_fields", None) if issubclass(kind, tuple) else None
-    if named(fields):
+    if named(fields) and not own_names(value):
         return ["N", [kind.__name__, list(fields), [encode(item, opaque, depth + 1, seen) for item in value]]]
     for base in BASES:
         if issubclass(kind, base):
-            copy: Any = base.copy if base in (list, dict, set) else functools.partial(base.__new__, base)
-            if base is str:
-                copy = str.__str__  # its own __str__ says what it likes
-            plain = encode(copy(value), opaque, depth + 1, seen)
-            if not opaque or _equals_anything(value):
-                return plain
-            return ["U" if kind.__eq__ is base.__eq__ else "u", plain]
+            return opaque(value, depth, seen) if opaque else encode(plain(value), None, depth + 1, seen)
     if opaque is None:
         raise NotPlain(f"{name} is not plain data")
     return opaque(value, depth, seen)
@@ -350,6 +371,36 @@ def _decode(form: Any, special: Special) -> Any:
     if special is None:
         raise ValueError(tag)
     return special(tag, body)
+
+
+def plain(value: Any) -> Any:
+    """What an object of a subclass of one of `BASES` holds, as an object of the base; runs no code of its class."""
+    base = next(base for base in BASES if issubclass(type(value), base))
+    fields: Any = getattr(type(value), "_fields", None) if base is tuple else None
+    content = _CONTENT[base](value)
+    return _named_tuple_type(type(value).__name__, fields)._make(content) if named(fields) else content
+
+
+def own_names(value: Any) -> list[str]:
+    """What an object of a subclass of one of `BASES` has that the base has not, or has otherwise."""
+    kind = type(value)
+    base: Any = next(base for base in BASES if issubclass(kind, base))
+    fields: Any = getattr(kind, "_fields", None) if base is tuple else None
+    known = {*MAKING, *(fields if named(fields) else ()), *(_OF_NAMED_TUPLES if named(fields) else ())}
+    found = dict.fromkeys(getattr(value, "__dict__", ()))
+    for each in kind.__mro__:
+        if each is not base and each is not object:
+            found |= dict.fromkeys(vars(each))
+    inherited = {name for name in found if any(name in vars(each) for each in _before(kind, base, name))}
+    if "__eq__" in found and _equals_anything(value):  # it says nothing: the base's equality decides
+        known |= {"__eq__", "__ne__", "__hash__"}
+    return sorted(str(name) for name in found.keys() - known - inherited)[:_MOST_NAMES]
+
+
+def _before(kind: type, base: type, name: str) -> tuple[type, ...]:
+    """The base, where its attribute comes before that of any other class."""
+    first = next((each for each in kind.__mro__ if name in vars(each)), None)
+    return (base,) if first is base else ()
 
 
 def _equals_anything(value: Any) -> bool:

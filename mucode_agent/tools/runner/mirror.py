@@ -108,7 +108,7 @@ class Mirror:
         if kind is tuple:
             return ["t", [self._encode(item, depth + 1) for item in value]]
         fields: Any = getattr(kind, "_fields", None) if issubclass(kind, tuple) else None
-        if codec.named(fields):
+        if codec.named(fields) and not codec.own_names(value):
             return ["N", [kind.__name__, list(fields), [self._encode(item, depth + 1) for item in value]]]
         return codec.encode(value, self._opaque)
 

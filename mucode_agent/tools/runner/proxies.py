@@ -177,6 +177,8 @@ class Conversation:
         self._mirror = Mirror(0, self._opaque, self._special)
         self.records = self._mirror.records
         self._objects: dict[int, Handle] = {}
+        self._guards: dict[Any, type] = {}
+        """Classes in place of the program's that are derived from plain types."""
         self._callbacks: list[Any] = []
         self._numbers: dict[Any, int] = {}
         self._exceptions: dict[str, type[Exception]] = {}
@@ -497,6 +499,12 @@ class Conversation:
             return ["H", value.mucode_target]
         if self.records.get(type(value).__name__) is type(value) and isinstance(value, enum.Enum):
             return ["e", [type(value).__name__, value.name]]
+        if issubclass(type(value), codec.BASES):
+            if codec.own_names(value):
+                what = f"the test passes a {type(value).__name__}, and its methods stay with the test"
+                raise self.settled(NotData("unjudged", what))
+            self.doubt = self.doubt or "the test passes an object of a class of its own, and its plain base arrives"
+            return codec.encode(codec.plain(value), self._opaque, depth + 1, seen)
         if self.records.get(type(value).__name__) is type(value) and hasattr(value, "__dict__"):
             fields = {key: codec.encode(item, self._opaque, depth + 1, seen) for key, item in vars(value).items()}
             return ["o", [type(value).__name__, fields]]
@@ -553,17 +561,39 @@ class Conversation:
         if tag in ("C", "i"):
             function = self._callbacks[body]
             return function.args[0] if tag == "i" else function
-        if tag in ("u", "U"):
-            if tag == "u":
-                self.doubt = self.doubt or PLAIN_BASE
+        if tag == "u":
             self.plain_base = True
-            return codec.decode(body, self._mirror.special)
+            name, own, form = body
+            return self._guarded(str(name), tuple(map(str, own)), codec.decode(form, self._mirror.special))
         if tag == "e":
             return codec.member(self.records[body[0]], body[1])
         if tag == "o":
             fields = self._fields(*body)
             return codec.rebuild(self.records[body[0]], fields, lambda form: codec.decode(form, self._mirror.special))
         raise ValueError(tag)
+
+    def _guarded(self, name: str, own: tuple[str, ...], content: Any) -> Any:
+        """An object like one of the program's class `name`: the content is compared, its `own` methods are not used."""
+        base: Any = type(content)
+        if not issubclass(base, codec.BASES):
+            raise ValueError(name)
+        if (kind := self._guards.get((name, base, own))) is None:
+            space = {each: self._guard(each, base) for each in own if each.isidentifier() and each not in codec.MAKING}
+            kind = self._guards[name, base, own] = type(name, (base,), {**space, "__module__": "solution"})
+        if base not in (list, dict, set):
+            return (tuple if issubclass(base, tuple) else base).__new__(kind, content)
+        made: Any = base.__new__(kind)
+        (list.extend if base is list else base.update)(made, content)
+        return made
+
+    def _guard(self, name: str, base: Any) -> Any:
+        def refuse(value: Any, *_: Any, **__: Any) -> Any:
+            if _showing and name in ("__repr__", "__str__"):
+                return base.__repr__(value)
+            what = f"the test needs {name!r} of an object of the program, which is judged as its plain base"
+            raise self.settled(NotData("unjudged", what))
+
+        return refuse if name[:2] == name[-2:] == "__" else property(refuse)
 
     def _fields(self, name: str, fields: dict[str, Any]) -> dict[str, Any]:
         """What the program may set of an instance of a class of the set-up."""
@@ -573,6 +603,11 @@ class Conversation:
         if any(field.isupper() and hasattr(kind, field) for field in fields):
             raise NotData("unjudged", f"the program gave a {name} with a constant of its own")
         return codec.own_fields(kind, fields)
+
+    @property
+    def guards(self) -> set[type]:
+        """Classes that stand for the program's own."""
+        return set(self._guards.values())
 
     def is_shared(self, value: Any) -> bool:
         """A value that can be changed is one object for the test and the program."""
@@ -674,6 +709,7 @@ class Conversation:
 
     def close(self) -> dict[str, Any]:
         """End the process and free what it held. Returns its CPU seconds and peak memory."""
+        self._guards.clear()
         self._objects.clear()  # they hold this conversation, and the collector is off
         self._callbacks.clear()
         self._numbers.clear()
@@ -783,6 +819,8 @@ class Remote:
     def __instancecheck__(self, instance: Any) -> bool:
         if not isinstance(instance, Remote):
             conversation = self.mucode_conversation
+            if type(instance) in conversation.guards:
+                raise self.mucode_unjudged("asks what is a")
             if type(instance) not in (*_PLAIN, *MUTABLE):
                 conversation.doubt = (
                     conversation.doubt or f"the test asks whether a plain value is a {self.mucode_name}"
