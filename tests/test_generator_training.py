@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mucode_agent.models.checkpoints import load_engine
 from mucode_agent.models.decoding import Completion, Decoding
-from mucode_agent.training.fit import FitSettings, begin, fit, hold_training, last_checkpoint
+from mucode_agent.training.fit import begin, fit, hold_training, last_checkpoint
 from mucode_agent.training.generator import (
     ADAPTER,
     CARD,
@@ -26,6 +26,7 @@ from mucode_agent.training.generator import (
 )
 from mucode_agent.training.lessons import Lesson, answer_losses, collated, lesson
 from mucode_agent.training.relabel import Message, Row
+from mucode_agent.training.settings import FitSettings
 from mucode_agent.types import InfrastructureError, ProblemError
 
 

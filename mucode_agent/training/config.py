@@ -10,10 +10,13 @@ from pydantic import Field, ValidationError, model_validator
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.runs.config import Pace, Split, unfit
 from mucode_agent.runs.running import Running
-from mucode_agent.training.expert import ExpertSettings
-from mucode_agent.training.generator import GeneratorSettings
-from mucode_agent.training.relabel import RelabelSettings
-from mucode_agent.training.verifier import VerifierSettings
+from mucode_agent.training.settings import (
+    ExpertSettings,
+    GeneratorSettings,
+    HeldOutShare,
+    RelabelSettings,
+    VerifierSettings,
+)
 from mucode_agent.types import ProblemError, Record
 
 
@@ -75,7 +78,7 @@ class ServingSettings(Record):
     """Seconds for one request."""
 
 
-class LoopVerifierSettings(VerifierSettings):
+class LoopVerifierSettings(HeldOutShare, VerifierSettings):
     """R_φ of each round, and how it is trained where it is a language model: `train verifier`, and where it starts."""
 
     kind: Annotated[
@@ -85,8 +88,6 @@ class LoopVerifierSettings(VerifierSettings):
     score, and leaves the choice among validation's programs to the tests."""
     base: Annotated[str, Field(min_length=1)] | None = None
     """None takes the generator's base, as the paper does."""
-    held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.15
-    """Share of the training problems that calibrate it instead."""
 
     @property
     def reads(self) -> bool:

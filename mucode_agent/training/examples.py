@@ -11,16 +11,11 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 from mucode_agent.training.data import Attempt, ProblemAttempts
+from mucode_agent.training.settings import GROUP, Loss
 from mucode_agent.types import Problem, ProblemError, Record, Sample
 
-Loss = Literal["bt", "bce", "bt+bce"]
-"""Bradley-Terry on pairs (eq. 3), binary cross-entropy on programs (eq. 2 as meant), or their sum."""
-
-GROUP = 8
-"""Programs that are read together, at most."""
 NEAR = 0.8
 """Share of content words in common from which on two statements count as one problem."""
 

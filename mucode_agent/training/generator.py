@@ -7,10 +7,10 @@ The directory that results is a plain checkpoint, which transformers and vLLM lo
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field, TypeAdapter
+from pydantic import TypeAdapter
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -20,7 +20,6 @@ from mucode_agent.models.decoding import end_tokens
 from mucode_agent.prompts import prompt_digest
 from mucode_agent.training.bases import base_sha256, reading
 from mucode_agent.training.fit import (
-    FitSettings,
     Fitted,
     begin,
     fit,
@@ -35,20 +34,12 @@ from mucode_agent.training.fit import (
 )
 from mucode_agent.training.lessons import Lesson, answer_losses, collated, lesson
 from mucode_agent.training.relabel import Row, rows_sha256
+from mucode_agent.training.settings import GeneratorSettings
 from mucode_agent.types import ProblemError, Record
 from mucode_agent.verifiers.scoring import pad_token
 
 CARD = "mucode_generator.json"
 ADAPTER = "adapter"
-
-
-class GeneratorSettings(FitSettings):
-    """How a generator is trained. Rate, epochs, batch and length are the paper's (table 6) for full fine-tuning."""
-
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-7
-    batch_size: Annotated[int, Field(ge=1)] = 32
-    max_tokens: Annotated[int, Field(ge=16)] = 4096
-    """A row with more, prompt and answer together, is left out and counted; nothing is cut off."""
 
 
 class GeneratorCard(Record):

@@ -47,8 +47,9 @@ from mucode_agent.training.relabel import Row
 from mucode_agent.training.rollouts import roll_out
 from mucode_agent.training.rows import make_rows
 from mucode_agent.training.serving import AdapterServer, InProcess, Serving, StartedServer
+from mucode_agent.training.settings import VerifierSettings
 from mucode_agent.training.stages import Stage, Stages
-from mucode_agent.training.verifier import VerifierSettings, train_verifier
+from mucode_agent.training.verifier import train_verifier
 from mucode_agent.types import ProblemError, Sandbox
 from mucode_agent.verifiers import load_verifier
 
@@ -219,7 +220,7 @@ class _Loop:
         # Training sets hold twins too: one must not be learned from where the other calibrates.
         ids = without_overlap([e.problem for e in data], [e.problem for e in apart], drop=True)
         data = [entry for entry in data if entry.problem.id in ids]
-        settings = VerifierSettings.model_validate(asked.model_dump(exclude={"kind", "base", "held_out_share"}))
+        settings = VerifierSettings.model_validate(asked.model_dump(include=set(VerifierSettings.model_fields)))
         trained = train_verifier(
             data,
             base=asked.base or self.config.base,
