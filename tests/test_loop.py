@@ -327,10 +327,10 @@ MINIMAL = 'base = "b"\n[problems]\ntrain = "humaneval"\nvalidation = "humaneval"
     [
         (
             MINIMAL + "[generator]\nlerning_rate = 1.0\n",
-            r"unknown key generator\.lerning_rate; known are .*learning_rate",
+            r"generator\.lerning_rate is unknown; known are .*learning_rate",
         ),
-        ("bse = 1\n" + MINIMAL, "unknown key bse; known are .*, base, "),
-        ("base = 'b'\n", "the key problems is missing"),
+        ("bse = 1\n" + MINIMAL, "bse is unknown; known are .*, base, "),
+        ("base = 'b'\n", "problems is missing"),
         (MINIMAL + "[expert]\nmode = 'best'\n", r"expert\.mode: input should be 'both', 'oracle'"),
         ("base = ", "is no TOML"),
         ("iterations = 0\n" + MINIMAL, "iterations: input should be greater than or equal to 1, got 0"),

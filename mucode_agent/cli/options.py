@@ -14,6 +14,7 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from mucode_agent.files import cause_of
 from mucode_agent.runs.running import Running
 from mucode_agent.types import ProblemError, Record, Sampling
 
@@ -74,10 +75,9 @@ def record_of(record: type[R], **given: Any) -> R:
     try:
         return record.model_validate(given)
     except ValidationError as error:
-        cause = error.errors(include_url=False)[0]
-        if not cause["loc"]:  # a rule between options
-            raise ProblemError(str(cause["msg"]).removeprefix("Value error, ")) from None
-        raise ProblemError(f"{flag(str(cause['loc'][0]))}: {cause['msg'].lower()}, got {cause['input']!r}") from None
+        fault = error.errors(include_url=False)[0]
+        option = tuple(flag(str(part)) for part in fault["loc"][:1])
+        raise ProblemError(cause_of({**fault, "loc": option}, "the options")) from None
 
 
 def flag(field: str) -> str:

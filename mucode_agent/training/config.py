@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from mucode_agent.files import first_cause
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.runs.config import Pace, Split, unfit
 from mucode_agent.runs.running import Running
@@ -206,20 +207,4 @@ def read_loop_config(path: Path) -> LoopConfig:
     try:
         return LoopConfig.model_validate(given)
     except ValidationError as error:
-        raise ProblemError(f"{path}: {_first_mistake(error)}") from None
-
-
-def _first_mistake(error: ValidationError) -> str:
-    cause = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in cause["loc"])
-    if cause["type"] == "extra_forbidden":
-        known = LoopConfig.model_fields
-        for part in cause["loc"][:-1]:
-            form = known[str(part)].annotation
-            known = form.model_fields if isinstance(form, type) and issubclass(form, Record) else {}
-        return f"unknown key {name}; known are {', '.join(known)}"
-    if cause["type"] == "missing":
-        return f"the key {name} is missing; give it"
-    if cause["type"] == "value_error":
-        return f"{name}: ".removeprefix(": ") + str(cause["msg"]).removeprefix("Value error, ")
-    return f"{name}: {cause['msg'].lower()}, got {cause['input']!r}"
+        raise ProblemError(f"{path}: {first_cause(error, 'the file', LoopConfig)}") from None
