@@ -37,7 +37,7 @@ class Message(Record):
 
 
 class Row(Record):
-    """One lesson: what the generator sees, and what it should have answered."""
+    """What the generator sees, and what it should have answered."""
 
     problem_id: str
     messages: tuple[Message, ...]
