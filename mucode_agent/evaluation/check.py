@@ -87,8 +87,8 @@ def without_false_examples(benchmark: Benchmark, sandbox: Sandbox) -> Benchmark:
             if result.status in ("wrong_answer", "exception")
         }
         for test in failed:
-            told = test.code if isinstance(test, CodeTest) else test.stdin
-            warnings.warn(f"{problem.id}: the reference fails {told!r} of its docstring; left out", stacklevel=2)
+            example = test.code if isinstance(test, CodeTest) else test.stdin
+            warnings.warn(f"{problem.id}: the reference fails {example!r} of its docstring; left out", stacklevel=2)
         if failed:
             kept = tuple(test for test in problem.public_tests if test not in failed)
             sound[problem.id] = problem.model_copy(update={"public_tests": kept})

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from mucode_agent.extraction import extract_code
 from mucode_agent.files import first_cause
-from mucode_agent.graphs.dispute import disputed_input, revealing_job, told
+from mucode_agent.graphs.dispute import disputed_input, revealing_job, shown_result
 from mucode_agent.graphs.drafting import adraft, draft
 from mucode_agent.graphs.failure import blamed
 from mucode_agent.graphs.parts import Generator as Model
@@ -658,7 +658,7 @@ class _Nodes:
 def _revealed(state: SolverState, report: ExecutionReport) -> dict[str, Any]:
     """The turns with what the last one's program returns on its disputed input, or without that input."""
     *before, last = state["turns"]
-    returned = told(report)
+    returned = shown_result(report)
     return {"turns": [*before, {**last, "disputed": last["disputed"] if returned else "", "returned": returned}]}
 
 

@@ -87,10 +87,10 @@ def without_overlap(training: Sequence[Problem], evaluation: Sequence[Problem], 
     """
     common = overlap(training, evaluation)
     if common and not drop:
-        told = ", ".join(f"{mine} (is {theirs})" for mine, theirs in common[:8])
+        common_ids = ", ".join(f"{mine} (is {theirs})" for mine, theirs in common[:8])
         raise ProblemError(
             f"{len({mine for mine, _ in common})} training problems also stand in an evaluation set, equal or nearly "
-            f"so: {told}; leave them out with --drop-overlap, or problems.drop_overlap = true"
+            f"so: {common_ids}; leave them out with --drop-overlap, or problems.drop_overlap = true"
         )
     return {problem.id for problem in training} - {mine for mine, _ in common}
 

@@ -276,9 +276,9 @@ def writing(directory: Path) -> Iterator[None]:
     except (OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "inline_container" not in str(error):  # torch.save's file
             raise
-        told = " ".join(str(error).split())[:200]
+        cause = " ".join(str(error).split())[:200]
         raise InfrastructureError(
-            f"cannot write the training into {directory} ({told}); free room, then run the same command"
+            f"cannot write the training into {directory} ({cause}); free room, then run the same command"
         ) from error
 
 

@@ -92,7 +92,7 @@ def train_generator(
         base: A checkpoint directory or hub id.
         out: A new directory, or that of the same training.
         settings: Rates, sizes, LoRA.
-        console: Where progress is told; standard error unless given.
+        console: Where progress is printed; standard error unless given.
 
     Raises:
         ProblemError: No row is short enough, the base's chat template cannot be trained on, or `out` holds something

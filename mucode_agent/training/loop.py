@@ -239,8 +239,8 @@ class _Loop:
             "data_sha256": trained.card.data_sha256,
         }
         pairs = quality.pairwise_accuracy if quality else None
-        told = f", held-out pairs {100 * pairs:.1f} %" if pairs is not None else ""
-        return facts, f"{trained.groups} groups of programs{told}"
+        quality_words = f", held-out pairs {100 * pairs:.1f} %" if pairs is not None else ""
+        return facts, f"{trained.groups} groups of programs{quality_words}"
 
     def validate(self, number: int, place: Path) -> tuple[dict[str, Any], str]:
         """Generator number-1 with the newest verifier, by the evaluation's own runner."""
@@ -350,10 +350,10 @@ class _Loop:
         """A few problems that cannot be done, such as one too long for the context, do not end a run of hours."""
         if failures:
             first = failures[0]
-            told = f"{len(failures)} of {total} problems are unfinished, the first {first.problem_id}: {first.cause}"
+            summary = f"{len(failures)} of {total} problems are unfinished, the first {first.problem_id}: {first.cause}"
             if len(failures) > MOST_GIVEN_UP * total:
-                raise unfinished(failures, total, told)
-            self.console.print(f"going on without them: {told}", markup=False)
+                raise unfinished(failures, total, summary)
+            self.console.print(f"going on without them: {summary}", markup=False)
         return {"given_up": [failure.problem_id for failure in failures]}
 
 

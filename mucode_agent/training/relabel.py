@@ -43,7 +43,7 @@ class Row(Record):
     messages: tuple[Message, ...]
     answer: str
     correct: bool
-    """Whether the answer's program passes all tests. Told in reports; training does not look at it."""
+    """Whether the answer's program passes all tests. Used in reports only, not in training."""
     weight: float = 1.0
     """How much it counts beside others: its answer's own weight, times the visits of its state."""
 

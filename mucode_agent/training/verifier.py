@@ -101,7 +101,7 @@ def train_verifier(
         evaluation: Problems that training data must not contain, beside those held out.
         generators: Who wrote the held-out programs; see `models.identity`.
         settings: Loss, rates, sizes.
-        console: Where progress is told; standard error unless given.
+        console: Where progress is printed; standard error unless given.
 
     Raises:
         ProblemError: The data hold no usable example, contain an evaluation problem, or `out` holds something else.
