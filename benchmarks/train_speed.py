@@ -57,13 +57,15 @@ def groups(count: int, tokenizer: Any) -> list[Any]:
 
 
 def adapted(model: Any, rank: int, task: str) -> Any:
-    from mucode_agent.training.fit import FitSettings, trainable
+    from mucode_agent.training.fit import trainable
+    from mucode_agent.training.settings import FitSettings
 
     return trainable(model, FitSettings(lora_rank=rank), task=task)  # type: ignore[arg-type]
 
 
 def generator_ours(base: str, count: int, rank: int, micro: int, out: Path) -> tuple[int, float]:
-    from mucode_agent.training.generator import GeneratorSettings, train_generator
+    from mucode_agent.training.generator import train_generator
+    from mucode_agent.training.settings import GeneratorSettings
 
     how = GeneratorSettings(
         batch_size=BATCH, micro_batch=micro, learning_rate=RATE, epochs=EPOCHS, lora_rank=rank, save_steps=1000
@@ -108,7 +110,8 @@ def verifier(base: str, count: int, rank: int, out: Path, variant: str) -> tuple
     from torch.nn.functional import logsigmoid
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from mucode_agent.training.fit import FitSettings, fit
+    from mucode_agent.training.fit import fit
+    from mucode_agent.training.settings import FitSettings
     from mucode_agent.training.verifier import Encoded, collated, group_losses
 
     tokenizer = AutoTokenizer.from_pretrained(base)

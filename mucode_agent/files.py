@@ -13,12 +13,12 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, Literal, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from mucode_agent.types import InfrastructureError, ProblemError, Record
 
@@ -200,10 +200,46 @@ def parsed(
         raise ProblemError(f"{where} {wrong}: {first_cause(error)}; {remedy}") from None
 
 
-def first_cause(error: ValidationError, whole: str = "the row") -> str:
-    """The first field that is wrong, and why; `whole` is what it is called where no single field is at fault."""
-    cause = error.errors(include_url=False)[0]
-    return f"{'.'.join(str(part) for part in cause['loc']) or whole}: {cause['msg'].lower()}"
+def first_cause(error: ValidationError, whole: str = "the row", form: type[BaseModel] | None = None) -> str:
+    """The first field that is wrong, why, and its value: the words of every mistake that pydantic finds.
+
+    `whole` is what the value is called where no single field is at fault. With `form`, the record that was asked for,
+    an unknown field is answered with those that there are.
+    """
+    return cause_of(error.errors(include_url=False)[0], whole, form)
+
+
+def cause_of(fault: Mapping[str, Any], whole: str = "the row", form: type[BaseModel] | None = None) -> str:
+    """One entry of `ValidationError.errors()` in words; see `first_cause`."""
+    place = [str(part) for part in fault["loc"] if part not in _UNION_TAGS]
+    where = ".".join(place) or whole
+    if fault["type"] == "missing":
+        return f"{where} is missing"
+    if fault["type"] == "extra_forbidden":
+        known = _fields(form, place[:-1])
+        return f"{where} is unknown" + (f"; known are {', '.join(known)}" if known else "")
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        return f"{where}: {message}" if place else message
+    return f"{where}: {message.lower().replace('tuple', 'list')}, got {shortened(fault['input'])}"
+
+
+_UNION_TAGS = {"str", "int", "float", "bool"}
+
+
+def _fields(form: type[BaseModel] | None, place: Sequence[str]) -> list[str]:
+    """Fields of the record at this place of a form; none where it is not known."""
+    for part in place:
+        field = form.model_fields.get(part) if form else None
+        kind = field.annotation if field else None
+        form = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    return list(form.model_fields) if form else []
+
+
+def shortened(value: Any) -> str:
+    """As Python writes it, in at most 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def check_version(where: Path | str, data: bytes, field: str, version: int) -> None:

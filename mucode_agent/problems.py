@@ -18,8 +18,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from mucode_agent.files import first_cause, shortened
 from mucode_agent.syntax import parse, parse_expression
-from mucode_agent.types import CodeTest, Limits, Problem, ProblemError
+from mucode_agent.types import CodeTest, Problem, ProblemError
 
 
 def load_problem(path: str | Path) -> Problem:
@@ -59,7 +60,7 @@ def json_object(raw: bytes | str, source: str, what: str) -> dict[str, Any]:
 def read_problem(row: Mapping[str, Any]) -> Problem:
     """The problem in a row: our own form, HumanEval's or MBPP's. Raises ProblemError naming the field and the rule."""
     if not isinstance(row, Mapping):
-        raise ProblemError(f"a problem is an object with a prompt and tests, got {_short(row)}")
+        raise ProblemError(f"a problem is an object with a prompt and tests, got {shortened(row)}")
     try:
         if "test_list" in row:
             _refuse(row, "test", "public_tests", "private_tests", beside="test_list")
@@ -252,7 +253,7 @@ def check_test(source: str, name: str, setup: str = "") -> ast.Module:
     judges = _imported_names(tree) | _imported_names(held) | _names_set(held)
     if not any(_can_fail(node, judges) for node in ast.walk(tree)):
         raise ProblemError(
-            f"{name} asserts nothing, so a wrong program would pass it: {_short(source)}; give an assert or a "
+            f"{name} asserts nothing, so a wrong program would pass it: {shortened(source)}; give an assert or a "
             "check(candidate) function"
         )
     return tree
@@ -308,29 +309,19 @@ def parse_source(source: str, name: str) -> ast.Module:
         return parse(source)
     except SyntaxError as error:
         where = f" in line {error.lineno}" if error.lineno else ""
-        raise ProblemError(f"{name} does not parse as Python{where}: {_short(source)}; fix it") from None
+        raise ProblemError(f"{name} does not parse as Python{where}: {shortened(source)}; fix it") from None
 
 
 def _first_cause(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     place = first["loc"]
-    where = ".".join(str(part) for part in place) or "the object"
     if len(place) > 1 and place[0] in ("public_tests", "private_tests"):
         return (
             f"field {place[0]}[{place[1]}] must be Python source with an assert, or an object with the texts stdin and "
-            f"stdout, got {_short(first['input'])}"
+            f"stdout, got {shortened(first['input'])}"
         )
-    if first["type"] == "extra_forbidden":
-        known = Limits if place[0] == "limits" else Problem
-        return f"field {where} is unknown; known are {', '.join(known.model_fields)}"
-    if first["type"] == "missing":
-        return f"field {where} is missing; see `python -m mucode_agent schema`"
-    return f"field {where}: {first['msg'].lower().replace('tuple', 'list')}, got {_short(first['input'])}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    see = "; see `python -m mucode_agent schema`" if first["type"] == "missing" else ""
+    return f"field {first_cause(error, 'the object', Problem)}{see}"
 
 
 # --- reading names and examples ------------------------------------------------------------------------------------

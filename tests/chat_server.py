@@ -1,10 +1,11 @@
 """A loopback OpenAI-compatible server in a thread: honours n and seeds as vLLM does, and can fail on demand."""
 
-import json
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
+
+from json_handler import JsonHandler
 
 
 class ChatServer:
@@ -14,27 +15,15 @@ class ChatServer:
         self.reply, self.failing, self.requests = reply, False, []
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(JsonHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            def post(self, body: dict[str, Any]) -> None:
                 outer.requests.append(body)
                 if outer.failing:
-                    self.answer(503, {"error": {"message": "the engine is dead"}})
+                    self.answer({"error": {"message": "the engine is dead"}}, 503)
                 else:
-                    self.answer(200, outer.completion(body))
-
-            def answer(self, status: int, body: dict[str, Any]) -> None:
-                data = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: Any) -> None:
-                pass
+                    self.answer(outer.completion(body))
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True

@@ -1,11 +1,12 @@
 """A loopback server that speaks as much of LangSmith's protocol as its client needs to record runs and list them."""
 
-import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
+
+from json_handler import JsonHandler
 
 
 class LangSmith(ThreadingHTTPServer):
@@ -20,38 +21,26 @@ class LangSmith(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(JsonHandler):
     server: LangSmith
 
-    def do_GET(self) -> None:
+    def get(self) -> None:
         limits = {"size_limit": 100, "size_limit_bytes": 1 << 24, "scale_up_qsize_trigger": 1000}
         limits |= {"scale_up_nthreads_limit": 1, "scale_down_nempty_trigger": 4}
-        self._answer({"version": "0.16.14", "batch_ingest_config": {"use_multipart_endpoint": False, **limits}})
+        self.answer({"version": "0.16.14", "batch_ingest_config": {"use_multipart_endpoint": False, **limits}})
 
-    def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+    def post(self, request: dict[str, Any]) -> None:
         if self.path == "/runs/batch":
             for run in [*request.get("post", []), *request.get("patch", [])]:
                 told = {key: value for key, value in run.items() if value is not None}
                 self.server.runs.setdefault(run["id"], {}).update(told)
-            self._answer({})
+            self.answer({})
             return
         runs = [run for run in self.server.runs.values() if run["trace_id"] in request.values()][::-1]
         if self.path.endswith("/v2/runs/query"):
-            self._answer({"items": [_newer(run) for run in runs], "next_cursor": None})
+            self.answer({"items": [_newer(run) for run in runs], "next_cursor": None})
         else:
-            self._answer({"runs": runs, "cursors": {"next": None}})
-
-    def _answer(self, body: dict[str, Any]) -> None:
-        raw = json.dumps(body).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+            self.answer({"runs": runs, "cursors": {"next": None}})
 
 
 def _newer(run: dict[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """A loopback server that speaks OpenAI's chat protocol: it answers with the replies it is given, in order."""
 
-import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
+
+from json_handler import JsonHandler
 
 
 class ChatServer(ThreadingHTTPServer):
@@ -27,21 +28,20 @@ class ChatServer(ThreadingHTTPServer):
         """A client that has left is no fault of the server."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(JsonHandler):
     server: ChatServer
 
-    def do_GET(self) -> None:
-        self._answer({"object": "list", "data": [{"id": "scripted", "object": "model", "owned_by": "vllm"}]})
+    def get(self) -> None:
+        self.answer({"object": "list", "data": [{"id": "scripted", "object": "model", "owned_by": "vllm"}]})
 
-    def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+    def post(self, request: dict[str, Any]) -> None:
         first = sum(r.get("n", 1) for r in self.server.requests)
         self.server.requests.append(request)
         self.server.stopping.wait(self.server.delay_s)
         count = request.get("n", 1) - self.server.fewer
         replies = self.server.replies
         texts = [replies[min(first + i, len(replies) - 1)] for i in range(count)]
-        self._answer(
+        self.answer(
             {
                 "id": "x",
                 "object": "chat.completion",
@@ -54,17 +54,6 @@ class _Handler(BaseHTTPRequestHandler):
                 "usage": {"prompt_tokens": 10, "completion_tokens": 5 * count, "total_tokens": 10 + 5 * count},
             }
         )
-
-    def _answer(self, body: dict[str, Any]) -> None:
-        raw = json.dumps(body).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def log_message(self, *args: object) -> None:
-        pass
 
 
 @contextmanager

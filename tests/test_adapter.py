@@ -23,8 +23,9 @@ from mucode_agent.models.adapter import CARD, TENSORS, read_adapter_card
 from mucode_agent.models.embedded import EMBEDDED, Weights, checkpoint_of, embedded_identity, held
 from mucode_agent.models.identity import generator_identity, same_generator
 from mucode_agent.training.adapter import Origin, export_adapter
-from mucode_agent.training.generator import GeneratorSettings, train_generator
+from mucode_agent.training.generator import train_generator
 from mucode_agent.training.rollouts import weights_digest
+from mucode_agent.training.settings import GeneratorSettings
 from mucode_agent.types import ProblemError
 
 ORIGIN = {"made": "python -m mucode_agent train export-adapter", "licence": "MIT", "data": "made up, CC0"}

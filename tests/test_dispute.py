@@ -7,7 +7,7 @@ from fakes import ScriptedModel, fenced
 
 from mucode_agent import Problem, create_solver
 from mucode_agent.evaluation.testless import without_running
-from mucode_agent.graphs.dispute import disputed_input, revealing_job, told
+from mucode_agent.graphs.dispute import disputed_input, revealing_job, shown_result
 from mucode_agent.prompts import FEEDBACK_CHARS, feedback, prompt_digest, task
 from mucode_agent.tools.sandbox import run
 from mucode_agent.types import Candidate, CodeTest, ExecutionReport, Sample, Sandbox, TestResult
@@ -49,20 +49,20 @@ def test_the_input_is_the_one_on_which_most_others_differ(rows: Any, best: int, 
     ],
 )
 def test_the_value_comes_from_one_more_run(sandbox: Sandbox, code: str, words: str) -> None:
-    assert words in told(run(sandbox, [revealing_job(PROBLEM, code, "inc(1)")])[0])
+    assert words in shown_result(run(sandbox, [revealing_job(PROBLEM, code, "inc(1)")])[0])
 
 
 def test_of_a_run_that_gave_no_value_its_end_is_told_or_nothing() -> None:
     for status, words in (("timeout", "timeout"), ("early_exit", "early exit"), ("unjudged", ""), ("skipped", "")):
         result = TestResult.model_validate({"status": status})
-        assert told(ExecutionReport(status=result.status, results=(result,))) == words
-    assert told(ExecutionReport(status="infra", error="the worker could not start")) == ""
+        assert shown_result(ExecutionReport(status=result.status, results=(result,))) == words
+    assert shown_result(ExecutionReport(status="infra", error="the worker could not start")) == ""
 
 
-def test_of_a_program_for_standard_input_the_output_is_told(sandbox: Sandbox) -> None:
+def test_of_a_program_for_standard_input_the_output_is_shown(sandbox: Sandbox) -> None:
     problem = Problem(id="p", prompt="Print the sum.")
     [report] = run(sandbox, [revealing_job(problem, "print(sum(map(int, input().split())))", "3 4\n")])
-    assert told(report) == "7"
+    assert shown_result(report) == "7"
 
 
 def solved(sandbox: Sandbox, problem: Problem, *replies: str, **settings: Any) -> list[str]:

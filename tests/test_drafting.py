@@ -118,7 +118,7 @@ def test_only_the_answer_enters_the_history(solve: Callable[[Any], Solution]) ->
     ("mistake", "words"),
     [
         ({"name": "rm"}, "There is no tool rm; call run_python."),
-        ({"args": {"program": "print(1)"}}, "code: field required"),
+        ({"args": {"program": "print(1)"}}, "code is missing"),
         ({"args": '{"code": '}, "no JSON object"),
         ({"args": {"code": "print(1 / 0)"}}, "ZeroDivisionError"),
     ],

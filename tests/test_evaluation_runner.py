@@ -215,7 +215,7 @@ def test_a_damaged_journal_is_refused_with_its_line(tmp_path):
     path = next(path for path in (tmp_path / "run").glob("drawn/*") if path.stat().st_size)
     path.write_bytes(b"{}\n" + path.read_bytes())
 
-    with pytest.raises(ProblemError, match=rf"{path.name}, line 1 is damaged or of another version: state: field req"):
+    with pytest.raises(ProblemError, match=rf"{path.name}, line 1 is damaged or of another version: state is missing"):
         whole_run(tmp_path / "run")
 
 

@@ -8,10 +8,11 @@ from attempts import entry, logits, name_of, program
 
 from mucode_agent.extraction import extract_code
 from mucode_agent.training.data import read_attempts, state
-from mucode_agent.training.expert import ExpertSettings, expert, finals
+from mucode_agent.training.expert import expert, finals
 from mucode_agent.training.feedback import add_feedback
-from mucode_agent.training.relabel import METHODS, RelabelSettings, answer_text, relabelled, rows_sha256
+from mucode_agent.training.relabel import METHODS, answer_text, relabelled, rows_sha256
 from mucode_agent.training.rows import make_rows
+from mucode_agent.training.settings import ExpertSettings, RelabelSettings
 from mucode_agent.types import ProblemError, Score
 
 

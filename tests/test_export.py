@@ -310,7 +310,7 @@ def test_where_tests_and_users_disagree_the_tests_are_believed(tmp_path, doubles
         (said(accepted=1), r"line 2: accepted: input should be a valid boolean"),
         (said(""), r"line 2: code: string should have at least 1 character"),
         (said("x = '\ud800'"), r"line 2: code: "),
-        (said(reviewer="me"), r"line 2: reviewer: extra inputs are not permitted"),
+        (said(reviewer="me"), r"line 2: reviewer is unknown"),
         (said(problem={"prompt": ""}), r"line 2: problem: .*prompt"),
         (said(problem={"id": "p", "prompt": "Another."}), r"line 2: the id 'p' means another problem than before"),
     ],

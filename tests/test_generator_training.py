@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mucode_agent.models.checkpoints import load_engine
 from mucode_agent.models.decoding import Completion, Decoding
-from mucode_agent.training.fit import FitSettings, begin, fit, hold_training, last_checkpoint
+from mucode_agent.training.encoding import EncodedRow, answer_losses, collated, encode_row
+from mucode_agent.training.fit import begin, fit, hold_training, last_checkpoint
 from mucode_agent.training.generator import (
     ADAPTER,
     CARD,
@@ -24,8 +25,8 @@ from mucode_agent.training.generator import (
     read_generator_card,
     train_generator,
 )
-from mucode_agent.training.lessons import Lesson, answer_losses, collated, lesson
 from mucode_agent.training.relabel import Message, Row
+from mucode_agent.training.settings import FitSettings
 from mucode_agent.types import InfrastructureError, ProblemError
 
 
@@ -56,7 +57,7 @@ def settings(**changes):
 
 def test_the_prompt_is_what_inference_encodes_and_the_target_the_answer_with_its_end(base, tokenizer):
     for each in (row(), row("é ```", "Write f.", "no", "Feedback:\nwrong é")):
-        found = lesson(each, tokenizer, {END})
+        found = encode_row(each, tokenizer, {END})
         messages = [message.model_dump() for message in each.messages]
         assert list(found.prompt) == load_engine(str(base)).encode(messages)[0].tolist()
         assert found.target[:-1] == tuple(tokenizer.encode(each.answer))
@@ -64,7 +65,7 @@ def test_the_prompt_is_what_inference_encodes_and_the_target_the_answer_with_its
 
 
 def test_a_batch_holds_every_token_in_its_place():
-    batch = collated([Lesson((1, 2, 3), (7, 9)), Lesson((4,), (5, 6, 9))], PAD)
+    batch = collated([EncodedRow((1, 2, 3), (7, 9)), EncodedRow((4,), (5, 6, 9))], PAD)
     assert batch["input_ids"].tolist() == [[1, 2, 3, 7, 9, PAD], [PAD, PAD, 4, 5, 6, 9]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1, 0], [0, 0, 1, 1, 1, 1]]
     assert batch["position_ids"].tolist()[1] == [0, 0, 0, 1, 2, 3]
@@ -73,9 +74,9 @@ def test_a_batch_holds_every_token_in_its_place():
 
 def test_a_rows_loss_is_the_mean_over_its_answers_tokens_whatever_stands_beside_it(base, tokenizer):
     model = AutoModelForCausalLM.from_pretrained(base)
-    lessons = [lesson(each, tokenizer, {END}) for each in rows(5)]
-    together = answer_losses(model, collated(lessons, PAD))
-    for found, example in zip(together.tolist(), lessons, strict=True):
+    encoded_rows = [encode_row(each, tokenizer, {END}) for each in rows(5)]
+    together = answer_losses(model, collated(encoded_rows, PAD))
+    for found, example in zip(together.tolist(), encoded_rows, strict=True):
         ids = torch.tensor([[*example.prompt, *example.target]])
         logprobs = model(ids).logits.log_softmax(-1)[0]
         start = len(example.prompt)
@@ -94,14 +95,14 @@ def test_a_rows_loss_is_the_mean_over_its_answers_tokens_whatever_stands_beside_
 def test_a_template_that_cannot_be_trained_on_ends_in_one_sentence(tmp_path, template, words):
     tokenizer = AutoTokenizer.from_pretrained(save_tiny(tmp_path / "base", template=template))
     with pytest.raises(ProblemError, match=words) as told:
-        lesson(row(), tokenizer, {END})
+        encode_row(row(), tokenizer, {END})
     assert "\n" not in str(told.value)
 
 
 def test_a_template_without_an_end_gets_the_token_that_generation_stops_at(tmp_path):
     plain = TEMPLATE.replace("<end>\n", "")
     tokenizer = AutoTokenizer.from_pretrained(save_tiny(tmp_path / "base", template=plain))
-    assert lesson(row("abc"), tokenizer, {END}).target == (*tokenizer.encode("abc"), END)
+    assert encode_row(row("abc"), tokenizer, {END}).target == (*tokenizer.encode("abc"), END)
 
 
 def test_what_a_template_puts_before_an_answer_is_learned_with_it(tmp_path):
@@ -110,7 +111,7 @@ def test_what_a_template_puts_before_an_answer_is_learned_with_it(tmp_path):
         "{{ m.content }}", "{% if m.role == 'assistant' and loop.last %}<think></think>{% endif %}{{ m.content }}"
     )
     tokenizer = AutoTokenizer.from_pretrained(save_tiny(tmp_path / "base", template=thinking))
-    assert tokenizer.decode(lesson(row("abc"), tokenizer, {END}).target) == "<think></think>abc<end>"
+    assert tokenizer.decode(encode_row(row("abc"), tokenizer, {END}).target) == "<think></think>abc<end>"
 
 
 def test_rows_that_are_too_long_are_left_out_and_counted(base, tokenizer, tmp_path):
@@ -130,12 +131,12 @@ def test_rows_that_are_too_long_are_left_out_and_counted(base, tokenizer, tmp_pa
 
 
 def test_what_was_learned_is_answered_and_the_answer_ends(base, tmp_path):
-    lessons = [row("ab", "One"), row("cd", "Two")]
+    encoded_rows = [row("ab", "One"), row("cd", "Two")]
     how = settings(epochs=150, batch_size=2, learning_rate=3e-2)
-    trained = train_generator(lessons, base=str(base), out=tmp_path / "out", settings=how)
+    trained = train_generator(encoded_rows, base=str(base), out=tmp_path / "out", settings=how)
     assert trained.card.loss < 0.2
     engine = load_engine(str(tmp_path / "out"))
-    for each in lessons:
+    for each in encoded_rows:
         answer = Completion(0)
         prompt = engine.encode([message.model_dump() for message in each.messages])
         for _ in engine.draw(prompt, [answer], Decoding(temperature=0, top_p=1, max_tokens=8)):
@@ -186,10 +187,10 @@ def test_every_example_weighs_alike_and_is_read_once_an_epoch(tmp_path):
 
 
 def test_a_weight_of_two_counts_like_two_examples(base, tmp_path):
-    lessons = [*rows(3), rows(3)[0]]
-    weighted = [lessons[0].model_copy(update={"weight": 2.0}), *lessons[1:3]]
+    encoded_rows = [*rows(3), rows(3)[0]]
+    weighted = [encoded_rows[0].model_copy(update={"weight": 2.0}), *encoded_rows[1:3]]
     first = {}
-    for name, given in (("twice", lessons), ("weighted", weighted)):
+    for name, given in (("twice", encoded_rows), ("weighted", weighted)):
         trained = train_generator(given, base=str(base), out=tmp_path / name, settings=settings(epochs=1))
         first[name] = trained.fitted.losses[0]
     assert first["twice"] == pytest.approx(first["weighted"], rel=1e-4)
@@ -266,9 +267,9 @@ def test_a_full_disk_ends_in_one_sentence_and_the_training_goes_on_from_there(ba
 
 @pytest.mark.parametrize(("steps", "rate"), [(1, 1e39), (8, 1e30)])
 def test_a_training_that_diverges_ends_in_one_sentence_and_leaves_no_generator(base, tmp_path, steps, rate):
-    lessons, asked = [row()] * (4 * steps), settings(learning_rate=rate, epochs=1)
+    encoded_rows, asked = [row()] * (4 * steps), settings(learning_rate=rate, epochs=1)
     with pytest.raises(ProblemError, match=r"has diverged at a learning rate of 1e\+3[09]; take a lower one"):
-        train_generator(lessons, base=str(base), out=tmp_path / "g", settings=asked)
+        train_generator(encoded_rows, base=str(base), out=tmp_path / "g", settings=asked)
     assert not (tmp_path / "g" / CARD).exists()
     assert not list((tmp_path / "g").glob("*.safetensors"))
 

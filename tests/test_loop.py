@@ -28,12 +28,12 @@ from mucode_agent.prompts import task
 from mucode_agent.training.config import LoopConfig, read_loop_config
 from mucode_agent.training.data import data_sha256, read_attempts
 from mucode_agent.training.examples import held_out
-from mucode_agent.training.expert import ExpertSettings
 from mucode_agent.training.generator import read_generator_card
 from mucode_agent.training.loop import plan, read_rows
 from mucode_agent.training.loop_report import Gauge, gauge
 from mucode_agent.training.rows import logits_of
 from mucode_agent.training.serving import AdapterServer, StartedServer
+from mucode_agent.training.settings import ExpertSettings
 from mucode_agent.types import InfrastructureError, ProblemError
 from mucode_agent.verifiers import load_verifier
 from mucode_agent.verifiers.card import read_card
@@ -327,10 +327,10 @@ MINIMAL = 'base = "b"\n[problems]\ntrain = "humaneval"\nvalidation = "humaneval"
     [
         (
             MINIMAL + "[generator]\nlerning_rate = 1.0\n",
-            r"unknown key generator\.lerning_rate; known are .*learning_rate",
+            r"generator\.lerning_rate is unknown; known are .*learning_rate",
         ),
-        ("bse = 1\n" + MINIMAL, "unknown key bse; known are .*, base, "),
-        ("base = 'b'\n", "the key problems is missing"),
+        ("bse = 1\n" + MINIMAL, "bse is unknown; known are .*, base, "),
+        ("base = 'b'\n", "problems is missing"),
         (MINIMAL + "[expert]\nmode = 'best'\n", r"expert\.mode: input should be 'both', 'oracle'"),
         ("base = ", "is no TOML"),
         ("iterations = 0\n" + MINIMAL, "iterations: input should be greater than or equal to 1, got 0"),

@@ -15,11 +15,20 @@ from mucode_agent.cli import evaluate as evaluate_commands
 from mucode_agent.cli import serve as serve_commands
 from mucode_agent.cli import solve as solve_command
 from mucode_agent.cli import traces as trace_commands
+from mucode_agent.cli import train as train_commands
 from mucode_agent.cli.options import Fields, command, flag
 from mucode_agent.graphs.settings import Settings, StatedSettings
 from mucode_agent.models.refusals import overflows, read_refusal
 from mucode_agent.runs.directory import RunDirectory, read_config
 from mucode_agent.training.config import LoopConfig
+from mucode_agent.training.settings import (
+    EvidenceSettings,
+    ExpertSettings,
+    GeneratorSettings,
+    HeldOutShare,
+    RelabelSettings,
+    VerifierSettings,
+)
 from mucode_agent.types import InfrastructureError, ProblemError, Sampling, StatedSampling
 
 OTHER: dict[str, Any] = {"temperature": 0.25, "top_p": 0.9, "max_tokens": 77}
@@ -150,6 +159,51 @@ def test_every_command_that_draws_offers_it_with_the_records_default_and_help(fu
     assert offered.help.startswith(" ".join(field.description.split()))
 
 
+# --- how verifiers and generators are trained -----------------------------------------------------------------------
+
+TRAININGS = {
+    train_commands.verifier: (VerifierSettings, EvidenceSettings, HeldOutShare),
+    train_commands.calibrate: (EvidenceSettings,),
+    train_commands.generator: (ExpertSettings, RelabelSettings, GeneratorSettings),
+}
+OTHER_DEFAULTS = {
+    (train_commands.verifier, "learning_rate"): 1e-5,
+    (train_commands.verifier, "batch_size"): 8,
+    (train_commands.generator, "learning_rate"): None,
+}
+"""Of commands: the loop has the paper's."""
+
+
+@pytest.mark.parametrize(
+    ("function", "record"),
+    [pytest.param(f, record, id=f"{f.__name__}-{record.__name__}") for f, all_ in TRAININGS.items() for record in all_],
+)
+def test_every_setting_of_a_training_is_an_option_with_the_records_default_and_help(function: Any, record: Any) -> None:
+    parameters = inspect.signature(function).parameters
+    for name, field in record.model_fields.items():
+        default = OTHER_DEFAULTS.get((function, name), field.default)
+        assert parameters[name].default == (None if default == () else default)
+        offered = parameters[name].annotation.__metadata__[0].help
+        assert field.description
+        assert name == "seed" or offered.startswith(" ".join(field.description.split()))  # one option of two records
+
+
+def test_the_file_of_a_loop_takes_the_same_settings_as_the_commands() -> None:
+    parts = {name: field.annotation for name, field in LoopConfig.model_fields.items()}
+
+    assert parts["expert"] is ExpertSettings
+    assert parts["relabel"] is RelabelSettings
+    assert parts["generator"] is GeneratorSettings
+    assert issubclass(parts["verifier"], VerifierSettings)
+    assert issubclass(parts["verifier"], HeldOutShare)
+
+
+def test_adapters_are_trained_at_a_higher_rate_unless_one_is_given() -> None:
+    assert GeneratorSettings().learning_rate == 5e-7
+    assert GeneratorSettings(lora_rank=16).learning_rate == 1e-4
+    assert GeneratorSettings(lora_rank=16, learning_rate=2e-4).learning_rate == 2e-4
+
+
 # --- what was made before an option was there ----------------------------------------------------------------------
 
 BEFORE_TOP_P = (
@@ -217,3 +271,17 @@ def test_a_server_that_gives_one_answer_says_so_in_many_words(told: str) -> None
 def test_a_prompt_that_is_too_long_is_told_in_many_words(told: str) -> None:
     error = RefusedError(told)
     assert overflows(error, read_refusal(error))
+
+
+def test_a_field_of_two_records_is_one_option_of_both() -> None:
+    found = []
+
+    @command
+    def function(
+        rows: Annotated[RelabelSettings, Fields("seed")],
+        fit: Annotated[GeneratorSettings, Fields("seed", "learning_rate", learning_rate=None)],
+    ) -> None:
+        found.append((rows.seed, fit.seed, fit.learning_rate))
+
+    function(seed=7, learning_rate=None)
+    assert found == [(7, 7, 5e-7)]

@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from tiny import save_tiny
 from training_worker import both, rows
 
-from mucode_agent.training.fit import FitSettings, fit, last_checkpoint
-from mucode_agent.training.generator import GeneratorSettings, train_generator
+from mucode_agent.training.fit import fit, last_checkpoint
+from mucode_agent.training.generator import train_generator
+from mucode_agent.training.settings import FitSettings, GeneratorSettings
 from mucode_agent.types import ProblemError
 
 WORKER = Path(__file__).parent / "training_worker.py"

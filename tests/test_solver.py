@@ -297,8 +297,8 @@ def test_a_plain_runnable_is_a_model() -> None:
         ({"selector": "best"}, "selector: input should be"),
         ({"accept_threshold": 2}, "accept_threshold: input should be"),
         ({"temperature": -1}, "temperature: input should be"),
-        ({"budget": {"token": 3}}, "budget.token is no setting; there are candidates, tokens"),
-        ({"turns": 3}, "turns is no setting; there are n, max_turns"),
+        ({"budget": {"token": 3}}, "budget.token is unknown; known are candidates, tokens"),
+        ({"turns": 3}, "turns is unknown; known are "),
     ],
 )
 def test_a_bad_setting_is_refused_when_the_graph_is_built(settings: dict[str, Any], words: str) -> None:

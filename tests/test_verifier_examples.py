@@ -9,7 +9,8 @@ import torch
 
 from mucode_agent.graphs.selection import normal_form
 from mucode_agent.training.data import Attempt, ProblemAttempts, data_sha256
-from mucode_agent.training.examples import GROUP, groups, held_out, overlap
+from mucode_agent.training.examples import groups, held_out, overlap
+from mucode_agent.training.settings import GROUP
 from mucode_agent.training.verifier import group_losses
 from mucode_agent.types import Candidate, ExecutionReport, Problem, Sample, TestResult
 

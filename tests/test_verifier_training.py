@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from tiny import save_tiny
 
 from mucode_agent.training.data import ProblemAttempts
-from mucode_agent.training.verifier import VerifierSettings, train_verifier
+from mucode_agent.training.settings import VerifierSettings
+from mucode_agent.training.verifier import train_verifier
 from mucode_agent.types import ProblemError, Sample
 from mucode_agent.verifiers.calibration import Platt
 from mucode_agent.verifiers.card import start_logit

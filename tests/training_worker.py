@@ -12,10 +12,10 @@ from pathlib import Path
 
 from attempts import entry, logits
 
-from mucode_agent.training.expert import ExpertSettings
-from mucode_agent.training.generator import GeneratorSettings, train_generator
-from mucode_agent.training.relabel import RelabelSettings, relabelled
-from mucode_agent.training.verifier import VerifierSettings, train_verifier
+from mucode_agent.training.generator import train_generator
+from mucode_agent.training.relabel import relabelled
+from mucode_agent.training.settings import ExpertSettings, GeneratorSettings, RelabelSettings, VerifierSettings
+from mucode_agent.training.verifier import train_verifier
 from mucode_agent.types import CodeTest
 
 

@@ -125,8 +125,8 @@ def run(
     _report(directory, console)
     if failures:
         first, total = failures[0], len(asked.problems)
-        told = f"{len(failures)} of {total} problems are unfinished and not in the figures, the first "
-        raise unfinished(failures, total, f"{told}{first.problem_id}: {first.cause}")
+        summary = f"{len(failures)} of {total} problems are unfinished and not in the figures, the first "
+        raise unfinished(failures, total, f"{summary}{first.problem_id}: {first.cause}")
 
 
 @app.command()

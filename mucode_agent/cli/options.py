@@ -14,6 +14,7 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from mucode_agent.files import cause_of
 from mucode_agent.runs.running import Running
 from mucode_agent.types import ProblemError, Record, Sampling
 
@@ -21,7 +22,10 @@ R = TypeVar("R", bound=Record)
 
 
 class Fields:
-    """The fields that are options of a command, and those whose default is another one there."""
+    """The fields that are options of a command, and those whose default is another one there.
+
+    None as a default leaves the field to the record. A field that two records of a command have is one option of both.
+    """
 
     def __init__(self, *names: str, **defaults: Any) -> None:
         self.names, self.defaults = names, defaults
@@ -38,29 +42,31 @@ _NAMES = {"max_turns": "turns", "mode": "expert", "method": "relabel"}
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """The function as typer reads it: with an option for each field of its records."""
     hints = get_type_hints(function, include_extras=True)
-    parameters: list[inspect.Parameter] = []
+    parameters: dict[str, inspect.Parameter] = {}
     records: dict[str, tuple[type[Record], tuple[str, ...]]] = {}
     for parameter in inspect.signature(function).parameters.values():
         hint = hints[parameter.name]
         fields = next((part for part in getattr(hint, "__metadata__", ()) if isinstance(part, Fields)), None)
         if fields is None:
-            parameters.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
+            parameters[parameter.name] = parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY)
             continue
         record = get_args(hint)[0]
         records[parameter.name] = record, fields.names
-        parameters += [_parameter(record, name, fields.defaults) for name in fields.names]
+        for name in fields.names:
+            parameters[name] = _parameter(record, name, fields.defaults)
 
     @functools.wraps(function)
     def call(**given: Any) -> None:
         made = {
-            name: record_of(record, **{field: value for field in fields if (value := given.pop(field)) is not None})
+            name: record_of(record, **{field: given[field] for field in fields if given[field] is not None})
             for name, (record, fields) in records.items()
         }
-        function(**given, **made)
+        of_records = {field for _, fields in records.values() for field in fields}
+        function(**{name: value for name, value in given.items() if name not in of_records}, **made)
 
     del call.__dict__["__wrapped__"]
-    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
+    call.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
     return call
 
 
@@ -69,10 +75,9 @@ def record_of(record: type[R], **given: Any) -> R:
     try:
         return record.model_validate(given)
     except ValidationError as error:
-        cause = error.errors(include_url=False)[0]
-        if not cause["loc"]:  # a rule between options
-            raise ProblemError(str(cause["msg"]).removeprefix("Value error, ")) from None
-        raise ProblemError(f"{flag(str(cause['loc'][0]))}: {cause['msg'].lower()}, got {cause['input']!r}") from None
+        fault = error.errors(include_url=False)[0]
+        option = tuple(flag(str(part)) for part in fault["loc"][:1])
+        raise ProblemError(cause_of({**fault, "loc": option}, "the options")) from None
 
 
 def flag(field: str) -> str:
@@ -86,12 +91,13 @@ def _parameter(record: type[Record], name: str, defaults: dict[str, Any]) -> ins
     default = defaults.get(name, field.default)
     if get_origin(kind) is tuple:
         kind, optional, default = list[get_args(kind)[0]], True, list(default) or None  # type: ignore[misc]
-    told = [" ".join((field.description or "").split()), *([f"({', '.join(bounds)})"] if bounds else [])]
+    words = [" ".join((field.description or "").split()), *([f"({', '.join(bounds)})"] if bounds else [])]
     if get_origin(kind) is Literal:  # the record refuses another word in one sentence, click in four lines
-        told[0] += " " + " · ".join(get_args(kind))
+        words[0] += " " + " · ".join(get_args(kind))
         kind = str
-    option = typer.Option(flag(name), help=" ".join(told))
-    if optional:
+    names = f"{flag(name)}/--no-{flag(name)[2:]}" if default is True else flag(name)
+    option = typer.Option(names, help=" ".join(words))
+    if optional or default is None:
         kind = kind | None
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 

@@ -26,8 +26,8 @@ def progress() -> Console:
 
 def rank() -> int:
     """Of this process among those that torchrun started; 0 where it started none."""
-    told = os.environ.get("RANK", "")
-    return int(told) if told.isdecimal() else 0
+    number = os.environ.get("RANK", "")
+    return int(number) if number.isdecimal() else 0
 
 
 def write_bytes(data: bytes) -> None:

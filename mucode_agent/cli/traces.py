@@ -108,8 +108,8 @@ def rollout(
         console.print(words, markup=False)
     if failures:
         first = failures[0]
-        told = f"{len(failures)} of {total} problems have no shard, the first {first.problem_id}: {first.cause}"
-        raise unfinished(failures, total, told)
+        summary = f"{len(failures)} of {total} problems have no shard, the first {first.problem_id}: {first.cause}"
+        raise unfinished(failures, total, summary)
 
 
 def _unjudged(directory: Path) -> str:
@@ -175,15 +175,15 @@ def import_(
 
     known = load_benchmark(problems, split=split).problems if problems else ()  # type: ignore[arg-type]
     found = import_traces(files, output, known, opened=running.open_for_any)
-    told = [f"{found.solves} solves, {found.candidates} candidates: {output}"]
+    lines = [f"{found.solves} solves, {found.candidates} candidates: {output}"]
     if found.unfinished:
-        told.append(f"{found.unfinished} solves without their decisions: of these only first turns can be learnt from")
+        lines.append(f"{found.unfinished} solves without their decisions: of these only first turns can be learnt from")
     if found.unlabelled:
-        told.append(f"{found.unlabelled} programs have no label: their private tests are not known; give --problems")
+        lines.append(f"{found.unlabelled} programs have no label: their private tests are not known; give --problems")
     if found.calls_of_no_problem:
-        told.append(f"{found.calls_of_no_problem} model calls left out, whose problem is not known; give --problems")
+        lines.append(f"{found.calls_of_no_problem} model calls left out, whose problem is not known; give --problems")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    for line in told:
+    for line in lines:
         console.print(line, markup=False)
 
 

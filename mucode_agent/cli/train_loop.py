@@ -3,108 +3,65 @@
 import contextlib
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from mucode_agent.cli.options import RUNNING, command, record_of
+from mucode_agent.cli.options import RUNNING, Fields, command
 from mucode_agent.cli.output import progress
 from mucode_agent.runs.running import Running
+from mucode_agent.training.settings import ExpertSettings, GeneratorSettings, RelabelSettings
 from mucode_agent.types import ProblemError
 
 if TYPE_CHECKING:
+    from mucode_agent.training.data import ProblemAttempts
     from mucode_agent.training.rows import RowSet
+    from mucode_agent.types import Problem
+
+Evaluation = Annotated[
+    list[str] | None, typer.Option(help="A benchmark whose problems must not be trained on; may be repeated.")
+]
+DropOverlap = Annotated[
+    bool, typer.Option("--drop-overlap", help="Leave out training problems that stand in an evaluation set.")
+]
 
 
+@command
 def generator(
     traces: Annotated[list[Path], typer.Option(help="A directory of `rollout` or `evaluate run`; may be repeated.")],
     base: Annotated[str, typer.Option(help="Checkpoint directory or hub id to start from.")],
     output: Annotated[
         Path, typer.Option("--out", "--output", help="Directory of the checkpoint; the same command continues it.")
     ],
+    *,
     verifier: Annotated[str, typer.Option(help="Of `train verifier`; none where no score is asked for.")] = "none",
-    expert: Annotated[str, typer.Option(help="both · oracle · learned · lexicographic")] = "both",
-    beta_oracle: Annotated[float, typer.Option(help="β_O of the expert both.")] = 1.0,
-    beta_learned: Annotated[float, typer.Option(help="β_L of the expert both.")] = 0.1,
-    unsolved: Annotated[str, typer.Option(help="Without a right program: leave-out · best-wrong")] = "leave-out",
-    pool: Annotated[
-        str, typer.Option(help="Programs the expert chooses from: all · final (of each trajectory)")
-    ] = "all",
-    relabel: Annotated[
-        str, typer.Option(help="mucode · authors · rft-single · rft-multi · rft-relabelled · rft-verifier")
-    ] = "mucode",
-    top: Annotated[int, typer.Option(help="Trajectories per problem of authors and rft-verifier.")] = 3,
-    per_problem: Annotated[int | None, typer.Option(help="Rows of one problem at most; default: all.")] = None,
-    evaluation: Annotated[
-        list[str] | None, typer.Option(help="A benchmark whose problems must not be trained on; may be repeated.")
-    ] = None,
-    drop_overlap: Annotated[
-        bool, typer.Option("--drop-overlap", help="Leave out training problems that stand in an evaluation set.")
-    ] = False,
-    epochs: Annotated[float, typer.Option(help="Times that every row is read.")] = 2.0,
-    learning_rate: Annotated[float | None, typer.Option(help="Default: 5e-7; with LoRA 1e-4.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Rows of one step, over all devices.")] = 32,
-    micro_batch: Annotated[int, typer.Option(help="Rows of one forward pass.")] = 2,
-    lora_rank: Annotated[int, typer.Option(help="0 trains the weights themselves.")] = 0,
-    last_layers: Annotated[int, typer.Option(help="Only so many of the last blocks; 0: all.")] = 0,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Faster after half a minute; needs a C++ compiler.")
-    ] = False,
-    warmup: Annotated[float, typer.Option(help="Share of the steps in which the rate rises.")] = 0.0,
-    max_tokens: Annotated[int, typer.Option(help="Longer rows are left out and counted.")] = 4096,
-    save_steps: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 50,
-    seed: Annotated[int, typer.Option(help="Of the order and the rows kept.")] = 0,
+    choice: Annotated[ExpertSettings, Fields(*ExpertSettings.model_fields)],
+    pairing: Annotated[RelabelSettings, Fields(*RelabelSettings.model_fields)],
+    evaluation: Evaluation = None,
+    drop_overlap: DropOverlap = False,
+    settings: Annotated[GeneratorSettings, Fields(*GeneratorSettings.model_fields, learning_rate=None)],
 ) -> None:
     """Pair visited states with the expert's programs and fine-tune a generator on them, or continue that training."""
     with installed("training", "train"):
         from mucode_agent.training.fit import end_processes
-        from mucode_agent.training.generator import GeneratorSettings, train_generator
-    from mucode_agent.evaluation.benchmarks import load_benchmark
+        from mucode_agent.training.generator import train_generator
     from mucode_agent.training.data import read_attempts
-    from mucode_agent.training.examples import without_overlap
-    from mucode_agent.training.expert import ExpertSettings
-    from mucode_agent.training.relabel import RelabelSettings
     from mucode_agent.training.rows import make_rows
     from mucode_agent.verifiers import load_verifier
 
-    how = record_of(
-        ExpertSettings,
-        mode=expert,
-        beta_oracle=beta_oracle,
-        beta_learned=beta_learned,
-        unsolved=unsolved,
-        pool=pool,
-    )
-    which = record_of(RelabelSettings, method=relabel, top=top, per_problem=per_problem, seed=seed)
-    settings = record_of(
-        GeneratorSettings,
-        epochs=epochs,
-        learning_rate=learning_rate if learning_rate is not None else (1e-4 if lora_rank else 5e-7),
-        batch_size=batch_size,
-        micro_batch=micro_batch,
-        lora_rank=lora_rank,
-        last_layers=last_layers,
-        compile=compiled,
-        warmup=warmup,
-        max_tokens=max_tokens,
-        save_steps=save_steps,
-        seed=seed,
-    )
     console = progress()
     data = read_attempts(traces)
-    known = [problem for spec in evaluation or [] for problem in load_benchmark(spec).problems]
-    kept = without_overlap([entry.problem for entry in data], known, drop=drop_overlap)
-    data = [entry for entry in data if entry.problem.id in kept]
-    made = make_rows(data, which, how, load_verifier(verifier))
+    data = kept_apart(data, problems_of(evaluation), drop=drop_overlap, console=console)
+    made = make_rows(data, pairing, choice, load_verifier(verifier))
     console.print(row_words(made), markup=False)
     trained = train_generator(made.rows, base=base, out=output, settings=settings, console=console)
     card = trained.card
     loss = f", loss {card.loss:.4f}" if card.loss is not None else ""
     console.print(
-        f"{output}: {card.rows} rows ({card.left_out} left out as longer than {max_tokens} tokens), "
+        f"{output}: {card.rows} rows ({card.left_out} left out as longer than {settings.max_tokens} tokens), "
         f"{card.steps} steps{loss}",
         markup=False,
     )
@@ -160,7 +117,6 @@ def export_adapter(
     with installed("writing an adapter", "train"):
         from mucode_agent.training.adapter import Origin, without_paths
         from mucode_agent.training.adapter import export_adapter as write
-    from mucode_agent.evaluation.benchmarks import load_benchmark
 
     made = shlex.join(["python", "-m", "mucode_agent", *map(without_paths, sys.argv[1:])])
     card = write(
@@ -168,13 +124,32 @@ def export_adapter(
         out,
         Origin(made=made, base=base, licence=licence, data=data, trained_by=trained_by),
         traces=traces or (),
-        apart_from={without_paths(spec): load_benchmark(spec).problems for spec in evaluation or []},
+        apart_from={without_paths(spec): problems_of([spec]) for spec in evaluation or []},
     )
     size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
     Console(stderr=True, highlight=False, soft_wrap=True).print(
         f"{out}: rank {card.rank}, {card.parameters} parameters, {size:.1f} MB; on {base} it gives {generator}",
         markup=False,
     )
+
+
+def problems_of(benchmarks: Sequence[str] | None) -> list["Problem"]:
+    """All problems of the benchmarks that an option names."""
+    from mucode_agent.evaluation.benchmarks import load_benchmark
+
+    return [problem for spec in benchmarks or () for problem in load_benchmark(spec).problems]
+
+
+def kept_apart(
+    data: Sequence["ProblemAttempts"], problems: Sequence["Problem"], *, drop: bool, console: Console
+) -> list["ProblemAttempts"]:
+    """The training data without these problems. Raises ProblemError where it holds some that are not to be dropped."""
+    from mucode_agent.training.examples import without_overlap
+
+    kept = without_overlap([entry.problem for entry in data], problems, drop=drop)
+    if dropped := sorted({entry.problem.id for entry in data} - kept):
+        console.print(f"left out, since an evaluation set has them: {', '.join(dropped)}", markup=False)
+    return [entry for entry in data if entry.problem.id in kept]
 
 
 def row_words(made: "RowSet") -> str:

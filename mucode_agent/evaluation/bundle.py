@@ -109,8 +109,8 @@ def _index(archive: tarfile.TarFile, file: Path) -> Bundle:
     first = archive.next()
     if first is None or first.name != _INDEX or not first.isfile() or first.size > 1 << 20:
         raise ProblemError(f"{file} is no bundle: it does not begin with {_INDEX}; give one of `evaluate bundle`")
-    told = archive.extractfile(first)
-    data = told.read() if told else b""
+    member = archive.extractfile(first)
+    data = member.read() if member else b""
     where = f"{file}, {_INDEX}"
     check_version(where, data, "bundle_version", BUNDLE_VERSION)
     bundle = parsed(TypeAdapter(Bundle), data, where)
@@ -174,12 +174,12 @@ def _copy(directory: Path, target: Path, secrets: re.Pattern[str]) -> None:
     copy = RunDirectory(target, Config.model_validate(config))
     with (target / "problems.jsonl").open("w", encoding="utf-8") as out:
         for problem in problems:
-            told = Problem.model_validate(_walk(problem.model_dump(mode="json"), anywhere))
-            out.write(told.model_dump_json() + "\n")
+            problem_without_paths = Problem.model_validate(_walk(problem.model_dump(mode="json"), anywhere))
+            out.write(problem_without_paths.model_dump_json() + "\n")
             shard = run.shard(problem)
             if shard is None:
                 continue
-            row = _walk(shard.model_dump(mode="json"), anywhere) | {"key": copy.key(told)}
+            row = _walk(shard.model_dump(mode="json"), anywhere) | {"key": copy.key(problem_without_paths)}
             for solve in row["solves"]:
                 solve["settings"] = _walk(solve["settings"], setting)
             path = copy.path(row["key"])

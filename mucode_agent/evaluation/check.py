@@ -91,7 +91,8 @@ def sound_examples(problems: Sequence[Problem], sandbox: Sandbox) -> tuple[Probl
         failed = {test for test in derived if results.get(test) in ("wrong_answer", "exception")}
         for test in failed:
             named = problem.id or "the problem"
-            warnings.warn(f"{named}: the reference fails {test.code!r} of its docstring; left out", stacklevel=3)
+            example = test.code if isinstance(test, CodeTest) else test.stdin
+            warnings.warn(f"{named}: the reference fails {example!r} of its docstring; left out", stacklevel=3)
         if failed:
             kept = tuple(test for test in problem.public_tests if test not in failed)
             sound[problem.id] = problem.model_copy(update={"public_tests": kept})

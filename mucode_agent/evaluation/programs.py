@@ -21,7 +21,7 @@ from typing import IO, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from mucode_agent.files import first_cause
+from mucode_agent.files import first_cause, shortened
 from mucode_agent.problems import HumanEvalRow, check_test, json_object, parse_source
 from mucode_agent.types import CodeTest, Job, Judge, Limits, Problem, ProblemError, Record, Test
 
@@ -69,7 +69,7 @@ class ProgramRow(BaseModel):
             raise ProblemError("a program row has either test or tests; give one of the two")
         tests = self.test if self.test is not None else self.tests or ()
         if self.entry_point is not None and not self.entry_point.isidentifier():
-            raise ProblemError(f"field entry_point must be a Python name, got {_short(self.entry_point)}")
+            raise ProblemError(f"field entry_point must be a Python name, got {shortened(self.entry_point)}")
         parse_source(self.setup, "setup")
         for number, test in enumerate(tests):
             if not isinstance(test, CodeTest):
@@ -121,7 +121,9 @@ class Problems:
     def __getitem__(self, task_id: str | int) -> Problem:
         problems = self._loaded()
         if str(task_id) not in problems:
-            raise ProblemError(f"task_id {_short(task_id)} is not among the {len(problems)} problems of {self._path}")
+            raise ProblemError(
+                f"task_id {shortened(task_id)} is not among the {len(problems)} problems of {self._path}"
+            )
         return problems[str(task_id)]
 
     def __len__(self) -> int:
@@ -242,16 +244,7 @@ def _cause(error: ValidationError) -> str:
     if place[0] in ("test", "tests"):
         return (
             f"field {place[0]} must be a Python check, a list of Python asserts, or a list of objects with the texts "
-            f"stdin and stdout, got {_short(first['input'])}"
+            f"stdin and stdout, got {shortened(first['input'])}"
         )
-    if first["type"] == "missing":
-        return f"field {place[0]} is missing; a row has code and test or tests, or task_id and completion"
-    if first["type"] == "extra_forbidden":
-        return f"field {'.'.join(place)} is unknown; limits are {', '.join(Limits.model_fields)}"
-    where = ".".join(part for part in place if part not in ("str", "int"))  # the tags of a union
-    return f"field {where}: {first['msg'].lower()}, got {_short(first['input'])}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    rows = "; a row has code and test or tests, or task_id and completion" if first["type"] == "missing" else ""
+    return f"field {first_cause(error, form=ProgramRow)}{rows}"

@@ -41,7 +41,7 @@ def revealing_job(problem: Problem, code: str, probe: str) -> Job:
     return problem.job(code).model_copy(update={"tests": (test,)})
 
 
-def told(report: ExecutionReport) -> str:
+def shown_result(report: ExecutionReport) -> str:
     """What the report of a `revealing_job` says in words; empty where the value is not known."""
     failure = report.first_failure
     if failure is None or failure.status in ("unjudged", "infra", "skipped"):

@@ -4,6 +4,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from mucode_agent.files import first_cause
 from mucode_agent.graphs.selection import Selector
 from mucode_agent.probes import MOST
 from mucode_agent.types import Budget, ProblemError, Record, Sampling, SamplingOptions, StatedSampling
@@ -117,9 +118,4 @@ def stated_settings(fields: Options) -> StatedSettings:
 
 
 def _mistake(error: ValidationError) -> ProblemError:
-    cause = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in cause["loc"])
-    if cause["type"] == "extra_forbidden":
-        known = Budget if cause["loc"][0] == "budget" else Settings
-        return ProblemError(f"{where} is no setting; there are {', '.join(known.model_fields)}")
-    return ProblemError(f"{where}: {cause['msg'].lower()}, got {cause['input']!r}")
+    return ProblemError(first_cause(error, "the settings", Settings))

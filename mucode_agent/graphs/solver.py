@@ -25,7 +25,8 @@ from langgraph.types import Checkpointer, interrupt
 from pydantic import ValidationError
 
 from mucode_agent.extraction import extract_code
-from mucode_agent.graphs.dispute import disputed_input, revealing_job, told
+from mucode_agent.files import first_cause
+from mucode_agent.graphs.dispute import disputed_input, revealing_job, shown_result
 from mucode_agent.graphs.drafting import adraft, draft
 from mucode_agent.graphs.failure import blamed
 from mucode_agent.graphs.parts import Generator as Model
@@ -657,7 +658,7 @@ class _Nodes:
 def _revealed(state: SolverState, report: ExecutionReport) -> dict[str, Any]:
     """The turns with what the last one's program returns on its disputed input, or without that input."""
     *before, last = state["turns"]
-    returned = told(report)
+    returned = shown_result(report)
     return {"turns": [*before, {**last, "disputed": last["disputed"] if returned else "", "returned": returned}]}
 
 
@@ -746,11 +747,9 @@ def _checked(state: SolverState) -> SolverState:
 
 
 def _unreadable(error: ValidationError) -> ProblemError:
-    cause = error.errors(include_url=False)[0]
-    where = ".".join(map(str, (error.title, *cause["loc"])))
     return ProblemError(
-        f"this checkpoint holds what this version of mucode_agent cannot read ({where}: {cause['msg'].lower()}, got "
-        f"{str(cause['input'])[:80]!r}): update the package, or solve the problem on a new thread"
+        f"this checkpoint holds what this version of mucode_agent cannot read ({error.title}: "
+        f"{first_cause(error, 'the value')}): update the package, or solve the problem on a new thread"
     )
 
 

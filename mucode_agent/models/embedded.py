@@ -24,7 +24,7 @@ from typing import Any
 
 from mucode_agent.files import digest, file_sha256, lock_file, remedy
 from mucode_agent.models.adapter import ADAPTERS, read_adapter_card
-from mucode_agent.models.intact import fault, seal
+from mucode_agent.models.checksums import damage, record_checksums
 from mucode_agent.types import InfrastructureError, ProblemError, Record
 
 DEFAULT_MODEL = "qwen0.5b-mucode"
@@ -121,11 +121,11 @@ def held(name: str) -> Held:
     """Looks and downloads nothing."""
     weights, checkpoint = EMBEDDED[name], _place(name, EMBEDDED[name])
     first = f"the first use downloads {weights.megabytes} MB and takes up to {weights.room} MB of room"
-    if weights.base and fault(_place(weights.base, EMBEDDED[weights.base])) is None:
+    if weights.base and damage(_place(weights.base, EMBEDDED[weights.base])) is None:
         first = f"the first use makes it from {weights.base}"
     if not checkpoint.is_dir():
         return Held(name=name, there=False, detail=f"not in {cache_directory()}: {first}")
-    if (found := fault(checkpoint)) is not None:
+    if (found := damage(checkpoint)) is not None:
         return Held(name=name, there=False, detail=f"{checkpoint} is damaged ({found}): {first}")
     size = sum(file.stat().st_size for file in checkpoint.iterdir()) // 10**6
     return Held(name=name, there=True, detail=f"{size} MB in {checkpoint}")
@@ -159,13 +159,13 @@ def checkpoint_of(name: str, weights: Weights) -> Path:
     checkpoint = _place(name, weights)
     cache = checkpoint.parent
     try:
-        if checkpoint.is_dir() and fault(checkpoint) is None:
+        if checkpoint.is_dir() and damage(checkpoint) is None:
             return checkpoint
         cache.mkdir(parents=True, exist_ok=True)
         with lock_file(cache / f"{weights.base or name}.lock", wait=True):
             if not checkpoint.is_dir():
                 _make(name, weights, checkpoint)
-            elif (found := fault(checkpoint)) is not None:
+            elif (found := damage(checkpoint)) is not None:
                 _tell(f"the weights in {checkpoint} are damaged ({found}) and are made again")
                 _make(name, weights, checkpoint)
     except OSError as error:
@@ -187,7 +187,7 @@ def _make(name: str, weights: Weights, checkpoint: Path) -> None:
     downloads = base.with_name(f"{base.name}.download")
     for left_by_a_killed_run in checkpoint.parent.glob(f".{name}-*"):
         shutil.rmtree(left_by_a_killed_run)
-    if weights.adapter is not None and base.is_dir() and fault(base) is None:
+    if weights.adapter is not None and base.is_dir() and damage(base) is None:
         _convert(base, checkpoint, weights.adapter, prefix=f".{name}-")
         return
     there = sum(file.stat().st_size for file in downloads.rglob("*") if file.is_file()) // 10**6
@@ -355,7 +355,7 @@ def _convert(source: Path, checkpoint: Path, adapter: Path | None, prefix: str) 
             checkpoint.rename(replaced)
         checkpoint.unlink(missing_ok=True)
         unfinished.rename(checkpoint)
-        seal(checkpoint)
+        record_checksums(checkpoint)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)

@@ -125,9 +125,9 @@ def finished_solves(rows: Sequence[TraceRow]) -> list[Solve]:
                 key = (row.candidate.turn, row.candidate.index)
                 candidates.setdefault(row.run_id, {}).setdefault(key, row.candidate)
             case DecisionRow():
-                told = decisions.setdefault(row.run_id, [])
-                if not told or told[-1].solution is None:
-                    told.append(row)
+                recorded = decisions.setdefault(row.run_id, [])
+                if not recorded or recorded[-1].solution is None:
+                    recorded.append(row)
     return [
         Solve(
             run_id=run_id,

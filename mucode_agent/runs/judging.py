@@ -46,9 +46,9 @@ class WholeSolves:
                 self._rows[row.run_id] = []
             self._rows[row.run_id].append(row)
             if isinstance(row, DecisionRow) and row.solution is not None:
-                told = self._rows.pop(row.run_id)
-                _check_run(told)
-                self._finish(told)
+                solve_rows = self._rows.pop(row.run_id)
+                _check_run(solve_rows)
+                self._finish(solve_rows)
 
 
 def _check_run(rows: Sequence[TraceRow]) -> None:

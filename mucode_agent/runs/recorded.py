@@ -18,8 +18,27 @@ from mucode_agent.runs.directory import DrawnRow
 from mucode_agent.types import InfrastructureError, Sample, Sampling
 
 
+class Draws:
+    """The completions of one problem: those in its journal, and those that are added to it."""
+
+    def __init__(self, journal: Journal[DrawnRow]) -> None:
+        self._journal = journal
+        self.samples: dict[tuple[str, int], Sample] = {}
+        """By state and seed."""
+        for row in journal.rows:
+            self._remember(row)
+
+    def record(self, row: DrawnRow) -> None:
+        self._journal.append([row])
+        self._remember(row)
+
+    def _remember(self, row: DrawnRow) -> None:
+        for drawn in row.samples:
+            self.samples.setdefault((row.state, drawn.seed), drawn)
+
+
 class RecordedModel(BaseChatModel):
-    """Answers draws that the journal holds from there, and asks the inner model for the rest.
+    """Answers draws that a problem's journal holds from there, and asks the inner model for the rest.
 
     A draw is named by messages, sampling settings and seed. So a solve repeated after a kill meets the same answers,
     and a search over more samples of a state pays for the new ones only.
@@ -32,23 +51,19 @@ class RecordedModel(BaseChatModel):
     remembers: bool = True
     """A draw that failed in part is asked for again whole, and what it had paid for comes from the journal."""
     _inner: Any = PrivateAttr()
-    _journal: Journal[DrawnRow] = PrivateAttr()
-    _drawn: dict[tuple[str, int], Sample] = PrivateAttr()
+    _draws: Callable[[], Draws] = PrivateAttr()
     _watch: Callable[[Sequence[Sample]], None] = PrivateAttr()
 
     def __init__(
         self,
         name: str,
         inner: Any,
-        journal: Journal[DrawnRow],
+        draws: Callable[[], Draws],
         watch: Callable[[Sequence[Sample]], None] = lambda _: None,
     ) -> None:
-        """`watch` hears of every new draw."""
+        """`draws` gives those of the problem that is being solved; `watch` hears of every new draw."""
         super().__init__(model=name, native_n=bool(getattr(inner, "native_n", False)))  # type: ignore[call-arg]
-        self._inner, self._journal, self._watch = inner, journal, watch
-        self._drawn = {}
-        for row in journal.rows:
-            self._remember(row)
+        self._inner, self._draws, self._watch = inner, draws, watch
 
     @property
     def _llm_type(self) -> str:
@@ -63,11 +78,11 @@ class RecordedModel(BaseChatModel):
     ) -> ChatResult:
         del stop, run_manager
         draw = _Draw(messages, kwargs)
-        for first, n in draw.missing(self._drawn):
+        for first, n in draw.missing(self._draws().samples):
             started = time.monotonic()
             with self._kept(draw, started):
                 self._record(draw, sample(self._inner, messages, n=n, seed=first, **draw.settings), started)
-        return draw.result(self._drawn)
+        return draw.result(self._draws().samples)
 
     async def _agenerate(
         self,
@@ -78,12 +93,12 @@ class RecordedModel(BaseChatModel):
     ) -> ChatResult:
         del stop, run_manager
         draw = _Draw(messages, kwargs)
-        for first, n in draw.missing(self._drawn):
+        for first, n in draw.missing(self._draws().samples):
             started = time.monotonic()
             with self._kept(draw, started):
                 drawn = await asample(self._inner, messages, n=n, seed=first, **draw.settings)
                 self._record(draw, drawn, started)
-        return draw.result(self._drawn)
+        return draw.result(self._draws().samples)
 
     @contextlib.contextmanager
     def _kept(self, draw: "_Draw", started: float) -> Iterator[None]:
@@ -98,13 +113,8 @@ class RecordedModel(BaseChatModel):
 
     def _record(self, draw: "_Draw", samples: Sequence[Sample], started: float) -> None:
         row = DrawnRow(state=draw.state, samples=tuple(samples), seconds=time.monotonic() - started)
-        self._journal.append([row])
-        self._remember(row)
+        self._draws().record(row)
         self._watch(samples)
-
-    def _remember(self, row: DrawnRow) -> None:
-        for drawn in row.samples:
-            self._drawn.setdefault((row.state, drawn.seed), drawn)
 
 
 class _Draw:

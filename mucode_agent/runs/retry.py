@@ -28,11 +28,11 @@ class Failure(Record):
     """Trying again will not help: the problem, or what it was tried with, cannot be used."""
 
 
-def unfinished(failures: Sequence[Failure], total: int, told: str) -> ProblemError | InfrastructureError:
-    """What a run ends with that has left `failures` of its `total` problems, in the words of `told`."""
+def unfinished(failures: Sequence[Failure], total: int, summary: str) -> ProblemError | InfrastructureError:
+    """What a run ends with that has left `failures` of its `total` problems, in the words of `summary`."""
     if len(failures) == total and all(failure.mistake for failure in failures):
-        return ProblemError(failures[0].cause if len({failure.cause for failure in failures}) == 1 else told)
-    return InfrastructureError(f"{told}; run the same command to try them again")
+        return ProblemError(failures[0].cause if len({failure.cause for failure in failures}) == 1 else summary)
+    return InfrastructureError(f"{summary}; run the same command to try them again")
 
 
 class ProgressListener(Protocol):

@@ -7,6 +7,7 @@ every candidate has a label and no selection ever had one. Any number of workers
 import asyncio
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mucode_agent.prompts import prompt_digest
 from mucode_agent.runs.config import Arm, Benchmark, Config, Identity, Pace, environment, now, unfit
 from mucode_agent.runs.directory import DrawnRow, Judgement, RunDirectory, Shard, Solve, finished_solves, open_run
 from mucode_agent.runs.judging import WholeSolves, distinct_programs, judge
-from mucode_agent.runs.recorded import RecordedModel
+from mucode_agent.runs.recorded import Draws, RecordedModel
 from mucode_agent.runs.retry import Failure, ProgressListener, RetryPolicy, all_done, own_connections
 from mucode_agent.traces import TraceRow
 from mucode_agent.types import InfrastructureError, Problem, ProblemError, Sample, Sandbox, Verifier
@@ -109,6 +110,12 @@ class _Worker:
     ) -> None:
         self.run, self.model, self.sandbox, self.verifier, self.watch = run, model, sandbox, verifier, watch
         self.identity = run.config.identity
+        self.solver = create_solver(
+            RecordedModel(self.identity.model, model, lambda: _making.get().draws, self.drawn),
+            sandbox=sandbox,
+            verifier=verifier,
+            trace=_TraceOfProblem(),
+        )
         self.retry = RetryPolicy(pace.patience, watch, run.directory)
         self.gate = asyncio.Semaphore(pace.concurrency)
         # While some problems wait for their last solve or their judgement, others keep the generator busy.
@@ -162,6 +169,17 @@ class _Worker:
         return None
 
 
+_making: ContextVar["_Making"] = ContextVar("making")
+"""The problem that is being solved: one solver serves all problems of a worker, and each has its own journal."""
+
+
+class _TraceOfProblem:
+    """Hands the solver's rows to the problem that is being solved."""
+
+    def write(self, rows: Sequence[TraceRow]) -> None:
+        _making.get().trace.write(rows)
+
+
 class _Making:
     """One problem's shard in the making. What a failing model or sandbox leaves undone is done by the next call."""
 
@@ -169,12 +187,7 @@ class _Making:
         self.worker, self.problem, self.key, self.arms = worker, problem, key, worker.identity.arms
         self.solves: dict[str, Solve] = {}
         self.judged: dict[str, Judgement] = {}
-        self.solver = create_solver(
-            RecordedModel(worker.identity.model, worker.model, journal, worker.drawn),
-            sandbox=worker.sandbox,
-            verifier=worker.verifier,
-            trace=WholeSolves(self._solved),
-        )
+        self.draws, self.trace = Draws(journal), WholeSolves(self._solved)
 
     def _solved(self, rows: list[TraceRow]) -> None:
         (solve,) = finished_solves(rows)
@@ -209,7 +222,8 @@ class _Making:
         name = _named(settings.model_dump(mode="json"))
         if name not in self.solves:
             given: SolverInput = {"problem": self.problem.public().model_dump(mode="json")}
-            await self.solver.ainvoke(given, context=settings)
+            _making.set(self)  # in this task and those that it starts
+            await self.worker.solver.ainvoke(given, context=settings)
         return self.solves[name].model_copy(update={"arm": arm.name})
 
     def _judged(self, judgements: list[Judgement]) -> None:

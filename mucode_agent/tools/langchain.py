@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from pydantic import BaseModel, Field, ValidationError
 
+from mucode_agent.files import cause_of
 from mucode_agent.problems import check_test
 from mucode_agent.prompts import outcome
 from mucode_agent.tools.sandbox import run
@@ -170,9 +171,8 @@ def _misused(error: object) -> str:
     """What a model must fix in its call."""
     if not isinstance(error, ValidationError):
         return f"The arguments cannot be used: {error}"
-    faults = error.errors(include_url=False, include_input=False)
-    faults_in_words = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].lower()}" for fault in faults)
-    return f"The arguments cannot be used: {'; '.join(faults_in_words)}."
+    faults = error.errors(include_url=False)
+    return f"The arguments cannot be used: {'; '.join(cause_of(fault, 'the arguments') for fault in faults)}."
 
 
 async def _submitted(sandbox: Sandbox, job: Job) -> ExecutionReport:

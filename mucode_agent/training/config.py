@@ -7,13 +7,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from mucode_agent.files import first_cause
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.runs.config import Pace, Split, unfit
 from mucode_agent.runs.running import Running
-from mucode_agent.training.expert import ExpertSettings
-from mucode_agent.training.generator import GeneratorSettings
-from mucode_agent.training.relabel import RelabelSettings
-from mucode_agent.training.verifier import VerifierSettings
+from mucode_agent.training.settings import (
+    ExpertSettings,
+    GeneratorSettings,
+    HeldOutShare,
+    RelabelSettings,
+    VerifierSettings,
+)
 from mucode_agent.types import ProblemError, Record
 
 
@@ -75,7 +79,7 @@ class ServingSettings(Record):
     """Seconds for one request."""
 
 
-class LoopVerifierSettings(VerifierSettings):
+class LoopVerifierSettings(HeldOutShare, VerifierSettings):
     """R_φ of each round, and how it is trained where it is a language model: `train verifier`, and where it starts."""
 
     kind: Annotated[
@@ -85,8 +89,6 @@ class LoopVerifierSettings(VerifierSettings):
     score, and leaves the choice among validation's programs to the tests."""
     base: Annotated[str, Field(min_length=1)] | None = None
     """None takes the generator's base, as the paper does."""
-    held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.15
-    """Share of the training problems that calibrate it instead."""
 
     @property
     def reads(self) -> bool:
@@ -205,20 +207,4 @@ def read_loop_config(path: Path) -> LoopConfig:
     try:
         return LoopConfig.model_validate(given)
     except ValidationError as error:
-        raise ProblemError(f"{path}: {_first_mistake(error)}") from None
-
-
-def _first_mistake(error: ValidationError) -> str:
-    cause = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in cause["loc"])
-    if cause["type"] == "extra_forbidden":
-        known = LoopConfig.model_fields
-        for part in cause["loc"][:-1]:
-            form = known[str(part)].annotation
-            known = form.model_fields if isinstance(form, type) and issubclass(form, Record) else {}
-        return f"unknown key {name}; known are {', '.join(known)}"
-    if cause["type"] == "missing":
-        return f"the key {name} is missing; give it"
-    if cause["type"] == "value_error":
-        return f"{name}: ".removeprefix(": ") + str(cause["msg"]).removeprefix("Value error, ")
-    return f"{name}: {cause['msg'].lower()}, got {cause['input']!r}"
+        raise ProblemError(f"{path}: {first_cause(error, 'the file', LoopConfig)}") from None

@@ -43,7 +43,7 @@ JUDGED_SIZE = 5
 """Candidates of the groups that quality and acceptance are measured on."""
 LEAST_PROBLEMS = 20
 LEAST_ACCEPTED = 10
-"""Problems with an accepted answer from which on a precision is told."""
+"""Least number of problems with an accepted answer for which a precision is given."""
 
 Table = NDArray[np.float64]
 

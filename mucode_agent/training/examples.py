@@ -11,16 +11,11 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 from mucode_agent.training.data import Attempt, ProblemAttempts
+from mucode_agent.training.settings import GROUP, Loss
 from mucode_agent.types import Problem, ProblemError, Record, Sample
 
-Loss = Literal["bt", "bce", "bt+bce"]
-"""Bradley-Terry on pairs (eq. 3), binary cross-entropy on programs (eq. 2 as meant), or their sum."""
-
-GROUP = 8
-"""Programs that are read together, at most."""
 NEAR = 0.8
 """Share of content words in common from which on two statements count as one problem."""
 
@@ -92,10 +87,10 @@ def without_overlap(training: Sequence[Problem], evaluation: Sequence[Problem], 
     """
     common = overlap(training, evaluation)
     if common and not drop:
-        told = ", ".join(f"{mine} (is {theirs})" for mine, theirs in common[:8])
+        common_ids = ", ".join(f"{mine} (is {theirs})" for mine, theirs in common[:8])
         raise ProblemError(
             f"{len({mine for mine, _ in common})} training problems also stand in an evaluation set, equal or nearly "
-            f"so: {told}; leave them out with --drop-overlap, or problems.drop_overlap = true"
+            f"so: {common_ids}; leave them out with --drop-overlap, or problems.drop_overlap = true"
         )
     return {problem.id for problem in training} - {mine for mine, _ in common}
 

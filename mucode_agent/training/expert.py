@@ -5,47 +5,13 @@ no stronger model, because whether a program is right depends on the problem alo
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal, get_args
-
-from pydantic import Field
 
 from mucode_agent.training.data import Attempt, ProblemAttempts
-from mucode_agent.types import ProblemError, Record
-
-ExpertMode = Literal["both", "oracle", "learned", "lexicographic"]
-"""The paper's sum; R alone (its µCODE_OV, table 2); R_φ alone (µCODE_LV); R first and R_φ among equals."""
-EXPERT_MODES: tuple[ExpertMode, ...] = get_args(ExpertMode)
-Unsolved = Literal["leave-out", "best-wrong"]
-"""Problems without a right program: nothing is learned of them, or their best wrong program (the authors' code)."""
-UNSOLVED: tuple[Unsolved, ...] = get_args(Unsolved)
-Pool = Literal["all", "final"]
-"""D(x): the programs of all turns and candidates (the paper), or each trajectory's last program (the authors' code)."""
-POOLS: tuple[Pool, ...] = get_args(Pool)
+from mucode_agent.training.settings import ExpertSettings
+from mucode_agent.types import ProblemError
 
 Logits = Mapping[tuple[str, str], float]
 """R_φ by problem id and normal form of the program."""
-
-
-class ExpertSettings(Record):
-    """How the expert chooses. The defaults are the paper's (section 3.3)."""
-
-    mode: ExpertMode = "both"
-    beta_oracle: Annotated[float, Field(ge=0)] = 1.0
-    """β_O, of `both`. A difference of logits above β_O/β_L outweighs the tests."""
-    beta_learned: Annotated[float, Field(ge=0)] = 0.1
-    """β_L, of `both`."""
-    unsolved: Unsolved = "leave-out"
-    """Of no effect under `learned`, which knows nothing of labels."""
-    pool: Pool = "all"
-
-    @property
-    def leaves_out_unsolved(self) -> bool:
-        """Whether nothing is learned of a problem without a right program."""
-        return self.mode != "learned" and self.unsolved == "leave-out"
-
-    @property
-    def needs_verifier(self) -> bool:
-        return self.mode != "oracle" and not (self.mode == "both" and self.beta_learned == 0)
 
 
 def expert(entry: ProblemAttempts, logits: Logits, settings: ExpertSettings) -> Attempt | None:

@@ -69,7 +69,7 @@ def add_feedback(file: Path, directory: Path) -> Added:
         directory.mkdir(parents=True, exist_ok=True)
         with lock_file(directory / "lock", wait=True):
             if holds_feedback(directory):
-                _ = list(read_feedback(directory))  # another version's rows are told before anything is added to them
+                _ = list(read_feedback(directory))  # rows of another version are refused before anything is added
             else:
                 check_unused(directory)
             journal = Journal(directory / _FILE, _FEEDBACK)
@@ -131,8 +131,8 @@ def _feedback(row: _Given, where: str) -> Feedback:
         raise ProblemError(f"{where}: problem: {error}") from None
     if not problem.id:
         problem = problem.model_copy(update={"id": f"user/{digest(problem.model_dump(mode='json'))[:16]}"})
-    told = {"problem": problem.model_dump(mode="json"), "code": row.code, "accepted": row.accepted}
-    name = row.id if row.id is not None else digest({**told, "weight": row.weight})
+    content = {"problem": problem.model_dump(mode="json"), "code": row.code, "accepted": row.accepted}
+    name = row.id if row.id is not None else digest({**content, "weight": row.weight})
     return Feedback(id=name, problem=problem, code=row.code, accepted=row.accepted, consent=True, weight=row.weight)
 
 

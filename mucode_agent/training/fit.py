@@ -16,10 +16,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import Field, model_validator
 from rich.console import Console
 from safetensors import SafetensorError
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
@@ -27,42 +26,11 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from mucode_agent.files import check_same, lock_file, remedy, write_whole
 from mucode_agent.models.checkpoints import best_device, quiet
 from mucode_agent.runs.progress import BETWEEN_LINES_S, duration
+from mucode_agent.training.settings import FitSettings
 from mucode_agent.types import InfrastructureError, ProblemError, Record
 
 BLOCKS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a decoder block that LoRA adapts, where the model has them."""
-
-
-class FitSettings(Record):
-    """How a model is fine-tuned. The defaults of rate, epochs and batch are the caller's (paper, table 6)."""
-
-    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-6
-    batch_size: Annotated[int, Field(ge=1)] = 16
-    """Examples of one optimiser step, over all devices."""
-    micro_batch: Annotated[int, Field(ge=1)] = 2
-    """Examples of one forward pass on one device."""
-    lora_rank: Annotated[int, Field(ge=0)] = 0
-    """Rank of LoRA adapters, merged into the weights at the end; 0 trains the weights themselves."""
-    last_layers: Annotated[int, Field(ge=0)] = 0
-    """Train only so many of the last decoder blocks, which is cheaper; 0 trains all."""
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the steps in which the learning rate rises; it then falls to 0 in a straight line."""
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    save_steps: Annotated[int, Field(ge=1)] = 50
-    """Optimiser steps between checkpoints; a killed run continues from the last one."""
-    compile: bool = False
-    """Compile the decoder blocks: on two cores half again as many tokens per second, after half a minute. Needs a C++
-    compiler."""
-    float32: bool = False
-    """Multiply in float32 also where bfloat16 is faster, at its rounding."""
-    seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
-
-    @model_validator(mode="after")
-    def _whole_micro_batches(self) -> "FitSettings":
-        if self.batch_size % self.micro_batch:
-            raise ValueError(f"batch_size {self.batch_size} must be a multiple of micro_batch {self.micro_batch}")
-        return self
 
 
 class Fitted(Record):
@@ -319,10 +287,10 @@ def writing(directory: Path) -> Iterator[None]:
     except (OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "inline_container" not in str(error):  # torch.save's file
             raise
-        told = " ".join(str(error).split())[:200]
+        cause = " ".join(str(error).split())[:200]
         what = remedy(error) if isinstance(error, OSError) else "see whether the disk is full"
         raise InfrastructureError(
-            f"cannot write the training into {directory} ({told}); {what}, then run the same command"
+            f"cannot write the training into {directory} ({cause}); {what}, then run the same command"
         ) from error
 
 

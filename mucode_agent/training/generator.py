@@ -7,10 +7,10 @@ The directory that results is a plain checkpoint, which transformers and vLLM lo
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field, TypeAdapter
+from pydantic import TypeAdapter
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -19,8 +19,8 @@ from mucode_agent.models.checkpoints import quiet
 from mucode_agent.models.decoding import end_tokens
 from mucode_agent.prompts import prompt_digest
 from mucode_agent.training.bases import base_sha256, reading
+from mucode_agent.training.encoding import EncodedRow, answer_losses, collated, encode_row
 from mucode_agent.training.fit import (
-    FitSettings,
     Fitted,
     begin,
     fit,
@@ -33,22 +33,13 @@ from mucode_agent.training.fit import (
     whole,
     writing,
 )
-from mucode_agent.training.lessons import Lesson, answer_losses, collated, lesson
 from mucode_agent.training.relabel import Row, rows_sha256
+from mucode_agent.training.settings import GeneratorSettings
 from mucode_agent.types import ProblemError, Record
 from mucode_agent.verifiers.scoring import pad_token
 
 CARD = "mucode_generator.json"
 ADAPTER = "adapter"
-
-
-class GeneratorSettings(FitSettings):
-    """How a generator is trained. Rate, epochs, batch and length are the paper's (table 6) for full fine-tuning."""
-
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-7
-    batch_size: Annotated[int, Field(ge=1)] = 32
-    max_tokens: Annotated[int, Field(ge=16)] = 4096
-    """A row with more, prompt and answer together, is left out and counted; nothing is cut off."""
 
 
 class GeneratorCard(Record):
@@ -101,7 +92,7 @@ def train_generator(
         base: A checkpoint directory or hub id.
         out: A new directory, or that of the same training.
         settings: Rates, sizes, LoRA.
-        console: Where progress is told; standard error unless given.
+        console: Where progress is printed; standard error unless given.
 
     Raises:
         ProblemError: No row is short enough, the base's chat template cannot be trained on, or `out` holds something
@@ -125,7 +116,7 @@ def train_generator(
         return TrainedGenerator(directory=out, card=card, fitted=None)
     model, tokenizer = _base(base, settings)
     kind = model.config.dtype  # as the base's file has it
-    lessons = encoded(rows, tokenizer, model, settings)
+    encoded_rows = encoded(rows, tokenizer, model, settings)
     if not begun:  # settings or data that cannot be used leave no directory behind
         begin(out, identity)
     with hold_training(out):
@@ -133,7 +124,7 @@ def train_generator(
         model = trainable(model, settings, task="CAUSAL_LM")
         fitted = fit(
             model,
-            lessons,
+            encoded_rows,
             collate=lambda batch: collated(batch, pad),
             loss=answer_losses,
             directory=out,
@@ -146,9 +137,9 @@ def train_generator(
             base=base,
             prompt=prompt_digest(),
             data_sha256=sha256,
-            rows=len(lessons),
-            left_out=len(rows) - len(lessons),
-            target_tokens=sum(len(example.target) for example in lessons),
+            rows=len(encoded_rows),
+            left_out=len(rows) - len(encoded_rows),
+            target_tokens=sum(len(example.target) for example in encoded_rows),
             training=settings.model_dump(mode="json"),
             steps=fitted.steps,
             loss=fitted.loss,
@@ -162,7 +153,7 @@ def train_generator(
     return TrainedGenerator(directory=out, card=card, fitted=fitted)
 
 
-def encoded(rows: Sequence[Row], tokenizer: Any, model: Any, settings: GeneratorSettings) -> list[Lesson]:
+def encoded(rows: Sequence[Row], tokenizer: Any, model: Any, settings: GeneratorSettings) -> list[EncodedRow]:
     """The rows that are short enough, as tokens. Raises ProblemError where none is."""
     if not rows:
         raise ProblemError(
@@ -171,10 +162,10 @@ def encoded(rows: Sequence[Row], tokenizer: Any, model: Any, settings: Generator
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     most = min(settings.max_tokens, context or settings.max_tokens)
     ends = end_tokens(model, tokenizer)
-    lessons = [example for row in rows if (example := lesson(row, tokenizer, ends)).tokens <= most]
-    if not lessons:
+    encoded_rows = [example for row in rows if (example := encode_row(row, tokenizer, ends)).tokens <= most]
+    if not encoded_rows:
         raise ProblemError(f"each of the {len(rows)} rows has more than {most} tokens; raise max_tokens")
-    return lessons
+    return encoded_rows
 
 
 def read_generator_card(directory: Path) -> GeneratorCard | None:

@@ -48,8 +48,9 @@ from mucode_agent.training.relabel import Row
 from mucode_agent.training.rollouts import roll_out
 from mucode_agent.training.rows import make_rows
 from mucode_agent.training.serving import AdapterServer, InProcess, Serving, StartedServer
+from mucode_agent.training.settings import VerifierSettings
 from mucode_agent.training.stages import Stage, Stages
-from mucode_agent.training.verifier import VerifierSettings, train_verifier
+from mucode_agent.training.verifier import train_verifier
 from mucode_agent.types import ProblemError, Sandbox
 from mucode_agent.verifiers import load_verifier
 
@@ -220,7 +221,7 @@ class _Loop:
         # Training sets hold twins too: one must not be learned from where the other calibrates.
         ids = without_overlap([e.problem for e in data], [e.problem for e in apart], drop=True)
         data = [entry for entry in data if entry.problem.id in ids]
-        settings = VerifierSettings.model_validate(asked.model_dump(exclude={"kind", "base", "held_out_share"}))
+        settings = VerifierSettings.model_validate(asked.model_dump(include=set(VerifierSettings.model_fields)))
         trained = train_verifier(
             data,
             base=asked.base or self.config.base,
@@ -239,8 +240,8 @@ class _Loop:
             "data_sha256": trained.card.data_sha256,
         }
         pairs = quality.pairwise_accuracy if quality else None
-        told = f", held-out pairs {100 * pairs:.1f} %" if pairs is not None else ""
-        return facts, f"{trained.groups} groups of programs{told}"
+        quality_words = f", held-out pairs {100 * pairs:.1f} %" if pairs is not None else ""
+        return facts, f"{trained.groups} groups of programs{quality_words}"
 
     def validate(self, number: int, place: Path) -> tuple[dict[str, Any], str]:
         """Generator number-1 with the newest verifier, by the evaluation's own runner."""
@@ -350,10 +351,10 @@ class _Loop:
         """A few problems that cannot be done, such as one too long for the context, do not end a run of hours."""
         if failures:
             first = failures[0]
-            told = f"{len(failures)} of {total} problems are unfinished, the first {first.problem_id}: {first.cause}"
+            summary = f"{len(failures)} of {total} problems are unfinished, the first {first.problem_id}: {first.cause}"
             if len(failures) > MOST_GIVEN_UP * total:
-                raise unfinished(failures, total, told)
-            self.console.print(f"going on without them: {told}", markup=False)
+                raise unfinished(failures, total, summary)
+            self.console.print(f"going on without them: {summary}", markup=False)
         return {"given_up": [failure.problem_id for failure in failures]}
 
 

@@ -110,16 +110,16 @@ def _verifiers(results: Sequence[Results], stages: dict[str, Any]) -> Table:
     rows = []
     for number, found in enumerate(results, start=1):
         quality = (stages.get(f"round-{number}/verifier") or {}).get("quality") or {}
-        told = found.verifier
+        measured = found.verifier
         rows.append(
             (
                 f"with {_generator(number - 1)}",
                 _number(quality.get("pairwise_accuracy")),
                 _number(quality.get("auc")),
                 _number(quality.get("expected_error")),
-                _number(told.within.value if told and told.within else None),
-                _number(told.auc if told else None),
-                _number(told.calibration.expected_error if told and told.calibration else None),
+                _number(measured.within.value if measured and measured.within else None),
+                _number(measured.auc if measured else None),
+                _number(measured.calibration.expected_error if measured and measured.calibration else None),
             )
         )
     return Table(

@@ -38,5 +38,5 @@ def fit_round(
     full = max(card.quality, key=lambda quality: len(quality.evidence))
     facts = {"quality": full.model_dump(mode="json"), "data_sha256": card.data_sha256}
     pairs = full.pairwise_accuracy
-    told = f", cross-fitted pairs {100 * pairs:.1f} %" if pairs is not None else ""
-    return facts, f"evidence of {full.problems} problems{told}"
+    quality_words = f", cross-fitted pairs {100 * pairs:.1f} %" if pairs is not None else ""
+    return facts, f"evidence of {full.problems} problems{quality_words}"

@@ -8,17 +8,14 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Annotated, Literal, get_args
-
-from pydantic import Field
+from typing import get_args
 
 from mucode_agent.models.chat import plain_messages
 from mucode_agent.training.data import Attempt, ProblemAttempts, Trajectory, state
-from mucode_agent.training.expert import ExpertSettings, Logits, expert, finals, logit_of
+from mucode_agent.training.expert import Logits, expert, finals, logit_of
+from mucode_agent.training.settings import ExpertSettings, Method, RelabelSettings
 from mucode_agent.types import Record, Turn
 
-Method = Literal["mucode", "authors", "rft-single", "rft-multi", "rft-relabelled", "rft-verifier"]
-"""See `METHODS`."""
 METHODS: dict[Method, str] = {
     "mucode": "every visited state → the expert's program (paper, section 3.3)",
     "authors": "the authors' code: every state of right trajectories → their own final program, "
@@ -32,24 +29,6 @@ if set(METHODS) != set(get_args(Method)):
     raise AssertionError("every method has its words")
 
 
-class RelabelSettings(Record):
-    """Which states are paired with which answers."""
-
-    method: Method = "mucode"
-    top: Annotated[int, Field(ge=1)] = 3
-    """Trajectories of a problem that `authors` relabels and `rft-verifier` keeps; the paper and the code have 3."""
-    per_problem: Annotated[int, Field(ge=1)] | None = None
-    """Rows of one problem at most, those of its first state and others drawn by the seed; None keeps all."""
-    last_state: bool = True
-    """`mucode` also pairs the state after a last turn that failed, which a longer search would meet."""
-    seed: int = 0
-
-    def needs_verifier(self, settings: ExpertSettings) -> bool:
-        """Whether programs must be scored before rows can be made."""
-        by_expert = self.method in ("mucode", "authors") and settings.needs_verifier
-        return by_expert or self.method in ("authors", "rft-verifier")
-
-
 class Message(Record):
     """One message, as chat templates read it."""
 
@@ -58,13 +37,13 @@ class Message(Record):
 
 
 class Row(Record):
-    """One lesson: what the generator sees, and what it should have answered."""
+    """What the generator sees, and what it should have answered."""
 
     problem_id: str
     messages: tuple[Message, ...]
     answer: str
     correct: bool
-    """Whether the answer's program passes all tests. Told in reports; training does not look at it."""
+    """Whether the answer's program passes all tests. Used in reports only, not in training."""
     weight: float = 1.0
     """How much it counts beside others: its answer's own weight, times the visits of its state."""
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from mucode_agent.training.calibrate import scored
 from mucode_agent.training.data import ProblemAttempts
-from mucode_agent.training.expert import ExpertSettings, Logits, solved
-from mucode_agent.training.relabel import RelabelSettings, Row, relabelled
+from mucode_agent.training.expert import Logits, solved
+from mucode_agent.training.relabel import Row, relabelled
+from mucode_agent.training.settings import ExpertSettings, RelabelSettings
 from mucode_agent.types import ProblemError, Record, Verifier
 from mucode_agent.verifiers import NoVerifier
 

@@ -8,10 +8,9 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from rich.console import Console
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
@@ -23,9 +22,8 @@ from mucode_agent.models.checkpoints import best_device, quiet
 from mucode_agent.training.bases import base_sha256, reading
 from mucode_agent.training.calibrate import calibrated_card
 from mucode_agent.training.data import ProblemAttempts, data_sha256
-from mucode_agent.training.examples import GROUP, Group, Loss, groups, without_overlap
+from mucode_agent.training.examples import Group, groups, without_overlap
 from mucode_agent.training.fit import (
-    FitSettings,
     Fitted,
     begin,
     fit,
@@ -38,28 +36,12 @@ from mucode_agent.training.fit import (
     whole,
     writing,
 )
+from mucode_agent.training.settings import GROUP, Loss, VerifierSettings
 from mucode_agent.types import Problem, ProblemError, Record
 from mucode_agent.verifiers.calibration import Platt, fit_platt
 from mucode_agent.verifiers.card import CARD, VerifierCard, read_card, start_logit
 from mucode_agent.verifiers.scoring import pad_token, padded
 from mucode_agent.verifiers.text import text_digest, verifier_text
-
-
-class VerifierSettings(FitSettings):
-    """How a verifier is trained. Rate, epochs and length are the paper's (table 6) unless a LoRA run asks for more."""
-
-    loss: Loss = "bt"
-    start: Literal["logprob", "nothing"] = "logprob"
-    """Of R: the log-odds of the mean log-probability that the generator gave the program, to which the trained part is
-    added; or nothing. Traces without log-probabilities leave nothing to start from."""
-    l2: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the mean squared logit; the authors' code has 1e-3."""
-    per_problem: Annotated[int, Field(ge=2)] = 2 * GROUP
-    """Distinct programs of one problem at most."""
-    near_misses: bool = False
-    """Keep the wrong programs that are nearest to right, rather than any."""
-    max_tokens: Annotated[int, Field(ge=16)] = 2048
-    """A program whose text is longer is left out and counted; nothing is cut off."""
 
 
 class Trained(Record):
@@ -119,7 +101,7 @@ def train_verifier(
         evaluation: Problems that training data must not contain, beside those held out.
         generators: Who wrote the held-out programs; see `models.identity`.
         settings: Loss, rates, sizes.
-        console: Where progress is told; standard error unless given.
+        console: Where progress is printed; standard error unless given.
 
     Raises:
         ProblemError: The data hold no usable example, contain an evaluation problem, or `out` holds something else.

@@ -14,7 +14,7 @@ from mucode_agent.training.relabel import Row
 from mucode_agent.types import ProblemError
 
 
-class Lesson(NamedTuple):
+class EncodedRow(NamedTuple):
     """A row as tokens."""
 
     prompt: tuple[int, ...]
@@ -28,7 +28,7 @@ class Lesson(NamedTuple):
         return len(self.prompt) + len(self.target)
 
 
-def lesson(row: Row, tokenizer: Any, ends: Collection[int]) -> Lesson:
+def encode_row(row: Row, tokenizer: Any, ends: Collection[int]) -> EncodedRow:
     """The tokens of a row in the tokenizer's own chat template.
 
     The prompt is the template with its generation prompt; the target is what the template writes on from there when
@@ -59,10 +59,10 @@ def lesson(row: Row, tokenizer: Any, ends: Collection[int]) -> Lesson:
             f"the chat template of {tokenizer.name_or_path!r} changes the answer: it writes {text[-80:]!r} for "
             f"{row.answer[-80:]!r}; take another checkpoint"
         )
-    return Lesson(prompt=tuple(prompt), target=(*answer, end), weight=row.weight)
+    return EncodedRow(prompt=tuple(prompt), target=(*answer, end), weight=row.weight)
 
 
-def collated(batch: Sequence[Lesson], pad: int) -> dict[str, Tensor]:
+def collated(batch: Sequence[EncodedRow], pad: int) -> dict[str, Tensor]:
     """Rows padded on both sides, so that every answer begins in one column and logits are needed from there only.
 
     `targets` (B, A) holds the answers, -100 where there is none; `input_ids` are (B, P + A).

@@ -26,12 +26,12 @@ _Files = dict[str, _File]
 _SEAL = TypeAdapter(_Files)
 
 
-def seal(directory: Path) -> None:
+def record_checksums(directory: Path) -> None:
     """Writes down what the directory holds, in a file beside it. Raises OSError, InfrastructureError."""
     _write(directory, {path.name: _seen(path, file_sha256(path)) for path in sorted(directory.iterdir())})
 
 
-def fault(directory: Path) -> str | None:
+def damage(directory: Path) -> str | None:
     """What is wrong with the files of a checkpoint's directory; None where they are as they were written."""
     try:
         held = _SEAL.validate_json(_beside(directory).read_bytes())
