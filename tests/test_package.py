@@ -64,8 +64,8 @@ IMPORTS = {
     }.items()
 }
 """What each part of the package may import, beside itself."""
-OF_EVALUATION = {"benchmarks", "comparison", "figures", "report", "results", "runner", "tables"}
-"""What training takes of evaluation: problems, its validation on them, and how their figures are shown."""
+OF_EVALUATION = {"benchmarks", "check", "comparison", "figures", "report", "results", "runner", "tables"}
+"""What training takes of evaluation: problems and their check, its validation on them, how their figures are shown."""
 
 
 def imported_modules(source: Path) -> set[str]:
@@ -92,7 +92,7 @@ def test_a_part_imports_only_what_the_table_lists(module: str) -> None:
     assert others <= IMPORTS[part] | {part}, f"{module} imports {sorted(others - IMPORTS[part] - {part})}"
 
 
-def test_training_takes_of_evaluation_only_benchmarks_and_validation() -> None:
+def test_training_takes_of_evaluation_only_benchmarks_their_check_and_validation() -> None:
     imported = {name for module in MODULES if "training" in module for name in imported_modules(MODULES[module])}
     found = {name.split(".")[2] for name in imported if name.startswith("mucode_agent.evaluation.")}
     assert found <= OF_EVALUATION

@@ -385,7 +385,6 @@ def test_tests_that_can_judge_no_program_are_the_callers_mistake() -> None:
         graph = create_solver(ScriptedModel(replies=[fenced(GOOD)]), sandbox=sandbox, n=1)
         for test in (
             "import nothing_here\nassert f(1) == 2",
-            "def test_f():\n    assert f(1) == 2",
             "raise SystemExit",
             "import os\nos._exit(0)\nassert f(1) == 2",
             "assert 1 == 1 or f(1)",

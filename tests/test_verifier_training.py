@@ -57,7 +57,9 @@ def with_logprobs(data: Sequence[ProblemAttempts]) -> list[ProblemAttempts]:
         attempts = []
         for number, attempt in enumerate(e.attempts):
             mean = (-0.1 if attempt.correct else -0.4) - (0.35 if number == 1 else 0.01 * number)
-            sample = attempt.candidate.sample.model_copy(update={"code_logprob": 20 * mean, "code_tokens": 20})
+            of_code = {"code_logprob": 20 * mean, "code_tokens": 20}
+            of_reply = {"logprob": 20 * mean - 1, "completion_tokens": 22}
+            sample = attempt.candidate.sample.model_copy(update=of_code | of_reply)
             candidate = attempt.candidate.model_copy(update={"sample": sample})
             attempts.append(attempt.model_copy(update={"candidate": candidate}))
         found.append(e.model_copy(update={"attempts": tuple(attempts)}))

@@ -288,10 +288,16 @@ def writing(directory: Path) -> Iterator[None]:
         if isinstance(error, RuntimeError) and "inline_container" not in str(error):  # torch.save's file
             raise
         cause = " ".join(str(error).split())[:200]
-        what = remedy(error) if isinstance(error, OSError) else "see whether the disk is full"
+        what = remedy(error) if isinstance(error, OSError) else _remedy(cause)
         raise InfrastructureError(
             f"cannot write the training into {directory} ({cause}); {what}, then run the same command"
         ) from error
+
+
+def _remedy(cause: str) -> str:
+    """Of a writer that puts the system's error into its words, or says only that the file is too short."""
+    number = re.search(r"\(os error (\d+)\)", cause)
+    return remedy(OSError(int(number[1]), cause)) if number else "see whether the disk is full"
 
 
 @contextlib.contextmanager
