@@ -27,7 +27,7 @@ from pydantic import Field
 
 from mucode_agent.evaluation.benchmarks import load_benchmark
 from mucode_agent.evaluation.runner import run_benchmark
-from mucode_agent.models import load_model
+from mucode_agent.models.load import load_model
 from mucode_agent.runs.config import Benchmark, Pace
 from mucode_agent.tools.sandbox import load_sandbox
 from mucode_agent.types import Sample, Sandbox

@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 
 from langchain_core.messages import HumanMessage
 
-from mucode_agent.models import load_model, sample
 from mucode_agent.models.chat import TransformersChatModel
 from mucode_agent.models.checkpoints import INT8, int8_runs
 from mucode_agent.models.embedded import EMBEDDED
+from mucode_agent.models.load import load_model
+from mucode_agent.models.sampling import sample
 
 QUESTION = "Task {}. Write a Python function `second_largest(numbers)` and explain at length how it works."
 PLACES = 4

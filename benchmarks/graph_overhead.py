@@ -26,7 +26,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from mucode_agent.extraction import extract_code
 from mucode_agent.graphs.selection import best_over_turns, decide, normal_form, select
 from mucode_agent.graphs.solver import SolverInput, create_solver
-from mucode_agent.models import sample
+from mucode_agent.models.sampling import sample
 from mucode_agent.prompts import render
 from mucode_agent.types import (
     Budget,

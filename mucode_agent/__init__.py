@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from mucode_agent.graphs.embed import add_solver, create_solver_subagent, create_solver_tool
     from mucode_agent.graphs.settings import Options, Settings
     from mucode_agent.graphs.solver import Solver, build_solver, create_solver
-    from mucode_agent.models import load_model
+    from mucode_agent.models.load import load_model
     from mucode_agent.models.scripted import ScriptedModel
     from mucode_agent.problems import load_problem, read_problem
     from mucode_agent.tools.langchain import create_run_python, create_run_tests
@@ -43,7 +43,7 @@ _HOMES = {
         "InfrastructureError",
     ),
     "mucode_agent.problems": ("load_problem", "read_problem"),
-    "mucode_agent.models": ("load_model",),
+    "mucode_agent.models.load": ("load_model",),
     "mucode_agent.models.scripted": ("ScriptedModel",),
     "mucode_agent.tools.local": ("LocalSandbox",),
     "mucode_agent.tools.langchain": ("create_run_python", "create_run_tests"),

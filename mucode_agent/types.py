@@ -441,7 +441,7 @@ class Sampling(Record):
         return _without_defaults(self, handler(self), "top_p")
 
     def request(self) -> SamplingOptions:
-        """As keywords of `models.sample`."""
+        """As keywords of `models.sampling.sample`."""
         return cast("SamplingOptions", {name: getattr(self, name) for name in Sampling.model_fields})
 
 

@@ -20,7 +20,7 @@ from openai_server import ChatServer
 from processes import descendants
 from rollout_victim import benchmark
 
-from mucode_agent.models import load_model
+from mucode_agent.models.load import load_model
 from mucode_agent.runs.cluster import Tools, make_shards_on_ray
 from mucode_agent.training.rollouts import open_rollouts
 from mucode_agent.verifiers import NoVerifier

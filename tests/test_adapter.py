@@ -18,10 +18,11 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from mucode_agent.cli.train import train
-from mucode_agent.models import load_model, sample
 from mucode_agent.models.adapter import CARD, TENSORS, read_adapter_card
 from mucode_agent.models.embedded import EMBEDDED, Weights, checkpoint_of, embedded_identity, held
 from mucode_agent.models.identity import generator_identity, same_generator
+from mucode_agent.models.load import load_model
+from mucode_agent.models.sampling import sample
 from mucode_agent.training.adapter import Origin, export_adapter
 from mucode_agent.training.generator import train_generator
 from mucode_agent.training.rollouts import weights_digest

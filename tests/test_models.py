@@ -27,10 +27,12 @@ from langgraph.graph import END, START, StateGraph
 from pydantic import Field
 from waiting import auntil
 
-from mucode_agent.models import asample, int8, load_model, sample
+from mucode_agent.models import int8
 from mucode_agent.models.chat import TransformersChatModel
 from mucode_agent.models.decoding import LIKELIEST, Completion, Decoding, choose
 from mucode_agent.models.int8 import Int8Linear
+from mucode_agent.models.load import load_model
+from mucode_agent.models.sampling import asample, sample
 from mucode_agent.types import ContextOverflowError, InfrastructureError, ProblemError, Sample
 from tests.fakes import ScriptedModel
 
@@ -216,7 +218,8 @@ class ProgressListener:
             print(os.environ.get("OMP_WAIT_POLICY"))
             sys.meta_path.remove(self)
 sys.meta_path.insert(0, ProgressListener())
-from mucode_agent.models import load_model, sample
+from mucode_agent.models.load import load_model
+from mucode_agent.models.sampling import sample
 from langchain_core.messages import HumanMessage
 sample(load_model("hf:" + sys.argv[1], max_tokens=1), [HumanMessage("hi")], n=1, seed=0)
 """
@@ -1073,7 +1076,7 @@ def test_options_out_of_range_are_refused() -> None:
 
 def test_the_generator_loads_no_torch_until_it_is_asked() -> None:
     code = (
-        "import sys; from mucode_agent.models import load_model; load_model('smollm2'); load_model('hf:x');"
+        "import sys; from mucode_agent.models.load import load_model; load_model('smollm2'); load_model('hf:x');"
         "print([m for m in ('torch', 'transformers', 'langchain_openai', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)

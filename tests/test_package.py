@@ -113,8 +113,8 @@ def test_importing_loads_nothing_heavy(module: str) -> None:
 
 
 def test_the_command_line_starts_without_langgraph_and_without_any_adapter() -> None:
-    names = ("langgraph", "mucode_agent.adapters.openai_server", "mucode_agent.adapters.mcp_server")
-    code = f"import sys, mucode_agent.cli; print(*[name for name in {names!r} if name in sys.modules])"
+    names = ("langgraph", "langchain_core", "mucode_agent.adapters.openai_server", "mucode_agent.adapters.mcp_server")
+    code = f"import sys, mucode_agent.cli.app; print(*[name for name in {names!r} if name in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == []
 

@@ -10,7 +10,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from mucode_agent import MemoryTrace, Solution, create_solver, create_solver_tool
-from mucode_agent.models import load_model
+from mucode_agent.models.load import load_model
 from mucode_agent.traces import CandidateRow
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(1200)]

@@ -18,7 +18,7 @@ from fakes import BrokenSandbox, RuleSandbox, ScriptedModel, fenced
 from rollout_victim import rollouts
 from waiting import until
 
-from mucode_agent.models import load_model
+from mucode_agent.models.load import load_model
 from mucode_agent.runs.cluster import Tools, make_shard, make_shards_on_ray
 from mucode_agent.runs.config import Benchmark
 from mucode_agent.runs.directory import RunDirectory, read_config

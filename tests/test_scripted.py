@@ -9,7 +9,7 @@ from langchain_core.tools import tool
 from langchain_tests.unit_tests import ChatModelUnitTests
 
 from mucode_agent import InfrastructureError, ScriptedModel
-from mucode_agent.models import asample, sample
+from mucode_agent.models.sampling import asample, sample
 
 PROMPT: Any = [HumanMessage("Write f.")]
 

@@ -82,7 +82,7 @@ def run(
     from mucode_agent.evaluation.check import without_false_examples
     from mucode_agent.evaluation.runner import run_benchmark
     from mucode_agent.evaluation.testless import without_running
-    from mucode_agent.models import load_model
+    from mucode_agent.models.load import load_model
     from mucode_agent.runs.progress import watching
     from mucode_agent.runs.retry import unfinished
     from mucode_agent.verifiers import load_verifier

@@ -60,7 +60,7 @@ def rollout(
     """Draw K trajectories per problem and judge every program; several workers may share a directory."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
     from mucode_agent.evaluation.check import without_false_examples
-    from mucode_agent.models import load_model
+    from mucode_agent.models.load import load_model
     from mucode_agent.runs.progress import watching
     from mucode_agent.runs.retry import unfinished
     from mucode_agent.training.rollouts import open_rollouts, roll_out

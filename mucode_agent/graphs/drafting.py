@@ -14,8 +14,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_executor_for_config
 from langchain_core.tools import BaseTool
 
-from mucode_agent.models import aask, ask
-from mucode_agent.models.sampling import of_candidate
+from mucode_agent.models.sampling import aask, ask, of_candidate
 from mucode_agent.types import ContextOverflowError, InfrastructureError, Sample
 
 LAST = "No calls are left: answer with the code now."

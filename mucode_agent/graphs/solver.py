@@ -34,7 +34,8 @@ from mucode_agent.graphs.parts import OwningGraph, Parts, kind
 from mucode_agent.graphs.review import question, read_review
 from mucode_agent.graphs.selection import Approval, best_over_turns, decide, normal_form, select
 from mucode_agent.graphs.settings import CallSettings, Options, Settings, check_settings, settings_of_call
-from mucode_agent.models import asample, load_model, sample
+from mucode_agent.models.load import load_model
+from mucode_agent.models.sampling import asample, sample
 from mucode_agent.probes import calls_in, probes
 from mucode_agent.problems import read_problem
 from mucode_agent.prompts import ask_for_inputs, outcome, prompt_digest, render
@@ -132,7 +133,7 @@ def create_solver(
     It owns what it loads: `close()` it, or use it in `with`. Settings of one call go into `context={"n": 3}`.
 
     Args:
-        model: A model string (see `models.load_model`), a LangChain chat model, or a runnable that answers messages.
+        model: A model string (see `load_model`), a LangChain chat model, or a runnable that answers messages.
         sandbox: Where candidates run: `local`, which all solvers of the process share, `e2b`, or any `Sandbox`.
         verifier: Scores a turn's candidates: a `Verifier`, or a string that names one (see `verifiers.load_verifier`).
         trace: Where every candidate and decision is recorded.

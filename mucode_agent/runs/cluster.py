@@ -162,7 +162,7 @@ class _Outcome:
 @functools.lru_cache(maxsize=1)
 def _loaded(tools: Tools) -> tuple[RunDirectory, Any, Sandbox, Verifier]:
     """Once per process. A sandbox of one interpreter: the cluster counts a processor per task."""
-    from mucode_agent.models import load_model
+    from mucode_agent.models.load import load_model
     from mucode_agent.tools.sandbox import load_sandbox
     from mucode_agent.verifiers import load_verifier
 

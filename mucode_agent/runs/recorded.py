@@ -12,8 +12,8 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import PrivateAttr
 
 from mucode_agent.files import Journal, digest
-from mucode_agent.models import asample, sample
 from mucode_agent.models.logprobs import LogProbs
+from mucode_agent.models.sampling import asample, sample
 from mucode_agent.runs.directory import DrawnRow
 from mucode_agent.types import InfrastructureError, Sample, Sampling
 

@@ -80,7 +80,7 @@ def work(
     Args:
         run: Takes every completion and finished shard at once.
         problems: With their private tests.
-        model: The generator: anything that `models.sample` draws from.
+        model: The generator: anything that `models.sampling.sample` draws from.
         sandbox: Runs candidates on public tests for the graph, and on all tests for the judgement.
         verifier: Scores candidates.
         watch: Told of every draw and finished problem.

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from mucode_agent.models import load_model
 from mucode_agent.models.embedded import EMBEDDED, embedded_checkpoint
+from mucode_agent.models.load import load_model
 from mucode_agent.types import InfrastructureError, ProblemError
 
 
