@@ -57,15 +57,18 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def main(home: str) -> None:
-    """Serve on descriptor 3 until the judge goes away; the process then ends. The program starts in `home`."""
+def main(program: "Program") -> None:
+    """Serve on descriptor 3 until the judge goes away; the process then ends."""
     with contextlib.suppress(EOFError, OSError):
-        Program(home).serve()
+        program.serve()
     os._exit(0)
 
 
 class Program:
-    """The loaded program, the objects it has handed out, and the conversation with the judge."""
+    """The loaded program, the objects it has handed out, and the conversation with the judge.
+
+    It starts in the directory `home`. Made and warmed up before the fork, since each new object costs a child pages.
+    """
 
     def __init__(self, home: str) -> None:
         self._home = home
