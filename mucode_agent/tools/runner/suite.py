@@ -13,6 +13,7 @@ from types import CodeType
 from typing import NamedTuple
 
 from .contained import contained
+from .meeting import excuses
 from .together import left_to_a_runner, names_unittest, runs_something
 
 COMPARE, TRUTH = "__mucode_compare__", "__mucode_truth__"
@@ -148,6 +149,8 @@ class Suite(NamedTuple):
     error: str = ""
     contained: bool = False
     """It may share a judge with other suites."""
+    excuses: tuple[str, ...] = ()
+    """Patterns of what a program may use that excuses a failure."""
 
 
 def compile_suite(setup: str, sources: list[str], entry_point: str | None) -> Suite:
@@ -175,7 +178,8 @@ def compile_suite(setup: str, sources: list[str], entry_point: str | None) -> Su
         for source, tree, error in zip(sources, trees, errors, strict=True)
     ]
     code = compile(setup_tree, "<setup>", "exec", dont_inherit=True) if setup.strip() else None
-    return Suite(tests, code, wanted, modules, library, contained=shared)
+    found = excuses((setup, *sources))
+    return Suite(tests, code, wanted, modules, library, contained=shared, excuses=found)
 
 
 def _ran(node: ast.AST) -> Iterator[ast.AST]:
