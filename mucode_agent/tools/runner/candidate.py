@@ -103,7 +103,7 @@ class Program:
         while True:
             message = self._receive()
             operation = message["op"]
-            if "sync" in message:
+            if message.get("sync"):
                 self._mirror.apply(message["sync"])
             if operation == "return":
                 return self._decode(message["value"])
@@ -217,6 +217,8 @@ class Program:
         """
         space = self._space
         anew = {name: space.get(name) for name, was in self._variables.items() if space.get(name) is not was}
+        if shares and not anew and self._mirror.unneeded(values):
+            return [self._encode(value) for value in values], {"sync": None}
         if not (shares or anew or self._mirror):
             try:
                 return [self._encode(value) for value in values], {}
