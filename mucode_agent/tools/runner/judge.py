@@ -610,12 +610,12 @@ class _Recorder:
         if not isinstance(error, AssertionError | NotData) or self._number is None:
             return {"test": call or self.only_text() or self._test.source[:SHOWN]}
         assertion = self._test.assertions[self._number]
-        literal = assertion.literal()
+        literal = assertion.literal
         shown = {"test": assertion.shown() if literal or not call else f"assert {call}"}
         if self._sides is None:
             shown["actual"] = show(self._conversation.last_value) if call else ""
         else:
-            actual, expected = reversed(self._sides) if assertion.swapped() else self._sides
+            actual, expected = reversed(self._sides) if assertion.swapped else self._sides
             text = show(expected)
             if not literal and call:
                 shown["test"] += f" {assertion.operator} {text}"

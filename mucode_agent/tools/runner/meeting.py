@@ -86,7 +86,7 @@ def interests(patterns: Iterable[str], program: str) -> str:
 def meeting(test: str, used: Iterable[str]) -> str:
     """The first place where both may be, as a reason; empty where there is none. `used` are the program's names."""
     for what, in_test, names in _PLACES_FOUND:
-        if in_test.search(test) and (not names.pattern or any(map(names.fullmatch, used))):
+        if (not names.pattern or any(map(names.fullmatch, used))) and in_test.search(test):
             return f"the test and the program run apart and may meet in one process only: {what}"
     return ""
 

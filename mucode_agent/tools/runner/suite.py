@@ -6,6 +6,7 @@ program cannot slip its own `abs`, `math` or prompt helper under a test.
 
 import ast
 import builtins
+import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -86,11 +87,13 @@ class Assertion:
         text = " ".join(self.text.split())
         return re.sub(r"\bcandidate\(", f"{self._entry_point}(", text) if self._entry_point else text
 
+    @functools.cached_property
     def swapped(self) -> bool:
         """The program's value stands on the right."""
         test = self._test()
         return isinstance(test, ast.Compare) and self._calls(test.comparators[0]) and not self._calls(test.left)
 
+    @functools.cached_property
     def literal(self) -> bool:
         """The text alone says which call was made: no loop variables in it."""
         names = {part.id for part in ast.walk(self._test()) if isinstance(part, ast.Name)}
