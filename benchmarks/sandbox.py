@@ -140,12 +140,14 @@ def below(pid: int) -> set[int]:
     return found
 
 
-def resident_mb(pids: set[int]) -> float:
+def memory_mb(pids: set[int]) -> float:
+    """A page that several processes share counts once: forked ones share most of theirs."""
     total = 0
     for pid in pids:
         with contextlib.suppress(OSError):
-            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return total * resource.getpagesize() / 2**20
+            rows = [line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()]
+            total += next(int(row[1]) for row in rows if row[0] == "Pss:")
+    return total / 1024
 
 
 def descriptors(pids: set[int]) -> int:
@@ -179,10 +181,9 @@ def soak(rows: list[dict[str, Any]], count: int, workers: int) -> None:
     host, sandbox = os.getpid(), LocalSandbox(workers=workers)
     outside, scratch = below(host), set(Path("/tmp").iterdir())
 
-    def state() -> tuple[float, float, int, int]:
+    def state() -> tuple[float, ...]:
         mine = below(host) - outside
-        files, held = descriptors({host}), descriptors(mine)
-        return resident_mb({host}), resident_mb(mine), files, held
+        return memory_mb({host}), memory_mb(mine), len(mine), descriptors({host}), descriptors(mine)
 
     run(sandbox, jobs[: count // 10])
     before, start = state(), time.perf_counter()
@@ -194,11 +195,14 @@ def soak(rows: list[dict[str, Any]], count: int, workers: int) -> None:
     print(f"{count} programs, {rate:.0f}/s: {dict(Counter(report.status for report in reports))}")
     print(f"wrong verdicts {wrong}, infra {sum(report.status == 'infra' for report in reports)}")
     for name, old, new in zip(
-        ("host MB", "sandbox MB", "host descriptors", "their descriptors"), before, after, strict=True
+        ("host MB", "sandbox MB", "sandbox processes", "host descriptors", "their descriptors"),
+        before,
+        after,
+        strict=True,
     ):
         print(f"{name}: {old:.0f} before, {new:.0f} after")
-    files = set(Path("/tmp").iterdir()) - scratch
-    print(f"left when closed: processes {len(left)}, files in /tmp {len(files)}")
+    files = sorted(path.name for path in set(Path("/tmp").iterdir()) - scratch)
+    print(f"left when closed: processes {len(left)}, files in /tmp {len(files)} {files}")
 
 
 def main() -> None:

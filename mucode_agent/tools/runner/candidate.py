@@ -57,15 +57,18 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def main(home: str) -> None:
-    """Serve on descriptor 3 until the judge goes away; the process then ends. The program starts in `home`."""
+def main(program: "Program") -> None:
+    """Serve on descriptor 3 until the judge goes away; the process then ends."""
     with contextlib.suppress(EOFError, OSError):
-        Program(home).serve()
+        program.serve()
     os._exit(0)
 
 
 class Program:
-    """The loaded program, the objects it has handed out, and the conversation with the judge."""
+    """The loaded program, the objects it has handed out, and the conversation with the judge.
+
+    It starts in the directory `home`. Made and warmed up before the fork, since each new object costs a child pages.
+    """
 
     def __init__(self, home: str) -> None:
         self._home = home
@@ -100,7 +103,7 @@ class Program:
         while True:
             message = self._receive()
             operation = message["op"]
-            if "sync" in message:
+            if message.get("sync"):
                 self._mirror.apply(message["sync"])
             if operation == "return":
                 return self._decode(message["value"])
@@ -214,6 +217,8 @@ class Program:
         """
         space = self._space
         anew = {name: space.get(name) for name, was in self._variables.items() if space.get(name) is not was}
+        if shares and not anew and self._mirror.unneeded(values):
+            return [self._encode(value) for value in values], {"sync": None}
         if not (shares or anew or self._mirror):
             try:
                 return [self._encode(value) for value in values], {}

@@ -188,7 +188,8 @@ class _Run:
         try:
             if suite.error:
                 return self._fail(Ended("unjudged", suite.error), results)
-            kinds = conversation.load(self._setup, self._code, sorted(suite.wanted), marks=self._interests(suite))
+            marks = interests(suite.excuses, self._code)
+            kinds = conversation.load(self._setup, self._code, sorted(suite.wanted), marks=marks)
             self._check_output(conversation)
             if not suite.tests:
                 return results
@@ -347,9 +348,6 @@ class _Run:
             or meeting(f"{self._setup}\n{test.source}", conversation.uses)
             or refused(conversation.uses, result["status"], result["error"])
         )
-
-    def _interests(self, suite: Suite) -> str:
-        return interests((self._setup, *(test.source for test in suite.tests)), self._code)
 
     def _call_check(self, test: CompiledTest, space: dict[str, Any]) -> None:
         if test.check_arguments == 0:
@@ -612,12 +610,12 @@ class _Recorder:
         if not isinstance(error, AssertionError | NotData) or self._number is None:
             return {"test": call or self.only_text() or self._test.source[:SHOWN]}
         assertion = self._test.assertions[self._number]
-        literal = assertion.literal()
+        literal = assertion.literal
         shown = {"test": assertion.shown() if literal or not call else f"assert {call}"}
         if self._sides is None:
             shown["actual"] = show(self._conversation.last_value) if call else ""
         else:
-            actual, expected = reversed(self._sides) if assertion.swapped() else self._sides
+            actual, expected = reversed(self._sides) if assertion.swapped else self._sides
             text = show(expected)
             if not literal and call:
                 shown["test"] += f" {assertion.operator} {text}"

@@ -7,7 +7,6 @@ they are used.
 """
 
 import ast
-import functools
 import re
 from collections.abc import Callable, Iterable
 from types import CodeType
@@ -68,9 +67,16 @@ _NAMES = {used.pattern: _words(used.pattern) for _, _, used in _PLACES_FOUND if 
 _MARK = "__mucode_mark__"
 
 
-def interests(tests: Iterable[str], program: str) -> str:
-    """A pattern of the names whose use may excuse a failure of these tests; empty where there is none."""
-    patterns = dict.fromkeys(pattern for text in tests for pattern in _met(text))
+def excuses(tests: Iterable[str]) -> tuple[str, ...]:
+    """Patterns of the names whose use by any program may excuse a failure of these tests."""
+    texts = list(tests)
+    return tuple(
+        [names.pattern for _, found, names in _PLACES_FOUND if names.pattern and any(map(found.search, texts))]
+    )
+
+
+def interests(patterns: Iterable[str], program: str) -> str:
+    """A pattern of what `excuses` found that this program may use; empty where there is none."""
     found = [pattern for pattern in patterns if _NAMES[pattern].search(program)]
     if "import" in program and _REFUSED_WORDS.search(program):
         found.append(_REFUSED.pattern)
@@ -80,7 +86,7 @@ def interests(tests: Iterable[str], program: str) -> str:
 def meeting(test: str, used: Iterable[str]) -> str:
     """The first place where both may be, as a reason; empty where there is none. `used` are the program's names."""
     for what, in_test, names in _PLACES_FOUND:
-        if in_test.search(test) and (not names.pattern or any(map(names.fullmatch, used))):
+        if (not names.pattern or any(map(names.fullmatch, used))) and in_test.search(test):
             return f"the test and the program run apart and may meet in one process only: {what}"
     return ""
 
@@ -108,11 +114,6 @@ def marked(code: str, filename: str, pattern: str, mark: Callable[[str], None]) 
         return value
 
     return compiled, {_MARK: used}
-
-
-@functools.lru_cache(maxsize=64)
-def _met(test: str) -> tuple[str, ...]:
-    return tuple([names.pattern for _, found, names in _PLACES_FOUND if names.pattern and found.search(test)])
 
 
 class _Marks(ast.NodeTransformer):

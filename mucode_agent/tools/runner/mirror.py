@@ -24,7 +24,9 @@ _LISTS = frozenset("vp")
 """Other forms of a list."""
 
 Section = dict[str, Any]
-"""Of a message: `new` values and changes, each with its number, and the numbers that are `free`."""
+"""Of a message: `new` values and changes, each with its number, and the numbers that are `free`. In a message None
+stands for a section that would be empty.
+"""
 
 
 class Mirror:
@@ -51,6 +53,10 @@ class Mirror:
 
     def __bool__(self) -> bool:
         return bool(self._values or self._free)
+
+    def unneeded(self, values: Iterable[Any]) -> bool:
+        """Nothing is shared yet, and these values cannot change: their section would be empty."""
+        return not (self or self.loose) and codec.SCALARS.issuperset(map(type, values))
 
     def close(self) -> None:
         for table in (self._values, self._numbers, self._seen, self._other):

@@ -357,6 +357,9 @@ class Conversation:
 
     def _give(self, values: tuple[Any, ...], message: dict[str, Any], *, shares: bool) -> list[Any]:
         """The forms of values, with what is shared with the program where it may be seen later."""
+        if shares and self._mirror.unneeded(values):
+            message["sync"] = None
+            return [self._encode(value) for value in values]
         if not (shares or self._mirror):
             try:
                 return [self._encode(value) for value in values]

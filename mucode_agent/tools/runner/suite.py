@@ -6,6 +6,7 @@ program cannot slip its own `abs`, `math` or prompt helper under a test.
 
 import ast
 import builtins
+import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from types import CodeType
 from typing import NamedTuple
 
 from .contained import contained
+from .meeting import excuses
 from .together import left_to_a_runner, names_unittest, runs_something
 
 COMPARE, TRUTH = "__mucode_compare__", "__mucode_truth__"
@@ -85,11 +87,13 @@ class Assertion:
         text = " ".join(self.text.split())
         return re.sub(r"\bcandidate\(", f"{self._entry_point}(", text) if self._entry_point else text
 
+    @functools.cached_property
     def swapped(self) -> bool:
         """The program's value stands on the right."""
         test = self._test()
         return isinstance(test, ast.Compare) and self._calls(test.comparators[0]) and not self._calls(test.left)
 
+    @functools.cached_property
     def literal(self) -> bool:
         """The text alone says which call was made: no loop variables in it."""
         names = {part.id for part in ast.walk(self._test()) if isinstance(part, ast.Name)}
@@ -148,6 +152,8 @@ class Suite(NamedTuple):
     error: str = ""
     contained: bool = False
     """It may share a judge with other suites."""
+    excuses: tuple[str, ...] = ()
+    """Patterns of what a program may use that excuses a failure."""
 
 
 def compile_suite(setup: str, sources: list[str], entry_point: str | None) -> Suite:
@@ -175,7 +181,8 @@ def compile_suite(setup: str, sources: list[str], entry_point: str | None) -> Su
         for source, tree, error in zip(sources, trees, errors, strict=True)
     ]
     code = compile(setup_tree, "<setup>", "exec", dont_inherit=True) if setup.strip() else None
-    return Suite(tests, code, wanted, modules, library, contained=shared)
+    found = excuses((setup, *sources))
+    return Suite(tests, code, wanted, modules, library, contained=shared, excuses=found)
 
 
 def _ran(node: ast.AST) -> Iterator[ast.AST]:

@@ -330,6 +330,8 @@ class Server:
         if self._filter is not None:
             socket.socketpair = candidate.wake_pair  # type: ignore[assignment]
         random.seed(0)
+        self._program = candidate.Program(self._home)
+        self._program.warm_up()
         _warm_up()
         gc.collect()
         gc.freeze()
@@ -471,7 +473,7 @@ class Server:
                 os.dup2(source, target)
             self._confine(name, len(descriptors))
             if name == "candidate":
-                candidate.main(self._home)
+                candidate.main(self._program)
             else:
                 judge.main(self._base)
         finally:
@@ -735,7 +737,6 @@ def _warm_up() -> None:
     value = [1, 2.5, "x", (1,), {1: 2}, {3}, None]
     codec.decode(codec.unpack(codec.pack(codec.encode(value))[codec.HEADER.size :]))
     compile_suite("", ["def check(candidate):\n    assert candidate(1) == [2]"], "f")
-    candidate.Program("/").warm_up()
 
 
 def _memory_file(name: str) -> int:
