@@ -43,7 +43,8 @@ def run_benchmark(
     """Starts a run in `directory`, or continues it, until every problem is finished or given up.
 
     `model` is anything that `models.sampling.sample` draws from, and `model_name` what the run is known by; `search`
-    is of `graphs.settings.StatedSettings`. Returns the problems that were given up; `report.write_report` makes the figures.
+    is of `graphs.settings.StatedSettings`. Returns the problems that were given up; `report.write_report` makes the
+    figures.
     Raises ProblemError where the directory holds another run, and InfrastructureError where the model, sandbox or
     verifier failed for longer than `pace` has patience.
     """
