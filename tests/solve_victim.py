@@ -2,9 +2,11 @@
 
 ask and approve: two halves of a solve with a person's approval. hang-N: the Nth call of the sandbox never returns.
 resume: goes on where the thread stands. endless: a candidate of the local sandbox that never ends.
+endless-CALL: the same by that call, in a process where SIGTERM raises.
 """
 
 import json
+import signal
 import sqlite3
 import sys
 import time
@@ -98,9 +100,23 @@ def resume(directory: Path, saver: SqliteSaver) -> None:
 
 
 def endless(directory: Path, saver: SqliteSaver) -> None:
+    endless_solver(directory).invoke(ENDLESS)
+
+
+ENDLESS: Any = {"problem": {**PROBLEM, "limits": {"time_s": 600}}}
+
+
+def endless_solver(directory: Path) -> Any:
     model = ScriptedModel(replies=[fenced("def f(x):\n    while True: pass")])
-    graph = create_solver(model, sandbox=NotingSandbox(directory / "executing"), n=1)
-    graph.invoke({"problem": {**PROBLEM, "limits": {"time_s": 600}}})
+    return create_solver(model, sandbox=NotingSandbox(directory / "executing"), n=1)
+
+
+def raising(call: Callable[[Any], object]) -> Callable[[Path, SqliteSaver], None]:
+    def endless(directory: Path, saver: SqliteSaver) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))
+        call(endless_solver(directory))
+
+    return endless
 
 
 MODES: dict[str, Callable[[Path, SqliteSaver], None]] = {
@@ -111,6 +127,9 @@ MODES: dict[str, Callable[[Path, SqliteSaver], None]] = {
     "hang-3": lambda directory, saver: hang(directory, saver, 3),
     "resume": resume,
     "endless": endless,
+    "endless-stream": raising(lambda graph: list(graph.stream(ENDLESS, stream_mode="custom"))),
+    "endless-batch": raising(lambda graph: graph.batch([ENDLESS, ENDLESS], return_exceptions=True)),
+    "endless-batch_as_completed": raising(lambda graph: list(graph.batch_as_completed([ENDLESS, ENDLESS]))),
 }
 
 if __name__ == "__main__":

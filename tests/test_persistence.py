@@ -308,3 +308,18 @@ def test_ending_the_process_leaves_no_child(signum: int, tmp_path: Path) -> None
     process.send_signal(signum)
     process.communicate()
     until(lambda: not alive(children))
+
+
+@pytest.mark.parametrize("call", ["stream", "batch", "batch_as_completed"])
+def test_an_exception_in_the_calling_thread_ends_the_programs_of_other_threads(call: str, tmp_path: Path) -> None:
+    process = victim(tmp_path, f"endless-{call}")
+    wait_for(tmp_path / "executing", 1, process)
+    children = set(descendants(process.pid))
+    until(lambda: busy_programs(process.pid))
+    process.send_signal(signal.SIGTERM)
+    try:
+        assert process.wait(timeout=120) == 9  # the programs may run for 600 seconds
+    finally:
+        process.kill()
+        process.communicate()
+    until(lambda: not alive(children))

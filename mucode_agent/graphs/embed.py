@@ -13,11 +13,10 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMes
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from langgraph.graph import END, START, StateGraph, add_messages
-from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import CachePolicy, RetryPolicy
 from pydantic import BaseModel, Field
 
-from mucode_agent.graphs.parts import Generator
+from mucode_agent.graphs.parts import Generator, OwningGraph
 from mucode_agent.graphs.settings import Options
 from mucode_agent.graphs.solver import Solver, SolverInput, create_solver
 from mucode_agent.problems import example_tests, parse_problem, read_problem
@@ -243,7 +242,7 @@ def create_solver_subagent(
     graph.add_conditional_edges("read", _was_read, {"solve": "solve", "end": END})
     graph.add_edge("solve", "answer")
     graph.add_edge("answer", END)
-    runnable: CompiledStateGraph[Any, Any, Any, Any] = graph.compile(name=name)
+    runnable = OwningGraph.of(graph.compile(name=name), solver.parts)
     return {"name": name, "description": description, "runnable": runnable}
 
 

@@ -2,9 +2,11 @@
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage
@@ -14,7 +16,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.typing import ContextT, InputT, OutputT, StateT
 
 from mucode_agent.models.identity import model_name
-from mucode_agent.tools.sandbox import SharedSandbox, load_sandbox
+from mucode_agent.tools.sandbox import Programs, SharedSandbox, load_sandbox
 from mucode_agent.types import LoadedVerifier, ProblemError, Sandbox, Verifier
 from mucode_agent.verifiers import load_verifier
 
@@ -125,6 +127,25 @@ class OwningGraph(CompiledStateGraph[StateT, ContextT, InputT, OutputT]):
         owning.parts = parts
         return owning
 
+    if not TYPE_CHECKING:  # the signatures are LangGraph's
+
+        def stream(self, *args, **options):
+            """As LangGraph has it; whatever exception leaves the iteration ends its programs."""
+            streamed = super().stream(*args, **options)
+            modes = options.get("stream_mode") or self.stream_mode
+            modes = {modes} if isinstance(modes, str) else set(modes)
+            in_this_thread = not options.get("subgraphs") and modes.isdisjoint(_IN_OTHER_THREADS)
+            return streamed if in_this_thread else _stepped(streamed)
+
+        def batch(self, *args, **options):
+            """As LangChain has it; whatever exception the calling thread gets, a signal's, say, ends its programs."""
+            batch = super().batch
+            return next(_stepped(batch(*args, **options) for _ in range(1)))
+
+        def batch_as_completed(self, *args, **options):
+            """As LangChain has it; whatever exception leaves the iteration ends its programs."""
+            return _stepped(super().batch_as_completed(*args, **options))
+
     def close(self) -> None:
         """Ends its sandbox's programs and processes, those that other solvers share excepted. May be called twice."""
         self.parts.close()
@@ -134,6 +155,26 @@ class OwningGraph(CompiledStateGraph[StateT, ContextT, InputT, OutputT]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+_IN_OTHER_THREADS = {"custom", "messages"}
+"""The stream modes, besides subgraphs, in which LangGraph runs a node outside of the calling thread."""
+
+
+def _stepped(items: Any) -> Iterator[Any]:
+    """The items, each made in another thread: an exception in the calling one then ends the programs before LangGraph
+    waits for its own threads, which wait for them.
+    """
+    programs, context = Programs(), copy_context()
+    context.run(Programs.current.set, programs)
+    end = object()
+    with ThreadPoolExecutor(1, "mucode-stream") as thread:
+        try:
+            while (item := thread.submit(lambda: context.run(next, items, end)).result()) is not end:
+                yield item
+        finally:
+            programs.kill()
+            thread.submit(context.run, items.close).result()
 
 
 def kind(value: object) -> str:

@@ -5,6 +5,7 @@ import threading
 import weakref
 from collections.abc import Iterable, Sequence
 from concurrent.futures import CancelledError, Future
+from contextvars import ContextVar
 from importlib.util import find_spec
 from weakref import WeakSet
 
@@ -103,11 +104,40 @@ class _Shared:
 _SHARED = _Shared()
 
 
+class Programs:
+    """The programs of `run` in whatever threads work for one call; `kill` ends them, and those that start later."""
+
+    current: ContextVar["Programs | None"] = ContextVar("current", default=None)
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # `kill` may be called by a signal handler
+        self._futures: WeakSet[Future[ExecutionReport]] = WeakSet()
+        self._killed = False
+
+    def add(self, future: Future[ExecutionReport]) -> None:
+        with self._lock:
+            self._futures.add(future)
+            killed = self._killed
+        if killed:
+            future.cancel()
+
+    def kill(self) -> None:
+        with self._lock:
+            self._killed = True
+            futures = list(self._futures)
+        for future in futures:
+            future.cancel()
+
+
 def run(sandbox: Sandbox, jobs: Iterable[Job]) -> list[ExecutionReport]:
     """The reports of the jobs, in their order. An interruption kills what still runs."""
     futures: list[Future[ExecutionReport]] = []
+    programs = Programs.current.get()
     try:
-        futures.extend(sandbox.submit(job) for job in jobs)
+        for job in jobs:
+            futures.append(sandbox.submit(job))
+            if programs is not None:
+                programs.add(futures[-1])
         return [_report(future) for future in futures]
     finally:
         for future in futures:
