@@ -31,6 +31,8 @@ CASES = {
     "one value given twice": ("def f(a, b):\n    a.append(1)\n    return len(b)", "x = []\nassert f(x, x) == ", "1", "0"),
     "rows given": ("def f(m):\n    m[0][0] = 9\n    return m[1][0]", "assert f([[0] * 2] * 2) == ", "9", "0"),
     "a cached result": (CACHED, "f(2).append(9)\nassert f(2) == ", "[0, 1, 9]", "[0, 1]"),
+    "a cached result, by a name": (CACHED, "n = 2\nr = f(n)\nr.append(9)\nassert f(n) == ", "[0, 1, 9]", "[0, 1]"),
+    "the argument, after a number": (SAME, "n = 1\nm = f(n)\nx = [m]\ny = f(x)\ny.append(2)\nassert x == ", "[1, 2]", "[1]"),
     "a mutable default": (DEFAULT, "a = f(1)\nb = f(2)\nassert a == ", "[1, 2]", "[1]"),
     "what a getter gives": (STACK, "s = S()\ns.get().append(1)\nassert s.n() == ", "1", "0"),
     "what a getter gave": (STACK, "s = S()\ng = s.get()\ns.push(5)\nassert g == ", "[5]", "[]"),
