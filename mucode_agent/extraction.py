@@ -300,7 +300,7 @@ def _without_numbers(code: str) -> str:
 
 
 _CONFLICT = re.compile(r"^<{7} [^\n]*\n.*?^={7}\n(.*?)^>{7} [^\n]*$", re.MULTILINE | re.DOTALL)
-_DIFF_HEADER = re.compile(r"(?:diff |index |--- |\+\+\+ |@@|\\ No newline)")
+_DIFF_HEADER = re.compile(r"(?:diff |index |--- |\+\+\+ |@@|\\ No newline|\*\*\* )")
 
 
 def _after_change(text: str) -> str:
@@ -354,9 +354,18 @@ def _structures(text: str) -> Iterator[Any]:
             yield value
 
 
+def _json_object(text: str) -> Any:
+    """The object in a text that is JSON, as a tool call's arguments are; else None."""
+    try:
+        return json.loads(text, strict=False) if text.lstrip().startswith("{") else None
+    except (ValueError, RecursionError):
+        return None
+
+
 def _texts_in(value: Any) -> Iterator[str]:
     if isinstance(value, str):
-        yield value
+        inner = _json_object(value)
+        yield from [value] if inner is None else _texts_in(inner)
     elif isinstance(value, list) and value and all(isinstance(part, str) for part in value):
         yield "".join(value)
     elif isinstance(value, list | dict):

@@ -96,8 +96,14 @@ def docstring_tests(prompt: str, entry_point: str) -> list[CodeTest]:
     return example_tests(_docstring(prompt, entry_point), entry_point)
 
 
+_IN = re.compile(r"^([ \t]*)In \[\d+\]: ", re.MULTILINE)
+_OUT = re.compile(r"(?<!\S)Out\[\d+\]: ")
+"""IPython's prompts."""
+
+
 def example_tests(text: str, entry_point: str) -> list[CodeTest]:
     """The examples in any text about `entry_point`, in the forms that `docstring_tests` reads."""
+    text = _OUT.sub("", _IN.sub(r"\1>>> ", text))
     lines = text.splitlines()
     tests: list[str] = []
     for example in _doctests(text):
@@ -410,7 +416,9 @@ def _doctests(docstring: str) -> list[doctest.Example]:
 
 
 _SEPARATOR = re.compile(
-    r"\s*(?:==>|==|=>|➞|→|->|=|returns?|should return|`?\s*\|\s*`?|#\s*(?:=>|returns)?)\s*", re.IGNORECASE
+    r"\s*(?:==>|==|=>|➞|→|->|=|⇒|⟶|↦|returns?|should return|gives|yields|equals|evaluates to"
+    r"|`?\s*\|\s*`?|#\s*(?:=>|returns)?)\s*",
+    re.IGNORECASE,
 )
 
 
@@ -421,7 +429,11 @@ _DENIAL = re.compile(
     re.IGNORECASE,
 )
 """Words around a call and its result that make them no example, or say the result only roughly."""
-_WITHIN = re.compile(r"(?:[-+*/%<>=^@([{]|\b(?:return|in|not|len))\s*$")
+_WITHIN = re.compile(
+    r"(?:[-+*/%<>=^@([{]|\b(?:return|in|not|len|twice|double|half|plus|minus|times|divided by|modulo))\s*$"
+    r"|\b(?:sum|difference|product|quotient|length|maximum|max|minimum|min|average|mean|square) of\b[^.;:,]*$",
+    re.IGNORECASE,
+)
 """What a call stands behind when it is a part of an expression or statement."""
 _MARKER = re.compile(r"^\s*(?:[-*+>]+|\d+[.)])\s+")
 _SAYS_MORE = re.compile(r"\s+(?!(?:and|as|because|since|where|which|for|with|so)\b)[A-Za-z]|\s*[-+*/%^]\s*[\w(]")

@@ -327,3 +327,50 @@ def test_words_about_a_format_are_no_sample() -> None:
 )
 def test_an_assert_in_a_comment_is_no_test(message: str) -> None:
     assert problem_in(message).public_tests == (CodeTest(code="assert inc(1) == 2"),)
+
+
+TEST_CODE = {
+    "unittest": (
+        (
+            "import unittest\nclass T(unittest.TestCase):\n    def test_a(self):\n        self.assertEqual(inc(1), 2)\n"
+            "        self.assertFalse(inc(-1))"
+        ),
+        ["assert inc(1) == 2", "assert not inc(-1)"],
+    ),
+    "parametrize": (
+        (
+            "import pytest\n@pytest.mark.parametrize('x, want', [(1, 2), (3, 4)])\ndef test_inc(x, want):\n"
+            "    assert inc(x) == want"
+        ),
+        ["x, want = (1, 2)\nassert inc(x) == want", "x, want = (3, 4)\nassert inc(x) == want"],
+    ),
+    "a local name": ("def test_inc():\n    y = inc(1)\n    assert y == 2", ["y = inc(1)\nassert y == 2"]),
+}
+
+
+@pytest.mark.parametrize(("code", "tests"), TEST_CODE.values(), ids=TEST_CODE.keys())
+def test_test_functions_in_a_message_are_its_tests_and_not_the_function_to_write(code: str, tests: list[str]) -> None:
+    problem = problem_in(f"Write `inc(x)`.\n\n```python\n{code}\n```")
+    assert problem.entry_point == "inc"
+    assert [test.code for test in problem.public_tests if isinstance(test, CodeTest)] == tests
+
+
+@pytest.mark.parametrize(
+    "denial", ["Not `{}` but", "It should not be `{}`.", "Rather than {}, test", "Use, instead of `{}`,"]
+)
+def test_an_assert_that_the_message_denies_is_no_test(denial: str) -> None:
+    problem = problem_in(f"Write `inc(x)`. {denial.format('assert inc(1) == 3')} `assert inc(1) == 2`")
+    assert [test.code for test in problem.public_tests if isinstance(test, CodeTest)] == ["assert inc(1) == 2"]
+
+
+@pytest.mark.parametrize(
+    "examples",
+    [
+        "Example 1:\n\nInput: x = [1], y = 2\nOutput: 2\n\nExample 2:\nInput: x = [], y = 4\nOutput: 5",
+        "In [1]: inc([1], 2)\nOut[1]: 2\n\nIn [2]: inc([], 4)\nOut[2]: 5",
+    ],
+)
+def test_arguments_above_an_output_are_examples(examples: str) -> None:
+    problem = problem_in(f"Write a function `inc`.\n\n{examples}\n")
+    tests = [test.code for test in problem.public_tests if isinstance(test, CodeTest)]
+    assert tests == ["assert inc([1], 2) == 2", "assert inc([], 4) == 5"]

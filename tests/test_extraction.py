@@ -403,3 +403,15 @@ def test_one_line_without_a_fence_that_prints_is_a_program(reply: str) -> None:
 @pytest.mark.parametrize("reply", ["Sorry", "ok(1)", "yes: str", "print", "'print it'"])
 def test_prose_that_parses_as_an_expression_is_no_program(reply: str) -> None:
     assert extract_code(reply) == ""
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        json.dumps({"name": "write", "arguments": json.dumps({"code": "def inc(x):\n    return x + 1"})}),
+        "*** Begin Patch\n*** Add File: a.py\n+def inc(x):\n+    return x + 1\n*** End Patch",
+    ],
+    ids=["JSON in JSON", "a patch"],
+)
+def test_a_program_is_found_in_the_arguments_of_an_agents_tools(reply: str) -> None:
+    assert extract_code(reply, "inc") == "def inc(x):\n    return x + 1"

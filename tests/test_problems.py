@@ -321,3 +321,22 @@ def test_a_part_of_an_expression_a_denial_or_a_rough_value_is_no_example(text: s
 )
 def test_the_value_that_an_example_states_is_read_whole(text: str, test: str) -> None:
     assert [found.code for found in example_tests(text, "f") if isinstance(found, CodeTest)] == [test]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sum of 3 and inc(1) == 5",
+        "the length of inc(1) == 3",
+        "twice inc(1) == 4",
+        "3 minus inc(1) = 1",
+        "maximum of 7 and inc(1) == 7",
+    ],
+)
+def test_a_call_that_words_take_further_is_no_example(line: str) -> None:
+    assert not example_tests(line, "inc")
+
+
+@pytest.mark.parametrize("word", ["gives", "yields", "equals", "evaluates to", "⇒", "↦"])
+def test_words_between_a_call_and_its_result_make_an_example(word: str) -> None:
+    assert [test.code for test in example_tests(f"inc(1) {word} 2", "inc")] == ["assert inc(1) == 2"]

@@ -1,6 +1,7 @@
 """The solver inside somebody's agent: as a node of a graph, as a tool, and as a sub-agent of deepagents."""
 
 import ast
+import html
 import itertools
 import json
 import re
@@ -322,7 +323,8 @@ def problem_in(text: str) -> Problem:
             "give the problem as JSON"
         )
     said = [part for value in data for part in _strings(value)]
-    tests: Sequence[Any] = _asserts([*blocks, *said, _FENCED.sub("\n", text)])
+    shown = html.unescape(text) if "</code>" in text or "</pre>" in text else text
+    tests: Sequence[Any] = _asserts([*blocks, *said, _FENCED.sub("\n", shown)])
     tests = tests or [pair for value in data for pair in _pairs(value)]
     if not text.strip():
         raise ProblemError("the message is empty; give the task in it, with asserts that call the function to write")
@@ -364,6 +366,10 @@ def _pairs(value: Any) -> Iterator[StdioTest]:
 _CALL_AND_RESULT = re.compile(
     r"[*_]*\binput:[ \t*]*(?P<call>[^\n]*\))[ \t*]*\n\s{0,9}[^\w\n]*output:[ \t*]*", re.IGNORECASE
 )
+_ARGUMENTS_AND_RESULT = re.compile(
+    r"[*_]*\binput:[ \t*]*(?P<given>[a-z_]\w*[ \t]*=[^\n]*?)[ \t*]*\n\s{0,9}[^\w\n]*output:[ \t*]*", re.IGNORECASE
+)
+"""LeetCode's `Input: nums = [1, 2], k = 3` above `Output: 4`."""
 _FENCE = re.compile(r"^[ \t]*```[^\n]*$", re.MULTILINE)
 _SAMPLE = re.compile(
     r"^[^\w\n]*(?P<what>sample |example )?input\b[^\n]*\n+(?P<fence>[ \t]*```[^\n]*\n)?(?P<stdin>.{0,4000}?)\n"
@@ -385,8 +391,17 @@ _SAMPLE_IN_LINES = re.compile(
 def _examples(text: str, entry_point: str) -> list[CodeTest]:
     plain = _FENCE.sub("", _unquoted(text)).replace("`", "")
     plain = _CALL_AND_RESULT.sub(r"\g<call> == ", plain)
+    plain = _ARGUMENTS_AND_RESULT.sub(lambda found: _called(entry_point, found), plain)
     plain = re.sub(r"(?<=\d)\.(?=\s|$)", "", plain)  # the end of a sentence, not of a number
     return example_tests(plain, entry_point)
+
+
+def _called(entry_point: str, found: re.Match[str]) -> str:
+    """A call with the shown arguments in their order; the text as it is where these are no arguments."""
+    match _statements(f"{entry_point}({found['given']})"):
+        case [ast.Expr(ast.Call(args=[], keywords=[_, *_] as given))]:
+            return f"{entry_point}({', '.join(ast.unparse(argument.value) for argument in given)}) == "
+    return found[0]
 
 
 def _samples(text: str) -> list[StdioTest]:
@@ -414,8 +429,8 @@ def _until_words_end(text: str) -> str:
 
 
 def _named(text: str) -> str | None:
-    if defined := _DEFINED.search(text):
-        return defined[1]
+    if defined := [name for name in _DEFINED.findall(text) if not name.startswith("test")]:
+        return str(defined[0])
     names = (next(filter(None, match.groups())) for match in _CALLED.finditer(text))
     return next((name for name in names if name.isidentifier() and name.lower() not in _WORDS), None)
 
@@ -468,22 +483,78 @@ def _unquoted(text: str) -> str:
 
 def _asserts(texts: Sequence[str]) -> list[str]:
     """The assert statements in code, else those in lines of prose, without their messages; each once."""
-    found: list[ast.stmt] = []
+    found: list[str] = []
     for text in texts:
-        found += _with_test_functions(_statements(text)) or list(_asserts_in_prose(_unquoted(text)))
-    tests = (ast.unparse(ast.Assert(test=node.test, msg=None)) for node in found if isinstance(node, ast.Assert))
-    return list(dict.fromkeys(tests))
+        nodes = _statements(text)
+        found += _plain_asserts(nodes or list(_asserts_in_prose(_unquoted(text))))
+        for node in nodes:
+            for function in node.body if isinstance(node, ast.ClassDef) else [node]:
+                if isinstance(function, ast.FunctionDef) and function.name.startswith("test"):
+                    found += _tests_of(function)
+    return list(dict.fromkeys(found))
 
 
-def _with_test_functions(nodes: Sequence[ast.stmt]) -> list[ast.stmt]:
-    """The statements, and those of functions without arguments that are named like a test."""
-    inner = [
-        part
-        for node in nodes
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test") and not ast.unparse(node.args)
-        for part in node.body
+def _plain_asserts(nodes: Sequence[ast.stmt]) -> list[str]:
+    return [ast.unparse(ast.Assert(test=node.test, msg=None)) for node in nodes if isinstance(node, ast.Assert)]
+
+
+def _tests_of(function: ast.FunctionDef) -> list[str]:
+    """The asserts of a test function, or its whole body for each row of pytest's `parametrize`; those of unittest too.
+
+    Empty where it needs more than it says: a fixture, or its class.
+    """
+    body = [
+        node for node in map(_plain_assert, function.body) if not isinstance(getattr(node, "value", 0), ast.Constant)
     ]
-    return [*nodes, *inner]
+    needed = [argument.arg for argument in function.args.args if argument.arg != "self"]
+    rows = _rows(function, needed) if needed else [""]
+    own = any(isinstance(part, ast.Name) and part.id == "self" for node in body for part in ast.walk(node))
+    if own or not any(isinstance(node, ast.Assert) for node in body):
+        return []
+    if rows == [""] and all(isinstance(node, ast.Assert) for node in body):
+        return _plain_asserts(body)
+    code = "\n".join(map(ast.unparse, body))
+    return [f"{row}\n{code}".strip() for row in rows]
+
+
+def _rows(function: ast.FunctionDef, needed: Sequence[str]) -> list[str]:
+    """An assignment of the arguments for each row of the one `parametrize` that gives them all."""
+    for mark in function.decorator_list:
+        match mark:
+            case ast.Call(
+                ast.Attribute(attr="parametrize"), [ast.Constant(str(names)), ast.List(rows) | ast.Tuple(rows)]
+            ):
+                given = [name.strip() for name in names.split(",")]
+                if sorted(given) == sorted(needed):
+                    return [f"{', '.join(given)} = {ast.unparse(row)}" for row in rows]
+    return []
+
+
+_UNITTEST: dict[str, str] = {
+    "assertEqual": "{} == {}",
+    "assertListEqual": "{} == {}",
+    "assertDictEqual": "{} == {}",
+    "assertTupleEqual": "{} == {}",
+    "assertSetEqual": "{} == {}",
+    "assertNotEqual": "{} != {}",
+    "assertIn": "{} in {}",
+    "assertNotIn": "{} not in {}",
+    "assertIs": "{} is {}",
+    "assertTrue": "{}",
+    "assertFalse": "not {}",
+    "assertIsNone": "{} is None",
+}
+
+
+def _plain_assert(node: ast.stmt) -> ast.stmt:
+    """A call of unittest's as an assert; any other statement as it is."""
+    match node:
+        case ast.Expr(ast.Call(ast.Attribute(ast.Name("self"), name), values)) if name in _UNITTEST:
+            parts = [f"({ast.unparse(value)})" for value in values]
+            wanted = _UNITTEST[name].count("{}")
+            if len(parts) >= wanted:
+                return parse(f"assert {_UNITTEST[name].format(*parts[:wanted])}").body[0]
+    return node
 
 
 def _asserts_in_prose(text: str) -> Iterator[ast.stmt]:
@@ -492,7 +563,7 @@ def _asserts_in_prose(text: str) -> Iterator[ast.stmt]:
     while start := _ASSERT.search(text, at):
         at = start.end()
         before = text[text.rfind("\n", 0, start.start()) + 1 : start.start()]
-        if _COMMENT.search(before):
+        if _COMMENT.search(before) or _DENIED.search(before):
             continue
         alone = not before.strip()
         for part in _ends_of_assert(text[start.start() :], alone):
@@ -510,6 +581,14 @@ def _asserts_in_prose(text: str) -> Iterator[ast.stmt]:
 
 _COMMENT = re.compile(r"(?:^|\s)(?:#+|//|<!--)\s*$")
 """What makes of a statement behind it a comment: it is switched off."""
+
+
+_DENIED = re.compile(
+    r"(?:\bnot|n't|\bnever|\binstead of|\brather than|\bwrong(?:ly)?)"
+    r"(?:\s+(?:be|use|write|test|check|like))*[\s:`'\"*]*$",
+    re.IGNORECASE,
+)
+"""Words in front of an assert that is no test."""
 
 
 def _ends_of_assert(text: str, alone: bool) -> Iterator[str]:
