@@ -344,6 +344,20 @@ TEST_CODE = {
         ),
         ["x, want = (1, 2)\nassert inc(x) == want", "x, want = (3, 4)\nassert inc(x) == want"],
     ),
+    "names in a tuple": (
+        (
+            "import math\nimport pytest\n@pytest.mark.parametrize(('x', 'want'), [(1, 2)])\ndef test_inc(x, want):\n"
+            "    assert math.isclose(inc(x), want)"
+        ),
+        ["import math\nx, want = (1, 2)\nassert math.isclose(inc(x), want)"],
+    ),
+    "a test framework's own": (
+        (
+            "import pytest\ndef test_no():\n    with pytest.raises(TypeError):\n        inc('a')\n"
+            "    assert inc(1) == 2\ndef test_yes():\n    assert inc(2) == 3"
+        ),
+        ["assert inc(2) == 3"],
+    ),
     "a local name": ("def test_inc():\n    y = inc(1)\n    assert y == 2", ["y = inc(1)\nassert y == 2"]),
 }
 

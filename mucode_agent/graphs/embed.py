@@ -5,6 +5,7 @@ import html
 import itertools
 import json
 import re
+import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -486,12 +487,29 @@ def _asserts(texts: Sequence[str]) -> list[str]:
     found: list[str] = []
     for text in texts:
         nodes = _statements(text)
-        found += _plain_asserts(nodes or list(_asserts_in_prose(_unquoted(text))))
+        shown = _plain_asserts(nodes or list(_asserts_in_prose(_unquoted(text))))
         for node in nodes:
             for function in node.body if isinstance(node, ast.ClassDef) else [node]:
                 if isinstance(function, ast.FunctionDef) and function.name.startswith("test"):
-                    found += _tests_of(function)
+                    shown += _tests_of(function)
+        imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+        found += [whole for test in shown if (whole := _with_imports(test, imports))]
     return list(dict.fromkeys(found))
+
+
+def _with_imports(test: str, imports: Sequence[ast.Import | ast.ImportFrom]) -> str:
+    """The test below what it needs of the standard library; empty where it needs a test framework."""
+    names = {part.id for part in ast.walk(parse(test)) if isinstance(part, ast.Name)}
+    needed = []
+    for node in imports:
+        if names.isdisjoint(alias.asname or alias.name.partition(".")[0] for alias in node.names):
+            continue
+        module = (getattr(node, "module", None) or node.names[0].name).partition(".")[0]
+        if module in ("pytest", "unittest"):
+            return ""
+        if module in sys.stdlib_module_names:
+            needed.append(ast.unparse(node))
+    return "\n".join([*needed, test])
 
 
 def _plain_asserts(nodes: Sequence[ast.stmt]) -> list[str]:
@@ -521,10 +539,9 @@ def _rows(function: ast.FunctionDef, needed: Sequence[str]) -> list[str]:
     """An assignment of the arguments for each row of the one `parametrize` that gives them all."""
     for mark in function.decorator_list:
         match mark:
-            case ast.Call(
-                ast.Attribute(attr="parametrize"), [ast.Constant(str(names)), ast.List(rows) | ast.Tuple(rows)]
-            ):
-                given = [name.strip() for name in names.split(",")]
+            case ast.Call(ast.Attribute(attr="parametrize"), [names, ast.List(rows) | ast.Tuple(rows)]):
+                words = [part.value for part in ast.walk(names) if isinstance(part, ast.Constant)]
+                given = [name.strip() for word in words for name in str(word).split(",")]
                 if sorted(given) == sorted(needed):
                     return [f"{', '.join(given)} = {ast.unparse(row)}" for row in rows]
     return []
