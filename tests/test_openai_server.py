@@ -277,6 +277,24 @@ async def test_a_server_that_ends_refuses_and_then_cuts() -> None:
             await solving
 
 
+async def test_half_a_request_at_the_end_of_a_server_is_refused_and_is_no_failure() -> None:
+    given: list[Any] = [{"type": "http.request", "body": b'{"model":', "more_body": True}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        if not given:
+            raise asyncio.CancelledError  # as from uvicorn whose time to end is over
+        return given.pop()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b"", "headers": []}
+    await create_app(scripted(GOOD))({**scope, "http_version": "1.1", "scheme": "http"}, receive, send)
+    assert sent[0]["status"] == 503
+    assert b"send it again" in sent[1]["body"]
+
+
 # --- the command ---------------------------------------------------------------------------------------------------
 
 

@@ -146,17 +146,23 @@ async def _gone(request: Request) -> None:
 
 
 class _BoundedBody:
-    """Refuses a request whose body is larger than MOST_BODY, before it is held whole."""
+    """Refuses a body larger than MOST_BODY before it is held whole, and one that is not there at the server's end."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        size = 0
+        size, whole = 0, False
 
         async def bounded() -> Message:
-            nonlocal size
-            message = await receive()
+            nonlocal size, whole
+            try:
+                message = await receive()
+            except asyncio.CancelledError:
+                if whole:
+                    raise
+                raise HTTPException(503, "the server ended before it had the whole request: send it again") from None
+            whole = whole or not message.get("more_body", False)
             size += len(message.get("body", b""))
             if size > MOST_BODY:
                 raise HTTPException(413, f"the body has more than {MOST_BODY} bytes: send a shorter message")
