@@ -12,7 +12,7 @@ from mucode_agent.types import Job, Limits, StdioTest
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a scratch of its own")
 DEFAULT = Limits()
-# A mount's device number is the machine's lowest that is free: it depends on all mounts of the machine, not on programs.
+# The device number of a mount is the machine's lowest free one: it depends on the machine's mounts, not on programs.
 SEES = """
 import json, os, resource, signal, socket, sys, threading
 
@@ -38,7 +38,8 @@ for top, directories, files in os.walk('/'):
 place = os.statvfs('/tmp')
 open('/tmp/new', 'w').close()
 seen = {
-    'tree': hash(json.dumps(tree)), 'new file': [n for i, n in enumerate(stat('/tmp/new')[:7]) if i != 1], 'left': os.listdir('/tmp'), 'room': list(place),
+    'tree': hash(json.dumps(tree)), 'new file': stat('/tmp/new')[:1] + stat('/tmp/new')[2:7],
+    'left': os.listdir('/tmp'), 'room': list(place),
     'process': [os.getpid(), os.getppid(), os.getsid(0), os.getuid(), os.getpgrp(), threading.get_native_id()],
     'environment': dict(os.environ), 'where': [os.getcwd(), sys.argv, sys.path], 'modules': len(sys.modules),
     'usage': list(resource.getrusage(resource.RUSAGE_CHILDREN)), 'descriptors': [stat_of(n) for n in range(9)],
