@@ -80,31 +80,30 @@ def sound_examples(problems: Sequence[Problem], sandbox: Sandbox) -> tuple[Probl
 
     Warns of each. Other public tests are the publisher's, and stay. Raises InfrastructureError where the sandbox fails.
     """
-    known = [p for p in problems if p.reference is not None and _derived(p)]
-    reports = run(sandbox, [problem.job(problem.reference or "") for problem in known])
+    derived = ((problem, _derived(problem)) for problem in problems if problem.reference is not None)
+    known = [(problem, examples) for problem, examples in derived if examples]
+    reports = run(sandbox, [problem.job(problem.reference or "") for problem, _ in known])
     sound: dict[str, Problem] = {}
-    for problem, report in zip(known, reports, strict=True):
+    for (problem, examples), report in zip(known, reports, strict=True):
         if report.status == "infra":
             raise InfrastructureError(f"the reference of {problem.id} could not be run: {report.error}")
-        derived = _derived(problem)
         results = {test: result.status for test, result in zip(problem.public_tests, report.results, strict=False)}
-        failed = {test for test in derived if results.get(test) in ("wrong_answer", "exception")}
+        failed = [test for test in examples if results.get(test) in ("wrong_answer", "exception")]
         for test in failed:
             named = problem.id or "the problem"
-            example = test.code if isinstance(test, CodeTest) else test.stdin
-            warnings.warn(f"{named}: the reference fails {example!r} of its docstring; left out", stacklevel=3)
+            warnings.warn(f"{named}: the reference fails {test.code!r} of its docstring; left out", stacklevel=3)
         if failed:
             kept = tuple(test for test in problem.public_tests if test not in failed)
             sound[problem.id] = problem.model_copy(update={"public_tests": kept})
     return tuple(sound.get(problem.id, problem) for problem in problems)
 
 
-def _derived(problem: Problem) -> set[CodeTest]:
+def _derived(problem: Problem) -> list[CodeTest]:
     """The public tests that are examples of the docstring."""
     if problem.entry_point is None:
-        return set()
+        return []
     examples = set(docstring_tests(problem.prompt, problem.entry_point))
-    return {test for test in problem.public_tests if isinstance(test, CodeTest) and test in examples}
+    return [test for test in problem.public_tests if isinstance(test, CodeTest) and test in examples]
 
 
 def _needing_together(sandbox: Sandbox, odd: list[tuple[Problem, ReferenceFailure]]) -> dict[str, ReferenceFailure]:
