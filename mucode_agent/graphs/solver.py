@@ -79,7 +79,7 @@ class SolverInput(TypedDict):
     """What a caller gives."""
 
     problem: dict[str, Any]
-    """A problem in JSON form: ours, a HumanEval row or an MBPP row."""
+    """A problem in JSON form: ours, or a row of HumanEval(+) or MBPP(+)."""
 
 
 class SolverOutput(TypedDict):
