@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 import threading
@@ -221,9 +222,25 @@ def cause_of(fault: Mapping[str, Any], whole: str = "the row", form: type[BaseMo
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "value_error":
         return f"{where}: {message}" if place else message
-    return f"{where}: {message.lower().replace('tuple', 'list')}, got {shortened(fault['input'])}"
+    rule = re.sub(r"^\w+ should ", "must ", re.sub(r", (?:unable to (?:parse string|interpret)|got a) .*", "", message.lower()))
+    for theirs, ours in _RULES.items():
+        rule = rule.replace(theirs, ours)
+    between = " " if rule.startswith("must ") else ": "
+    return f"{where}{between}{rule}, got {shortened(fault['input'])}"
 
 
+_RULES = {
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "greater than": "more than",
+    "a valid integer": "a whole number",
+    "a valid boolean": "true or false",
+    "a valid string": "text",
+    "a valid tuple": "a list",
+    "a valid dictionary": "an object",
+    "a valid ": "a ",
+}
+"""Pydantic's words, and ours, in the order in which they are replaced."""
 _UNION_TAGS = {"str", "int", "float", "bool"}
 
 

@@ -143,8 +143,8 @@ def test_the_arms_are_those_that_differ():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"n": 0}, "n: input should be greater"),
-        ({"n": 2000, "max_turns": 3}, "n: input should be less than or equal to 4096, got 6000"),
+        ({"n": 0}, "n must be at least"),
+        ({"n": 2000, "max_turns": 3}, "n must be at most 4096, got 6000"),
         ({"approve": True}, "approve is for a single solve"),
         ({"partial": True}, "partial is for a single solve"),
     ],

@@ -137,7 +137,7 @@ def test_a_call_sets_what_its_context_gives_and_nothing_else(context: Any) -> No
 
 
 @pytest.mark.parametrize(
-    ("context", "words"), [({"m": 3}, "m is unknown; known are .*n, "), ({"n": 0}, "n: input should be greater")]
+    ("context", "words"), [({"m": 3}, "m is unknown; known are .*n, "), ({"n": 0}, "n must be at least")]
 )
 def test_a_context_of_wrong_settings_is_refused_in_one_sentence(context: Any, words: str) -> None:
     with pytest.raises(ProblemError, match=words):

@@ -331,9 +331,9 @@ MINIMAL = 'base = "b"\n[problems]\ntrain = "humaneval"\nvalidation = "humaneval"
         ),
         ("bse = 1\n" + MINIMAL, "bse is unknown; known are .*, base, "),
         ("base = 'b'\n", "problems is missing"),
-        (MINIMAL + "[expert]\nmode = 'best'\n", r"expert\.mode: input should be 'both', 'oracle'"),
+        (MINIMAL + "[expert]\nmode = 'best'\n", r"expert\.mode must be 'both', 'oracle'"),
         ("base = ", "is no TOML"),
-        ("iterations = 0\n" + MINIMAL, "iterations: input should be greater than or equal to 1, got 0"),
+        ("iterations = 0\n" + MINIMAL, "iterations must be at least 1, got 0"),
     ],
 )
 def test_a_wrong_configuration_is_named(tmp_path, text, words):
@@ -379,7 +379,7 @@ def test_training_problems_of_the_validation_set_end_the_run_or_are_left_out(wor
         (["generator", "--traces", "nothing", "--base", "b", "--out", "o"], "nothing"),
         (
             ["generator", "--traces", ".", "--base", "b", "--out", "o", "--expert", "best"],
-            "--expert: input should be 'both'",
+            "--expert must be 'both'",
         ),
     ],
 )

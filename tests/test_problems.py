@@ -105,7 +105,7 @@ def test_examples_that_are_no_closed_call_with_a_literal_are_left_out(example: s
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"public_tests": "assert f(1) == 2"}, "field public_tests: input should be a valid list, got 'assert"),
+        ({"public_tests": "assert f(1) == 2"}, "field public_tests must be a list, got 'assert"),
         ({"public_tests": [{"input": "1", "output": "2"}]}, "an object with the texts stdin and stdout, got {'input'"),
         ({"private_tests": [3]}, "field private_tests[0] must be Python source with an assert"),
         ({"limits": {"seconds": 1}}, "field limits.seconds is unknown; known are time_s, memory_mb"),

@@ -375,8 +375,8 @@ def test_rollouts_of_another_policy_or_other_problems_are_refused_by_what_differ
     ("change", "sentence"),
     [
         ({"per_problem": 0}, "per_problem must be at least 1, got 0"),
-        ({"max_turns": 0}, "max_turns: input should be greater"),
-        ({"temperature": -1.0}, "temperature: input should be greater"),
+        ({"max_turns": 0}, "max_turns must be at least"),
+        ({"temperature": -1.0}, "temperature must be at least"),
     ],
 )
 def test_settings_out_of_range_never_reach_the_directory(tmp_path, change, sentence):

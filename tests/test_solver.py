@@ -292,11 +292,11 @@ def test_a_plain_runnable_is_a_model() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"n": 0}, "n: input should be greater than or equal to 1, got 0"),
-        ({"max_turns": 0}, "max_turns: input should be"),
-        ({"selector": "best"}, "selector: input should be"),
-        ({"accept_threshold": 2}, "accept_threshold: input should be"),
-        ({"temperature": -1}, "temperature: input should be"),
+        ({"n": 0}, "n must be at least 1, got 0"),
+        ({"max_turns": 0}, "max_turns must be"),
+        ({"selector": "best"}, "selector must be"),
+        ({"accept_threshold": 2}, "accept_threshold must be"),
+        ({"temperature": -1}, "temperature must be"),
         ({"budget": {"token": 3}}, "budget.token is unknown; known are candidates, tokens"),
         ({"turns": 3}, "turns is unknown; known are "),
     ],

@@ -24,6 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mucode_agent import __version__
+from mucode_agent.files import cause_of
 from mucode_agent.graphs.embed import response_of, task_in
 from mucode_agent.graphs.solver import Solver
 from mucode_agent.types import MucodeError, Problem, ProblemError, Solution
@@ -339,4 +340,4 @@ def _mistake(error: RequestValidationError) -> str:
         return f"{where} is missing: a request is a JSON object with model and messages"
     if where.startswith("mucode"):  # what it holds may be private tests
         return f"{where}: {fault['msg'].lower()}"
-    return f"{where}: {fault['msg'].lower()}, got {str(fault['input'])[:80]!r}"
+    return cause_of({**fault, "loc": fault["loc"][1:]}, "the body")
