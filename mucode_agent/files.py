@@ -222,7 +222,8 @@ def cause_of(fault: Mapping[str, Any], whole: str = "the row", form: type[BaseMo
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "value_error":
         return f"{where}: {message}" if place else message
-    rule = re.sub(r"^\w+ should ", "must ", re.sub(r", (?:unable to (?:parse string|interpret)|got a) .*", "", message.lower()))
+    rule = re.sub(r", (?:unable to (?:parse string|interpret)|got a) .*", "", message.lower())
+    rule = re.sub(r"^\w+ should ", "must ", rule)
     for theirs, ours in _RULES.items():
         rule = rule.replace(theirs, ours)
     between = " " if rule.startswith("must ") else ": "

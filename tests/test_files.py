@@ -54,9 +54,7 @@ def test_half_a_last_row_is_passed_over_and_cut_off_by_the_next_append(tmp_path,
 def test_a_damaged_row_is_named_by_file_line_and_field(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"logit": 1.0}\n{"logit": "high"}\n')
-    with pytest.raises(
-        ProblemError, match=r"rows\.jsonl, line 2 is damaged .*: logit must be a number"
-    ):
+    with pytest.raises(ProblemError, match=r"rows\.jsonl, line 2 is damaged .*: logit must be a number"):
         list(read_rows(path, SCORES))
 
 
