@@ -23,6 +23,7 @@ from typing import Any
 from . import behaviour, codec
 from .meeting import interests, meeting, refused
 from .proxies import (
+    INTERFERED,
     MUTABLE,
     PLAIN_BASE,
     Conversation,
@@ -32,6 +33,7 @@ from .proxies import (
     InvalidTest,
     NotData,
     Remote,
+    SetUpFailed,
     peak_memory,
     too_slow,
 )
@@ -89,7 +91,7 @@ def main(base: dict[str, int]) -> None:
             elsewhere = message["job"]["judge"] == "together" and not message["job"]["probes"]
             refused = not (message["alone"] or judge.contained or elsewhere)
             report = {"status": "refused"} if refused else judge.judge(message["job"])
-            host.sendall(codec.pack({**report, "grown": peak_memory() > small}))
+            host.sendall(codec.pack({**report, "grown": peak_memory() > small}, "replace"))
             # The collector is off, as everywhere below the fork server.
             if number % _COLLECT_EVERY == 0 or gc.get_count()[0] > _COLLECT_ABOVE:
                 gc.collect()
@@ -131,6 +133,7 @@ class Judge:
         for index, test in enumerate(self._tests):
             if "code" not in test and not any(result and result["status"] in _FATAL for result in results):
                 results[index] = run.stdio_test(test)
+        run.blame_set_up([result for result in results if result])
         report = run.report([result or {"status": "skipped"} for result in results], dead)
         _allow_cpu(job)
         report["behaviour"] = run.behaviour(probes, self._suite) if report["status"] != "infra" else []
@@ -153,6 +156,7 @@ class _Run:
         self._judge = "apart"
         self._state = "unjudged"
         self.error = "there was no test"
+        self._set_up_failed = False
         self._unseen = set[int]()
         """Numbers of tests that did not see a change of an argument."""
 
@@ -276,7 +280,8 @@ class _Run:
             except (Ended, NotData):
                 raise
             except BaseException as error:  # noqa: BLE001 - whatever it is, the caller has to fix it
-                raise InvalidTest(f"the set-up code failed: {type(error).__name__}: {error}"[:500]) from None
+                failed = InvalidTest(f"the set-up code failed: {type(error).__name__}: {error}"[:500])
+                raise (error if hasattr(error, "mucode_error") else failed) from None
             for name, value in space.items():
                 if not isinstance(value, Remote) and isinstance(value, type) and value.__module__ == "__test__":
                     conversation.records[name] = value
@@ -316,7 +321,7 @@ class _Run:
             cause: BaseException = error
             if conversation.too_much_output():
                 cause = self._output_ended()
-            elif isinstance(error, NameError) and error.name in missing:
+            elif isinstance(error, NameError) and not hasattr(error, "mucode_error") and error.name in missing:
                 cause = _Missing(f"the program does not define {error.name!r}, which the test uses")
             try:
                 result = self._failure(cause, recorder, conversation)
@@ -364,7 +369,8 @@ class _Run:
         if isinstance(error, Ended | NotData):
             result.update(status=error.status, error=_clean(error.error))
             result["traceback"] = [_clean(line) for line in getattr(error, "frames", [])]
-            result["invalid_test"] = isinstance(error, InvalidTest)
+            result["invalid_test"] = isinstance(error, InvalidTest | SetUpFailed)
+            self._set_up_failed |= isinstance(error, SetUpFailed)
         elif isinstance(error, _Missing):
             result.update(status="missing_entry_point", error=str(error))
         elif isinstance(error, SystemExit | KeyboardInterrupt | GeneratorExit) and hasattr(error, "mucode_error"):
@@ -405,7 +411,7 @@ class _Run:
         try:
             conversation.feed(test["stdin"])
             conversation.load(self._setup, self._code, [], marks=interests((), self._code), main=True)
-            raise Ended("early_exit", "the program interfered with the channel that carries its values")
+            raise Ended("early_exit", INTERFERED)
         except Ended as ended:
             end = self._output_ended() if conversation.too_much_output() else ended
             printed = conversation.output(1 << 30, errors="surrogateescape")
@@ -473,6 +479,19 @@ class _Run:
         return outcomes + [""] * (len(probes) - len(outcomes))
 
     # --- common
+
+    def blame_set_up(self, results: list[Result]) -> None:
+        """A program can say that the set-up code failed. It has, where it also fails without the program."""
+        if not self._set_up_failed:
+            return
+        with contextlib.suppress(Exception, Ended, NotData):
+            conversation = Conversation(self._server, self._limits, 1)
+            try:
+                conversation.load(self._setup, "", [])
+            finally:
+                conversation.close()
+            for result in results:
+                result.update(status="early_exit", error=INTERFERED, invalid_test=False)
 
     def _check_output(self, conversation: Conversation) -> None:
         if conversation.too_much_output():
@@ -557,7 +576,7 @@ class _Recorder:
             if name in ("is_", "is_not"):
                 return same is (name == "is_")
         elif isinstance(subject, Remote) and function is type and len(arguments) == 1:
-            return subject.mucode_do("get", "__class__")
+            return subject.mucode_type()
         elif isinstance(subject, Handle) and name != "hasattr" and any(map(_about_methods, arguments[1:2])):
             what = f"the test asks what {show(subject)} can do, and every stand-in for an object has all methods"
             raise self._conversation.settled(NotData("unjudged", what))
