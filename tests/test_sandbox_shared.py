@@ -63,6 +63,9 @@ def test_a_right_program_is_right(sandbox, code, test):
 UNJUDGED = {
     "emptied, and computed from": ("def f(xs):\n    xs.clear()\n    return []", "xs = [3, 1]\nassert f(xs) == sorted(xs)"),
     "emptied, nested": ("def f(m):\n    m[0].clear()\n    return 0", "xs = [3, 1]\nassert f([xs]) == sum(xs)"),
+    "emptied, and expected by another name": ("def f(xs):\n    xs.clear()\n    return []", "want = [3, 1]\nxs = want\nr = f(xs)\nassert r == want"),
+    "emptied, a part of it": ("def f(xs):\n    xs.clear()\n    return []", "data = [[3, 1], 2]\nrow = data[0]\nr = f(row)\nassert r == data[0]"),
+    "emptied, an item of it": ("def f(xs):\n    xs.clear()\n    return []", "data = [[3, 1], [2]]\nfor row in data:\n    r = f(row)\nassert r == data[1]"),
     "emptied, by keyword": ("def f(*, xs):\n    xs.clear()\n    return 0", "xs = [3, 1]\nassert f(xs=xs) == len(xs)"),
     "emptied, before an if": ("def f(xs):\n    xs.clear()\n    return 0", "xs = [3, 1]\nassert 1 == 1\nif f(xs) != len(xs): raise AssertionError"),
     "emptied, of unittest": ("def f(xs):\n    xs.clear()\n    return []", "import unittest\nxs = [3, 1]\nunittest.TestCase().assertEqual(f(xs), sorted(xs))"),
