@@ -109,7 +109,7 @@ def pass_at_k(correct: int, n: int, k: int) -> float:
     """
     _check_k(n, k)
     if not 0 <= correct <= n:
-        raise ValueError(f"correct must lie between 0 and n = {n}, got {correct}")
+        raise ValueError(f"correct must be between 0 and n = {n}, got {correct}")
     return float(1 - Fraction(math.comb(n - correct, k), math.comb(n, k)))
 
 
@@ -135,7 +135,7 @@ def best_of_k(ranking: Sequence[tuple[float, ...]], correct: Sequence[bool], k: 
 
 def _check_k(n: int, k: int) -> None:
     if not 1 <= k <= n:
-        raise ValueError(f"k must lie between 1 and the {n} samples at hand, got {k}")
+        raise ValueError(f"k must be between 1 and the {n} samples, got {k}")
 
 
 # --- two runs on the same problems ---------------------------------------------------------------------------------

@@ -49,13 +49,13 @@ Table = NDArray[np.float64]
 
 
 class Pool(NamedTuple):
-    """Candidates of one problem in one state, any of which could stand in one turn together."""
+    """Candidates of one problem in one state; any of them could be together in one turn."""
 
     problem: Problem
     candidates: tuple[Candidate, ...]
     labels: tuple[bool, ...]
     logits: tuple[float, ...] | None = None
-    """A language-model verifier's, where one is given."""
+    """Logits of a language-model verifier, if one is given."""
 
     def part(self, indices: Sequence[int]) -> "Pool":
         return Pool(
@@ -66,7 +66,7 @@ class Pool(NamedTuple):
         )
 
     def without_tests(self) -> "Pool":
-        """As if the problem had no public tests: their reports go, what the programs did on the probes stays."""
+        """The pool as if the problem had no public tests: without their reports, with the behaviour on probes."""
         bare = tuple(
             c.model_copy(
                 update={"report": c.report and c.report.model_copy(update={"status": "unjudged", "results": ()})}
@@ -80,11 +80,11 @@ class Origin(NamedTuple):
     """A card's origin."""
 
     made: str
-    """The command."""
+    """The command that fitted it."""
     data: str
     """The problems' source and licence."""
     generators: Sequence[str]
-    """Whose programs; see `models.identity`."""
+    """The generators of the programs; see `models.identity`."""
 
 
 def pools_of(data: Iterable[ProblemAttempts], language_model: Verifier | None = None) -> list[Pool]:

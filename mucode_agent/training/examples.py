@@ -69,8 +69,8 @@ def groups(
 def overlap(training: Sequence[Problem], evaluation: Sequence[Problem]) -> list[tuple[str, str]]:
     """Pairs of ids (training, evaluation) of one and the same problem: nearly equal statements, or equal tests.
 
-    Statements are compared as bags of their content words, with the entry point's name, numbers and punctuation put
-    aside; tests with the entry point's name put aside, of which at least two and half of either problem's must agree.
+    Statements are compared as bags of their content words, without the entry point's name, numbers and punctuation.
+    Tests are compared without the entry point's name; at least two, and half of either problem's tests, must agree.
     """
     known = [(problem.id, _words(problem), _tests(problem)) for problem in evaluation]
     found = []

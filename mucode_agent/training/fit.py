@@ -240,7 +240,7 @@ def whole(model: Any, again: Callable[[], Any]) -> Any:
 
 
 def sharded() -> bool:
-    """Whether accelerate is told to shard the model over the processes (FSDP)."""
+    """Whether accelerate's configuration shards the model over the processes (FSDP)."""
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
@@ -311,8 +311,8 @@ def _together(world: int) -> Iterator[None]:
         if world == 1 or not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
             raise
         raise InfrastructureError(
-            f"another of the {world} processes of this training ended ({' '.join(str(error).split())[:120]}); see what "
-            "it said, then run the same command: it goes on from the last checkpoint"
+            f"another of the {world} processes of this training ended ({' '.join(str(error).split())[:120]}); see its "
+            "message, then run the same command, which continues from the last checkpoint"
         ) from error
 
 

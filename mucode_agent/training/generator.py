@@ -188,7 +188,7 @@ def readme(card: GeneratorCard) -> str:
     lines = [
         "# A µCODE generator",
         "",
-        f"Fine-tuned from `{card.base}` to answer a programming problem, with whatever attempts and feedback came",
+        f"Fine-tuned from `{card.base}` to answer a programming problem, with any attempts and feedback that came",
         "before, with one whole program.",
         "",
         f"- rows: {card.rows}, {card.target_tokens} answer tokens; {card.left_out} left out as too long",
@@ -197,7 +197,7 @@ def readme(card: GeneratorCard) -> str:
         "- used: `python -m mucode_agent solve problem.json --model hf:DIRECTORY`, or `vllm serve DIRECTORY`",
     ]
     if rank:
-        lines.append(f"- the adapter alone stands in `{ADAPTER}/`")
+        lines.append(f"- the adapter alone is in `{ADAPTER}/`")
     return "\n".join(lines) + "\n"
 
 
