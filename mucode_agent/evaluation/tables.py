@@ -112,8 +112,8 @@ def _accuracy(results: Results) -> Table:
         title="Accuracy by turn",
         note=(
             f"Share of {results.finished} problems whose answer passes all public and private tests, in %, with Wilson "
-            f"intervals. Selector: {results.identity.arms[0].selector}. For independent samples, a turn is a group of N "
-            f"without feedback. Every search stops at its first accepted answer.{counted}"
+            f"intervals. Selector: {results.identity.arms[0].selector}. For independent samples, a turn is a group of "
+            f"N without feedback. Every search stops at its first accepted answer.{counted}"
         ),
         columns=("search", *(f"turn {turn + 1}" for turn in range(turns)), "accepted", "accepted and right"),
         rows=tuple(
