@@ -197,6 +197,9 @@ class TestResult(Record):
     """The candidate's own frames, outermost first: `line 3, in f: return x / 0`."""
     invalid_test: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
     """Whether the test is at fault: it does not use the program, or fails or ends in a way that judges none."""
+    by_program: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
+    """Whether an `unjudged` result hangs on what the program did. Another program might have passed, so it counts as a
+    failure; where the test alone cannot be judged, nothing is known of any program."""
     time_s: float = 0.0
     """CPU seconds."""
 
@@ -229,6 +232,17 @@ class ExecutionReport(Record):
     @property
     def passed(self) -> bool:
         return self.status == "passed"
+
+    @property
+    def judged(self) -> bool:
+        """Whether it says if the program is right, which rewards and training labels ask. A program that cannot be
+        judged for what it did itself is not right: it could choose to be left out. Nothing is known only where the
+        sandbox failed, or where tests that can be judged apart for no program decide.
+        """
+        if self.status not in ("infra", "unjudged"):
+            return True
+        failed = [result for result in self.results if result.status not in ("passed", "skipped", "infra")]
+        return self.status != "infra" and any(result.status != "unjudged" or result.by_program for result in failed)
 
     @property
     def tests_passed(self) -> int:

@@ -21,7 +21,8 @@ def create_reward(sandbox: str | Sandbox = "local", *, column: str = "tests", pa
     """A reward function for `GRPOTrainer(reward_funcs=…)`: 1.0 where a completion passes its row's tests, else 0.0.
 
     The completions of a batch are judged together. None, which TRL leaves out of a group's mean, stands for what says
-    nothing about the program: a broken sandbox, or tests that cannot judge.
+    nothing about the program: a broken sandbox, or tests that can judge no program. One that cannot be judged for what
+    it did itself gets 0.0, as `ExecutionReport.judged` explains.
 
     Args:
         sandbox: Where programs run; closed with the function where it is a string.
@@ -91,7 +92,7 @@ def text_of(completion: Any) -> str:
 
 def reward_of(report: ExecutionReport, *, partial: bool = False) -> float | None:
     """What a report is worth; None where it says nothing about the program."""
-    if report.status in ("infra", "unjudged"):
+    if not report.judged:
         return None
     if partial:
         return report.tests_passed / len(report.results) if report.results else 0.0

@@ -117,14 +117,15 @@ def _unjudged(directory: Path) -> str:
     from mucode_agent.runs.reading import read_shards
 
     rows = [row for _, shard in read_shards(directory) if shard is not None for row in shard.judgements]
-    unjudged = [row for row in rows if not row.judged]
+    unjudged = [row for row in rows if row.status == "unjudged"]
     if not unjudged:
         return ""
     first, problems = unjudged[0], len({row.problem_id for row in unjudged})
     return (
-        f"{len(unjudged)} of {len(rows)} programs, of {problems} problems, are unjudged: their tests can judge no "
-        f"program, the first of {first.problem_id}: {first.error}. They count neither as right nor as wrong; see "
-        "`evaluate check`, and roll out into another directory with corrected tests, --preload or --judge"
+        f"{len(unjudged)} of {len(rows)} programs, of {problems} problems, are unjudged, the first of "
+        f"{first.problem_id}: {first.error}. {sum(row.judged for row in unjudged)} of them, for what they did "
+        "themselves, count as wrong, the others neither as right nor as wrong; see `evaluate check`, and roll out into "
+        "another directory with corrected tests, --preload or --judge"
     )
 
 

@@ -182,7 +182,7 @@ class _Outcome:
         )
         self.right = [float(_correct(problem, answer, judgements)) for answer in self.answers]
         self.drawn = [len(pool) for pool in self.pools]
-        self.unjudged = not _judged(problem, self.answers[-1], judgements)
+        self.unjudged = _unjudged(problem, self.answers[-1], judgements)
         self.rules = {rule: [_choice(problem, pool, rule, judgements) for pool in self.pools] for rule in rules}
 
 
@@ -259,6 +259,11 @@ def _correct(problem: Problem, candidate: Candidate, judgements: Judgements) -> 
 
 def _judged(problem: Problem, candidate: Candidate, judgements: Judgements) -> bool:
     return not candidate.code or judgements[problem.id, _form(candidate.code)].judged
+
+
+def _unjudged(problem: Problem, candidate: Candidate, judgements: Judgements) -> bool:
+    """Counted aloud, also where the program's own doing makes it count as wrong."""
+    return bool(candidate.code) and judgements[problem.id, _form(candidate.code)].status in ("infra", "unjudged")
 
 
 # --- all problems --------------------------------------------------------------------------------------------------

@@ -16,9 +16,9 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from mucode_agent.files import (
     Journal,
@@ -61,6 +61,8 @@ class Judgement(Record):
     tests_passed: int
     tests: int
     error: str
+    by_program: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
+    """Of an `unjudged` one: for what the program did, see `ExecutionReport.judged`."""
 
     @property
     def correct(self) -> bool:
@@ -68,8 +70,8 @@ class Judgement(Record):
 
     @property
     def judged(self) -> bool:
-        """Whether the program's rightness is known: neither the sandbox nor the test failed."""
-        return self.status not in ("infra", "unjudged")
+        """Whether the program's rightness is known: neither the sandbox nor the test alone failed."""
+        return self.by_program or self.status not in ("infra", "unjudged")
 
 
 class Solve(Record):

@@ -67,4 +67,5 @@ def _judgement(problem_id: str, program: str, report: ExecutionReport) -> Judgem
         tests_passed=report.tests_passed,
         tests=len(report.results),
         error=(failure.error if failure else report.error),
+        by_program=report.status == "unjudged" and report.judged,
     )

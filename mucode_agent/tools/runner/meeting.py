@@ -51,7 +51,10 @@ def _words(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"\b({'|'.join(re.findall(r'[A-Za-z_]{2,}', pattern))})")
 
 
-_PLACES_FOUND = [(what, re.compile(test, re.MULTILINE), re.compile(used)) for what, test, used in _PLACES]
+_PLACES_FOUND = [
+    (what, re.compile(test, re.MULTILINE), re.compile(used))
+    for what, test, used in sorted(_PLACES, key=lambda p: p[2] != "")
+]
 _PROCESSES = re.compile(
     r"os\.(system|popen|fork|forkpty|spawn\w*|exec\w*|posix_spawn\w*|pipe2?)|(subprocess|multiprocessing)\..*"
 )
@@ -83,12 +86,15 @@ def interests(patterns: Iterable[str], program: str) -> str:
     return "|".join(found)
 
 
-def meeting(test: str, used: Iterable[str]) -> str:
-    """The first place where both may be, as a reason; empty where there is none. `used` are the program's names."""
+def meeting(test: str, used: Iterable[str]) -> tuple[str, bool]:
+    """The first place where both may be, as a reason; empty where there is none. `used` are the program's names.
+    Second, whether the test's text alone says so, whatever the program uses: such places come first.
+    """
     for what, in_test, names in _PLACES_FOUND:
         if (not names.pattern or any(map(names.fullmatch, used))) and in_test.search(test):
-            return f"the test and the program run apart and may meet in one process only: {what}"
-    return ""
+            why = f"the test and the program run apart and may meet in one process only: {what}"
+            return why, not names.pattern
+    return "", False
 
 
 def refused(used: Iterable[str], status: str, error: str) -> str:
