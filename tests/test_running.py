@@ -147,5 +147,6 @@ def test_rollout_says_how_many_programs_no_test_could_judge(
         judged = capsys.readouterr().err
 
     assert "1 of 1 programs, of 1 problems, are unjudged" in told
+    assert "1 of them, for what they did themselves, count as wrong" in told
     assert "evaluate check" in told
     assert "unjudged" not in judged

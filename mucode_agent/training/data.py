@@ -1,8 +1,9 @@
 """Labelled attempts: what generators wrote in which state, and what all tests, or a user, say of it.
 
 Directories that `evaluate run`, `rollout`, `traces import` and `traces add` wrote are read alike. The first three hold
-states and programs in their traces and labels in their judgements; the last what users accepted or rejected. `infra`
-and `unjudged` say nothing about a program and never become a label; a program without one has none.
+states and programs in their traces and labels in their judgements; the last what users accepted or rejected. `infra`,
+and `unjudged` for the test's sake alone, say nothing about a program and never become a label; what a program made
+`unjudged` itself is wrong (`Judgement.judged`).
 """
 
 import hashlib

@@ -214,8 +214,9 @@ class _Run:
             self._close(conversation, silent=all_changes)
             space.clear()  # the tests' functions hold it, and it them: without this they stay until a collection
         if conversation.calls == 0 and all(result["status"] == "passed" for result in results):
-            untouched = {"status": "unjudged", "error": "no test used the program", "invalid_test": True}
-            untouched["by_program"] = not suite.wanted <= kinds.keys()  # which may be why
+            alone = suite.wanted <= kinds.keys()  # else that may be why
+            untouched = {"status": "unjudged", "error": "no test used the program"}
+            untouched |= {"invalid_test": alone, "by_program": not alone}
             return [{**result, **untouched} for result in results]
         return results
 

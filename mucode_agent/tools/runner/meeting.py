@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from types import CodeType
 from typing import Any
 
+_OF_A_MODULE = r"(?<![.\w])__(name|file|package|spec|loader|annotations)__\b(?! == .__main__)"
 _PLACES = (
     (
         "output",
@@ -31,7 +32,11 @@ _PLACES = (
         r"(.*\.)?(environ|getenv|getcwd)|(sys|argparse)\..*",
     ),
     ("patched names", r"\bmock\b|\bpatch\b|monkeypatch|setattr\(|builtins\.|globals\(", ""),
-    ("introspection", r"inspect|__code__|__closure__|__globals__|getsource|dataclasses|signature|__wrapped__", ""),
+    (
+        "introspection",
+        rf"{_OF_A_MODULE}|inspect|__code__|__closure__|__globals__|getsource|dataclasses|signature|__wrapped__",
+        "",
+    ),
     (
         "callbacks",
         r"\blambda\b|^\s+def |@|^def (?!check\b|test)",

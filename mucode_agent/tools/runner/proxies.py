@@ -914,6 +914,9 @@ class Remote:
         conversation = self.mucode_conversation
         what = f"the program gave {self.mucode_text()}, which is not plain data"
         if isinstance(other, Remote):
+            classes = self.mucode_kind == other.mucode_kind == "class"
+            if classes and conversation.fate is None and self.mucode_do("equality") == "none":
+                return self.mucode_do("is", other) is True
             fate = NotData("unjudged", "two objects of the program are compared: it would decide the outcome itself")
         elif callable(other) or (conversation.fate is None and self.mucode_do("equality") == "own"):
             fate = NotData("unjudged", f"{what}, and its class decides what equals it")
@@ -921,7 +924,8 @@ class Remote:
             fate = NotData("wrong_answer", what)
         raise conversation.settled(fate)
 
-    __ne__ = __eq__
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
     def mucode_refuse(self, *_: Any) -> Any:
         raise self.mucode_unjudged("needs the truth, order or hash of")
