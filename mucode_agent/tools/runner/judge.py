@@ -23,6 +23,7 @@ from typing import Any
 from . import behaviour, codec
 from .meeting import interests, meeting, refused
 from .proxies import (
+    INTERFERED,
     MUTABLE,
     PLAIN_BASE,
     Conversation,
@@ -90,7 +91,7 @@ def main(base: dict[str, int]) -> None:
             elsewhere = message["job"]["judge"] == "together" and not message["job"]["probes"]
             refused = not (message["alone"] or judge.contained or elsewhere)
             report = {"status": "refused"} if refused else judge.judge(message["job"])
-            host.sendall(codec.pack({**report, "grown": peak_memory() > small}))
+            host.sendall(codec.pack({**report, "grown": peak_memory() > small}, "replace"))
             # The collector is off, as everywhere below the fork server.
             if number % _COLLECT_EVERY == 0 or gc.get_count()[0] > _COLLECT_ABOVE:
                 gc.collect()
@@ -279,7 +280,8 @@ class _Run:
             except (Ended, NotData):
                 raise
             except BaseException as error:  # noqa: BLE001 - whatever it is, the caller has to fix it
-                raise InvalidTest(f"the set-up code failed: {type(error).__name__}: {error}"[:500]) from None
+                failed = InvalidTest(f"the set-up code failed: {type(error).__name__}: {error}"[:500])
+                raise (error if hasattr(error, "mucode_error") else failed) from None
             for name, value in space.items():
                 if not isinstance(value, Remote) and isinstance(value, type) and value.__module__ == "__test__":
                     conversation.records[name] = value
@@ -319,7 +321,7 @@ class _Run:
             cause: BaseException = error
             if conversation.too_much_output():
                 cause = self._output_ended()
-            elif isinstance(error, NameError) and error.name in missing:
+            elif isinstance(error, NameError) and not hasattr(error, "mucode_error") and error.name in missing:
                 cause = _Missing(f"the program does not define {error.name!r}, which the test uses")
             try:
                 result = self._failure(cause, recorder, conversation)
@@ -412,7 +414,7 @@ class _Run:
         try:
             conversation.feed(test["stdin"])
             conversation.load(self._setup, self._code, [], marks=interests((), self._code), main=True)
-            raise Ended("early_exit", "the program interfered with the channel that carries its values")
+            raise Ended("early_exit", INTERFERED)
         except Ended as ended:
             end = self._output_ended() if conversation.too_much_output() else ended
             printed = conversation.output(1 << 30, errors="surrogateescape")
@@ -569,7 +571,7 @@ class _Recorder:
             if name in ("is_", "is_not"):
                 return same is (name == "is_")
         elif isinstance(subject, Remote) and function is type and len(arguments) == 1:
-            return subject.mucode_do("get", "__class__")
+            return subject.mucode_type()
         elif isinstance(subject, Handle) and name != "hasattr" and any(map(_about_methods, arguments[1:2])):
             what = f"the test asks what {show(subject)} can do, and every stand-in for an object has all methods"
             raise self._conversation.settled(NotData("unjudged", what))

@@ -31,6 +31,7 @@ MUTABLE = (list, dict, set, bytearray)
 Back = Literal["never", "none", "always"]
 """When the test sees what the program changed in its arguments: where it returns None, for `none`."""
 _PLAIN = (int, str, float, bool, type(None), bytes)
+_DATA = (*_PLAIN, *MUTABLE, tuple, frozenset, complex, range, slice)
 _MOST_OBJECTS = 20_000
 """Handles of one conversation."""
 _MOST_RECEIVED = 32 << 20
@@ -41,6 +42,7 @@ _LOOSE = "the test and the program share too many values, and some have crossed 
 _MOST_USES = 1000
 _MOST_CAUSES = 20
 PLAIN_BASE = "the program gave an object of a class of its own, judged as its plain base"
+INTERFERED = "the program interfered with the channel that carries its values"
 _LIGHT = 4096
 """Bytes of a message whose values cost next to nothing."""
 _MOST_GROWTH = 256 << 20
@@ -298,7 +300,7 @@ class Conversation:
     def run_test(self, source: str, entry_point: str | None) -> dict[str, Any]:
         """What the program's own process says of a test that it ran."""
         verdict = self._request({"op": "test", "source": source, "entry_point": entry_point})["ok"]
-        if not isinstance(verdict, dict) or verdict.get("status") not in STATUSES:
+        if not isinstance(verdict, dict) or str(verdict.get("status")) not in STATUSES:
             raise self._broken()
         told = {key: str(verdict.get(key, ""))[:500] for key in ("status", "error", "test")}
         return {**told, "traceback": _texts(verdict.get("traceback"))}
@@ -536,7 +538,7 @@ class Conversation:
         if callable(value) and not isinstance(value, type):
             return ["C", [self._callback(value), str(getattr(value, "__name__", ""))]]
         if hasattr(type(value), "__next__") and not hasattr(value, "read"):
-            return ["i", self._callback(functools.partial(_one, value))]
+            return ["i", self._callback(_Items(value))]
         what = f"the test passes a {type(value).__name__}, which is not plain data"
         raise NotData("unjudged", what, by_test=True)
 
@@ -586,7 +588,9 @@ class Conversation:
             return self._objects[number]
         if tag in ("C", "i"):
             function = self._callbacks[body]
-            return function.args[0] if tag == "i" else function
+            if isinstance(function, _Items) is not (tag == "i"):
+                raise ValueError(tag)
+            return function.iterator if tag == "i" else function
         if tag == "u":
             self.plain_base = True
             name, own, form = body
@@ -643,6 +647,8 @@ class Conversation:
         """The stand-in for a name of the program's module."""
         if kind.startswith("exception:"):
             *own, known = kind.partition(":")[2].split(",")
+            if not all(map(str.isidentifier, own)):
+                raise self._broken()
             base = codec.builtin_error(known) or Exception
             for each in [*reversed(own), name]:
                 base = self._exceptions.setdefault(each, type(each, (base,), {}))
@@ -759,7 +765,7 @@ class Conversation:
         return Ended(status, error)
 
     def _broken(self) -> Ended:
-        return self._stop("early_exit", "the program interfered with the channel that carries its values")
+        return self._stop("early_exit", INTERFERED)
 
     def _died(self) -> Ended:
         if self._end is None:
@@ -820,6 +826,13 @@ class Remote:
         """The program's answer to one of its operations."""
         return self.mucode_conversation.operate(operation, self.mucode_target, arguments)
 
+    def mucode_type(self) -> Any:
+        """Its class, which is none of those whose objects are plain data, whatever the object says."""
+        value = self.mucode_do("get", "__class__")
+        if any(value is kind for kind in _DATA):
+            raise self.mucode_unjudged("asks for the type of")
+        return value
+
     def mucode_text(self) -> str:
         """For messages: asks the program nothing."""
         return f"<{self.mucode_name} object>" if type(self) is Handle else f"<{self.mucode_kind} {self.mucode_name}>"
@@ -831,6 +844,7 @@ class Remote:
         if name == "__class__":
             conversation = self.mucode_conversation
             conversation.note(f"the test asks for the type of {self.mucode_text()}")
+            return self.mucode_type()
         value = self.mucode_do("get", name)
         if type(value) is Handle and value.mucode_kind == "function":
             object.__setattr__(value, "mucode_name", f"{self.mucode_name}.{name}")
@@ -989,11 +1003,16 @@ def _none(_: int) -> bool:
     return False
 
 
-def _one(iterator: Any) -> list[Any]:
-    """The next item, if there is one."""
-    for item in iterator:
-        return [item]
-    return []
+class _Items:
+    """An iterator of the test, as the program reads it: a call gives the next item, if there is one."""
+
+    def __init__(self, iterator: Any) -> None:
+        self.iterator = iterator
+
+    def __call__(self) -> list[Any]:
+        for item in self.iterator:
+            return [item]
+        return []
 
 
 def _made(known: type[Exception], arguments: list[Any], message: str) -> Exception:
