@@ -113,15 +113,3 @@ async def own_connections(model: Any) -> AsyncIterator[Any]:
     async with DefaultAsyncHttpxClient(timeout=root.timeout) as connections:
         own = root.with_options(http_client=connections)
         yield model.model_copy(update={"root_async_client": own, "async_client": own.chat.completions})
-
-
-async def all_done(coroutines: Sequence[Awaitable[T]]) -> list[T]:
-    """The results in order. One that raises, or a cancellation, ends the others before it goes on."""
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from mucode_agent.calls import all_done
 from mucode_agent.files import Journal, digest
 from mucode_agent.graphs.settings import Settings
 from mucode_agent.graphs.solver import SolverInput, create_solver
@@ -19,7 +20,7 @@ from mucode_agent.runs.config import Arm, Benchmark, Config, Identity, Pace, env
 from mucode_agent.runs.directory import DrawnRow, Judgement, RunDirectory, Shard, Solve, finished_solves, open_run
 from mucode_agent.runs.judging import WholeSolves, distinct_programs, judge
 from mucode_agent.runs.recorded import Draws, RecordedModel
-from mucode_agent.runs.retry import Failure, ProgressListener, RetryPolicy, all_done, own_connections
+from mucode_agent.runs.retry import Failure, ProgressListener, RetryPolicy, own_connections
 from mucode_agent.traces import TraceRow
 from mucode_agent.types import InfrastructureError, Problem, ProblemError, Sample, Sandbox, Verifier
 
@@ -83,11 +84,12 @@ def work(
         model: The generator: anything that `models.sampling.sample` draws from.
         sandbox: Runs candidates on public tests for the graph, and on all tests for the judgement.
         verifier: Scores candidates.
-        watch: Told of every draw and finished problem.
-        pace: How much is done at once, and how long failures are borne.
+        watch: Hears of every draw and finished problem.
+        pace: How much is done at once, and for how long failures are tried again.
 
     Raises:
-        InfrastructureError: Patience is at its end, or the disk is full. The same call goes on from what is saved.
+        InfrastructureError: Failures lasted longer than `pace.patience`, or the disk is full. The same call goes on
+            from what is saved.
     """
 
     async def all_problems() -> list[Failure]:
