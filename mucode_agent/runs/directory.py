@@ -113,7 +113,7 @@ class Shard(Record):
 
 
 def finished_solves(rows: Sequence[TraceRow]) -> list[Solve]:
-    """One per run id that came to a solution; the first telling counts."""
+    """One per run id that came to a solution; of rows that stand twice the first counts."""
     problems: dict[str, ProblemRow] = {}
     candidates: dict[str, dict[tuple[int, int], Candidate]] = {}
     decisions: dict[str, list[DecisionRow]] = {}
@@ -277,10 +277,7 @@ def read_problems(directory: Path) -> list[Problem]:
 
 def read_shard(path: Path) -> Shard:
     """Raises ProblemError where the file is damaged or of another version."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ProblemError(f"cannot read the shard {path}: {error.strerror}; make it readable") from None
+    data = read_bytes(path, remedy="make it readable")
     check_version(path, data, "run_version", RUN_VERSION)
     shard = parsed(_SHARD, data, str(path), wrong="is damaged", remedy=_REMAKE, extra="ignore")
     if shard.key != path.stem:

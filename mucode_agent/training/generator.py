@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mucode_agent.files import parsed, write_whole
+from mucode_agent.files import read_card, write_whole
 from mucode_agent.models.checkpoints import quiet
 from mucode_agent.models.decoding import end_tokens
 from mucode_agent.prompts import prompt_digest
@@ -170,15 +170,7 @@ def encoded(rows: Sequence[Row], tokenizer: Any, model: Any, settings: Generator
 
 def read_generator_card(directory: Path) -> GeneratorCard | None:
     """The card beside the weights; None where there is none. Raises ProblemError where it is damaged."""
-    path = directory / CARD
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise ProblemError(f"cannot read {path}: {error.strerror}; give a readable generator") from None
-    wrong = "is no generator card of this version"
-    return parsed(TypeAdapter(GeneratorCard), data, str(path), wrong=wrong, remedy="train the generator again")
+    return read_card(directory / CARD, TypeAdapter(GeneratorCard), of="generator")
 
 
 def readme(card: GeneratorCard) -> str:

@@ -39,7 +39,7 @@ from mucode_agent.training.fit import (
 from mucode_agent.training.settings import GROUP, Loss, VerifierSettings
 from mucode_agent.types import Problem, ProblemError, Record
 from mucode_agent.verifiers.calibration import Platt, fit_platt
-from mucode_agent.verifiers.card import CARD, VerifierCard, read_card, start_logit
+from mucode_agent.verifiers.card import CARD, VerifierCard, read_verifier_card, start_logit
 from mucode_agent.verifiers.scoring import pad_token, padded
 from mucode_agent.verifiers.text import text_digest, verifier_text
 
@@ -129,7 +129,7 @@ def train_verifier(
         near_misses=settings.near_misses,
         seed=settings.seed,
     )
-    if (out / CARD).exists() and (card := read_card(out)) is not None:
+    if (out / CARD).exists() and (card := read_verifier_card(out)) is not None:
         return Trained(directory=out, card=card, fitted=None, groups=len(examples), too_long=0)
     model, tokenizer = _base(base, settings)
     encode = _encoder({entry.problem.id: entry.problem for entry in data}, tokenizer)
