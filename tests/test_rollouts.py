@@ -492,11 +492,11 @@ def test_a_task_makes_the_shard_that_a_worker_makes_and_tells_an_outage_from_a_b
     url = "openai:scripted@http://127.0.0.1:9/v1"  # discard: nobody answers there
     tools = Tools(directory=run.directory, model=url, verifier="none", sandbox="local", patience=0.0)
 
-    told = make_shard(tools.model_dump(mode="json"), DOUBLE.model_dump(mode="json"))
+    returned = make_shard(tools.model_dump(mode="json"), DOUBLE.model_dump(mode="json"))
 
-    assert told["outage"]
-    assert "start the server" in told["failure"]
-    assert (told["outcomes"], told["tokens"]) == ({}, 0)
+    assert returned["outage"]
+    assert "start the server" in returned["failure"]
+    assert (returned["outcomes"], returned["tokens"]) == ({}, 0)
     assert not run.exists(run.key(DOUBLE))
 
 
@@ -509,13 +509,13 @@ def test_ray_tasks_make_every_shard_once_though_one_of_their_processes_is_killed
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["failures"] == []
-    assert len(told["killed"]) == 1
-    assert told["makers"] > 1
+    returned = json.loads(done.stdout.splitlines()[-1])
+    assert returned["failures"] == []
+    assert len(returned["killed"]) == 1
+    assert returned["makers"] > 1
     assert len(list(tmp_path.glob("run/shards/*/*.json"))) == 12
-    assert set(told["finished"].values()) == {1}
-    twice = {number: count for number, count in told["requests"].items() if count != 3}
-    assert len(told["requests"]) == 12
+    assert set(returned["finished"].values()) == {1}
+    twice = {number: count for number, count in returned["requests"].items() if count != 3}
+    assert len(returned["requests"]) == 12
     assert len(twice) <= 1, "only what the killed process had begun is begun again"
     assert all(3 < count <= 6 for count in twice.values())

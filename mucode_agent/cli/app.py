@@ -97,9 +97,9 @@ _MISUSE: Any = typer.BadParameter.__mro__[2]
 
 def _sentence(error: Any) -> str:
     """A mistake on the command line, with where the rules stand."""
-    told = " ".join(error.format_message().split()).rstrip(".")
+    words = " ".join(error.format_message().split()).rstrip(".")
     command = error.ctx.command_path if getattr(error, "ctx", None) else "python -m mucode_agent"
-    return f"{told[:1].lower()}{told[1:]}{_given(error)}; see `{command} --help`"
+    return f"{words[:1].lower()}{words[1:]}{_given(error)}; see `{command} --help`"
 
 
 def _given(error: Any) -> str:

@@ -69,7 +69,7 @@ def execute(
     if cost := getattr(place, "cost", ""):
         console.print(cost, markup=False)
     if tally.missing:
-        raise InfrastructureError(tally.complaint())
+        raise InfrastructureError(tally.without_verdict())
 
 
 @contextlib.contextmanager

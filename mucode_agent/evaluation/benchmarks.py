@@ -2,7 +2,7 @@
 
 `fixed` is our split: what the statement shows is public, the rest private, and `evaluate check` proves it on the
 reference solutions. `paper` follows the µCODE authors' released code with its faults, for figures that stand beside
-theirs; each rule is told where it is written. Neither split changes what a correct answer is, except where said.
+theirs; each rule stands where it is applied. Neither split changes what a correct answer is, except where said.
 """
 
 import base64

@@ -17,12 +17,12 @@ def arms(search: StatedSettings, *, greedy: bool, independent: bool) -> tuple[Ar
     def changed(**fields: Unpack[Options]) -> StatedSettings:
         return stated_settings({**search.options(), **fields})
 
-    lone = Arm.of("greedy", changed(n=1, temperature=0.0))
+    single = Arm.of("greedy", changed(n=1, temperature=0.0))
     if search.temperature == 0 and search.n == 1:
-        return (lone,)
+        return (single,)
     several = changed(n=search.n * search.max_turns, max_turns=1)
     same_compute = [Arm.of("independent", several, group=search.n)] if independent and search.max_turns > 1 else []
-    return (*((lone,) if greedy else ()), Arm.of("turns", search), *same_compute)
+    return (*((single,) if greedy else ()), Arm.of("turns", search), *same_compute)
 
 
 def run_benchmark(
@@ -46,7 +46,7 @@ def run_benchmark(
     is of `graphs.settings.StatedSettings`. Returns the problems that were given up; `report.write_report` makes the
     figures.
     Raises ProblemError where the directory holds another run, and InfrastructureError where the model, sandbox or
-    verifier failed for longer than `pace` has patience.
+    verifier failed for longer than `pace.patience`.
     """
     asked, scorer = stated_settings(search), verifier or NoVerifier()
     # What a calibration is worth on this generator is what a run measures.

@@ -15,7 +15,7 @@ def without_examples(problem: Problem) -> Problem:
     """The same task with its tests left out of the prompt; they still run, and their failures are still fed back.
 
     Examples in the statement go too: doctest blocks, lines that call the entry point, and headings they leave empty.
-    Examples told in prose stay. Where the statement does not show the function's signature, the reference's is added,
+    Examples in prose stay. Where the statement does not show the function's signature, the reference's is added,
     as in the paper's prompt, since without tests nothing else tells the parameters.
     """
     prompt = problem.prompt

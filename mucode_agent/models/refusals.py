@@ -17,7 +17,7 @@ from langchain_core.exceptions import ContextOverflowError
 REFUSALS = (400, 403, 405, 422, 501)
 """The statuses with which servers refuse an option."""
 LONGEST_PAUSE_S = 120.0
-"""Of a server that asks for patience; a longer one is an error."""
+"""Of a server that asks to wait; a longer one is an error."""
 
 _OPTIONS = {
     "n": r"\bn\b|(completion|num_?|multiple |one )choices?\b|completion choice|(multiple|one) candidates?\b",

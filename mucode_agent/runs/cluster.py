@@ -44,7 +44,7 @@ class Made(Record):
     tokens: int = 0
     failure: str = ""
     outage: bool = False
-    """Whether the failure is the model's, sandbox's or verifier's, for longer than patience lasts."""
+    """Whether the failure is the model's, sandbox's or verifier's, for longer than `patience`."""
 
 
 def make_shards_on_ray(

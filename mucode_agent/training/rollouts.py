@@ -36,8 +36,8 @@ def roll_out(
     """Makes the shards that `directory` lacks, beside any other workers, and returns when every problem has its own.
 
     The rest is asked as of `open_rollouts`. Returns the problems that were given up. Raises ProblemError where the
-    directory holds another run, and InfrastructureError where model, sandbox or verifier failed for longer than `pace`
-    has patience.
+    directory holds another run, and InfrastructureError where model, sandbox or verifier failed for longer than
+    `pace.patience`.
     """
     scorer = verifier or NoVerifier()
     run = open_rollouts(benchmark, directory, model=model, sandbox=sandbox, verifier=scorer, **asked)
