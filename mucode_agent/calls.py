@@ -81,7 +81,7 @@ def both_forms(function: Callable[P, Steps[T]]) -> tuple[Callable[P, T], Callabl
 
 
 async def all_done(coroutines: Sequence[Awaitable[T]]) -> list[T]:
-    """The results in order. One that raises, or a cancellation, ends the others before it goes on."""
+    """The results in order. If one raises, or at a cancellation, the others are ended first."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         return await asyncio.gather(*tasks)

@@ -145,7 +145,7 @@ def test_a_bad_problem_is_one_sentence(
     [
         (["--n", "0"], "--n: input should be greater than or equal to 1, got 0"),
         (["--turns", "0"], "--turns: input should be greater than or equal to 1, got 0"),
-        (["--model", "gpt"], "'gpt' means nothing here"),
+        (["--model", "gpt"], "'gpt' names no model"),
         (["--selector", "best"], "--selector: input should be"),
         (["--sandbox", "docker"], "no sandbox is called 'docker'"),
         (["--timeout", "0"], "--timeout: input should be greater than 0, got 0"),

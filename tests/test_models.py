@@ -1045,13 +1045,13 @@ def test_cancelling_an_async_draw_cancels_its_requests() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("", "means nothing here"),
-        ("gpt", "means nothing here"),
-        ("hf:", "means nothing here"),
+        ("", "names no model"),
+        ("gpt", "names no model"),
+        ("hf:", "names no model"),
         ("http://[::1/v1", "cannot be used: Invalid IPv6 URL; write http://host:port/v1"),
         ("http://host:99999/v1", "cannot be used: Port out of range.*; write http://host:port/v1"),
         ("vllm:m@http:///v1", "cannot be used: it names no host and port"),
-        ("vllm:m", "means nothing here"),
+        ("vllm:m", "names no model"),
         ("vllm:m@localhost:8000", "no URL after its @"),
         ("nobody:m", "unknown or incomplete"),
         ("anthropic:m", "pip install langchain-anthropic"),

@@ -296,7 +296,7 @@ def test_a_failing_model_or_sandbox_is_borne_and_leaves_no_mark_on_a_label(tmp_p
 
 
 def test_a_dead_sandbox_ends_the_run_with_what_is_saved(tmp_path):
-    with pytest.raises(InfrastructureError, match=r"worker could not start.* All that was finished is saved in .*run;"):
+    with pytest.raises(InfrastructureError, match=r"worker could not start.* Everything finished is saved in .*run;"):
         rollouts(tmp_path / "run", sandbox=BrokenSandbox())
 
     assert list(tmp_path.glob("run/shards/*/*")) == []

@@ -28,10 +28,10 @@ def execute(
     file: Annotated[str, typer.Argument(help="Rows of programs with tests (.jsonl or .jsonl.gz), or - for stdin.")],
     running: Annotated[Running, RUNNING],
     output: Annotated[
-        Path | None, typer.Option(help="Write the verdicts here; the same command again goes on where it stopped.")
+        Path | None, typer.Option(help="Write the verdicts to this file; the same command continues where it stopped.")
     ] = None,
     problems: Annotated[
-        Path | None, typer.Option(help="HumanEval's problems, for rows of task_id and completion.")
+        Path | None, typer.Option(help="HumanEval's problems, for rows with only task_id and completion.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Programs at a time; default: one per core.")] = None,
 ) -> None:
@@ -74,7 +74,7 @@ def execute(
 
 @contextlib.contextmanager
 def _progress(tally: "Tally", console: Console, *, alone: bool) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal that shows nothing else, else a plain line now and then."""
+    """A progress bar on a terminal, else a plain line now and then."""
     if not (console.is_terminal and alone):
         yield _plain(tally, console)
         return

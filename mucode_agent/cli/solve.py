@@ -1,4 +1,4 @@
-"""`python -m mucode_agent solve`: one problem, its program on standard output and how it went on standard error."""
+"""`python -m mucode_agent solve`: the program goes to standard output, progress to standard error."""
 
 import asyncio
 import contextlib
@@ -52,15 +52,15 @@ class SolveOutput(Record):
 
     schema_version: Literal[1] = 1
     solved: bool
-    """The answer passes the private tests where the problem has any; else the solver accepted it."""
+    """The answer passes the private tests; without private tests, the solver accepted it."""
     code: str
     solution: Solution
     judgement: ExecutionReport | None
-    """Of the answer on all tests, made after the solve; None where there are no private tests."""
+    """The answer's report on all tests, made after the solve; None without private tests."""
 
     @property
     def unjudged(self) -> bool:
-        """The solver accepted the answer, and the private tests can judge no program."""
+        """The solver accepted the answer, but the private tests cannot judge it."""
         return self.solution.solved and self.judgement is not None and self.judgement.status == "unjudged"
 
 
@@ -132,7 +132,7 @@ def solve(
 
 
 async def _watched(solver: "Solver", problem: Problem, show: Callable[[str], None]) -> Solution:
-    """Runs the solver and shows its events as they come. Async, so that an interruption ends a node at once."""
+    """Runs the solver and shows its events. Async, because an interruption then ends a node at once."""
     state: dict[str, Any] = {}
     line = Line()
     mode: str
@@ -147,7 +147,7 @@ async def _watched(solver: "Solver", problem: Problem, show: Callable[[str], Non
 
 
 class Line:
-    """The line of progress: what turn it is, what is drawn, what passes."""
+    """The progress line: the turn, the candidates drawn, the tests passed."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -167,7 +167,7 @@ class Line:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """A line on standard error that is rewritten; nothing where that is no terminal."""
+    """A line on standard error that is rewritten; nothing if that is no terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda _: None
@@ -177,9 +177,9 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
 
 def _report(result: SolveOutput, verifier: str, doubt: str | None, needed: float | None) -> None:
-    """How it went: always where something still fails, else for a person at a terminal.
+    """Prints the result: always if something still fails, else only on a terminal.
 
-    `needed` is the P(correct) from which on an answer without public tests is accepted.
+    `needed` is the least P(correct) of an accepted answer without public tests.
     """
     from mucode_agent.prompts import outcome
 
@@ -230,7 +230,7 @@ def _probability(solution: Solution, verifier: str, doubt: str | None) -> str:
 
 
 def _check_paths(problem: str, output: Path | None, trace: Path | None) -> None:
-    """Before anything is spent: the output can be written, and no file is asked to be two things."""
+    """Checks, before the solve, that the output can be written and that no file is given for two purposes."""
     named = [("the problem", Path(problem)), ("--output", output), ("--trace", trace)]
     files = [(name, path.resolve()) for name, path in named if path is not None and path.is_file()]
     for (name, path), (other, same) in itertools.combinations(files, 2):
@@ -245,7 +245,7 @@ def _check_paths(problem: str, output: Path | None, trace: Path | None) -> None:
 
 
 def write_text(text: str, path: Path | None) -> None:
-    """UTF-8, to standard output, or to a file: a regular one is replaced whole or not at all, another written to."""
+    """Writes UTF-8 to standard output or a file. A regular file is replaced atomically, another is written to."""
     if path is None:
         write_bytes(text.encode("utf-8", "backslashreplace"))
         return

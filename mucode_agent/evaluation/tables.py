@@ -21,7 +21,7 @@ RULE_WORDS: dict[Rule, str] = {
 
 
 class Table(Record):
-    """Cells as they are shown. The first column names the row."""
+    """Cells as text. The first column names the row."""
 
     title: str
     note: str
@@ -162,7 +162,7 @@ def _best_of_k(results: Results) -> Table | None:
 
 
 def shown_ks(samples: int) -> list[int]:
-    """At most six columns: 1, the powers of two and the paper's 5 on the way, and the last."""
+    """At most six columns: 1, powers of two, the paper's 5, and the last."""
     return [*[k for k in (1, 2, 5, 10, 20, 50, 100) if k < samples][:5], samples]
 
 

@@ -1,7 +1,7 @@
 """Candidates of a generator that may run code while it writes: the tool loop inside the generate node.
 
-Each candidate is a conversation of its own, which ends with the first answer that calls no tool. Only that answer is
-kept; what led to it is counted, and forgotten.
+Each candidate is a separate conversation, which ends with the first answer that calls no tool. Only that answer is
+kept; the tokens before it are counted, their text is dropped.
 """
 
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ async def draft(
 
 
 def _kept(outcomes: Sequence[Sample | InfrastructureError]) -> list[Sample]:
-    """All answers; else raises the first failure, which carries those that were paid for."""
+    """All answers; else raises the first failure, with the answers that were drawn."""
     answers = [outcome for outcome in outcomes if isinstance(outcome, Sample)]
     for outcome in outcomes:
         if isinstance(outcome, InfrastructureError):
@@ -71,14 +71,14 @@ def _kept(outcomes: Sequence[Sample | InfrastructureError]) -> list[Sample]:
 
 
 class _Conversation:
-    """What was said for one candidate, and how many calls are left."""
+    """The conversation of one candidate, and how many calls are left."""
 
     def __init__(self, messages: Sequence[BaseMessage], tool: BaseTool, calls: int) -> None:
         self.messages, self._tool, self._most, self._left = list(messages), tool, calls, calls
         self._drawn: list[Sample] = []
 
     def asked(self, sample: Sample, message: AIMessage) -> list[dict[str, Any]]:
-        """The calls in a message, every one of which must be heard; none where the message is the answer."""
+        """The calls in a message; each needs an answer. None if the message is the final answer."""
         self._drawn.append(sample)
         calls = [*message.tool_calls, *message.invalid_tool_calls] if self._left else []
         if calls:
@@ -104,7 +104,7 @@ class _Conversation:
         self.messages.append(result)
 
     def cut_short(self) -> Sample:
-        """The answer of a conversation that outgrew the model's context: its last text. Raises where there is none."""
+        """The answer of a conversation that outgrew the model's context: its last text. Raises if there is none."""
         if not self._drawn:
             raise
         return self.answer()

@@ -1,4 +1,4 @@
-"""The solver inside somebody's agent: as a node of a graph, as a tool, and as a sub-agent of deepagents."""
+"""The solver inside another agent: as a node of a graph, as a tool, and as a sub-agent of deepagents."""
 
 import ast
 import html
@@ -63,8 +63,8 @@ def add_solver(
 
     `options` are those of LangGraph's `add_node`: `retry_policy=RetryPolicy()` retries a failed model or sandbox.
 
-    `graph.add_node(node, solver)` does the same where both keys have these names, but LangGraph drops the answer
-    without a word where the parent has no such key. Raises ProblemError naming a key that the parent lacks.
+    `graph.add_node(node, solver)` does the same if both keys have these names, but LangGraph silently drops the answer
+    if the parent has no such key. Raises ProblemError naming a key that the parent lacks.
     """
     for key in (problem, solution):
         if key not in graph.channels:
@@ -117,8 +117,8 @@ def create_solver_tool(
 ) -> BaseTool:
     """The solver as a LangChain tool, sync and async; the arguments are those of `create_solver`.
 
-    Content is the verdict in one sentence and the code; the artifact is the whole `Solution` in JSON form. A task that
-    cannot be used is an answer to the calling model; a broken model, sandbox or verifier raises InfrastructureError.
+    The content is the verdict in one sentence and the code; the artifact is the whole `Solution` in JSON form. An
+    unusable task is reported to the calling model; a broken model, sandbox or verifier raises InfrastructureError.
     """
     solver = create_solver(
         model,
@@ -158,7 +158,7 @@ def create_solver_tool(
 
 
 def verdict(solution: Solution) -> str:
-    """How a solve ended, in words: passed or not, and what still fails."""
+    """The result of a solve in words: passed or not, and what still fails."""
     report, score = solution.best.report, solution.best.score
     chance = f" P(correct) is {score.probability:.2f}." if score and score.probability is not None else ""
     if solution.solved:
@@ -168,7 +168,7 @@ def verdict(solution: Solution) -> str:
 
 
 def understood(problem: Problem) -> str:
-    """What was asked for, as it was read: the function or program, and its tests."""
+    """The task as it was understood: the function or program, and its tests."""
     asked = f"The function `{problem.entry_point}`" if problem.entry_point else "A program on standard input"
     if not problem.public_tests:
         return f"{asked} was asked for, without tests: nothing has checked the code."
@@ -192,15 +192,15 @@ class SubAgent(TypedDict):
 
 
 class SubAgentInput(TypedDict, total=False):
-    """What the host gives."""
+    """The sub-agent's input."""
 
     messages: Annotated[list[AnyMessage], add_messages]
     problem: dict[str, Any] | None
-    """A problem in JSON form; where it is missing, the last human message holds the task."""
+    """A problem in JSON form; without it, the last human message is the task."""
 
 
 class SubAgentOutput(TypedDict):
-    """What the host gets."""
+    """The sub-agent's output."""
 
     messages: Annotated[list[AnyMessage], add_messages]
     """The answer for people."""
@@ -252,7 +252,7 @@ def _read(state: _SubAgentState) -> dict[str, Any]:
 
 
 def task_in(messages: Sequence[BaseMessage], problem: Mapping[str, Any] | None = None) -> Problem:
-    """The problem that is given, else the one in the last human message. Raises ProblemError."""
+    """The given problem, else the one in the last human message. Raises ProblemError."""
     if isinstance(problem, Mapping) and problem:
         return read_problem(problem)
     said = [message for message in messages if isinstance(message, HumanMessage)]
@@ -295,7 +295,7 @@ _ASSERT = re.compile(r"\bassert\b[ (]")
 
 
 MOST_PROSE = 40_000
-"""Characters of a message that is no JSON: hostile ones of this length take seconds to read."""
+"""Maximum characters of a message that is not JSON; a hostile message of this length takes seconds to read."""
 
 
 def problem_in(text: str) -> Problem:
@@ -314,7 +314,7 @@ def problem_in(text: str) -> Problem:
             return parse_problem(whole, source="the message")
     if len(text) > MOST_PROSE:
         raise ProblemError(
-            f"the message has {len(text)} characters, and tests are looked for in {MOST_PROSE} at most; shorten it, or "
+            f"the message has {len(text)} characters, and tests are searched in at most {MOST_PROSE}; shorten it, or "
             "give the problem as JSON"
         )
     said = [part for value in data for part in _strings(value)]
@@ -373,14 +373,14 @@ _SAMPLE = re.compile(
     r"(?(fence)\n[ \t]*```|(?=\n[^\S\n]*\n|\n[^\w\n]*(?:sample |example |input\b)|\Z))",
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
-"""An input and the output below it, in fences or under the word sample or example: else it describes a format."""
+"""An input and the output below it, in fences or under the word sample or example; otherwise it describes a format."""
 _HEADING = re.compile(r"^[^\w\n]*(?:examples?|samples?)\b[^\w\n]*\d*[^\w\n]*$", re.MULTILINE | re.IGNORECASE)
 _SAMPLE_IN_LINES = re.compile(
     r"^[^\w\n]*(?P<what>sample |example )?(?:input|stdin)\b[^\n:]*:[ \t*`]*(?P<stdin>[^\s`][^\n`]*?)[`* \t]*\n+"
     r"[^\w\n]*(?:sample |example )?(?:output|stdout)\b[^\n:]*:[ \t*`]*(?P<stdout>[^\s`][^\n`]*?)[`* \t]*$",
     re.MULTILINE | re.IGNORECASE,
 )
-"""The same on two lines; without such a word or heading, only numbers are no description."""
+"""The same on two lines; without such a word or heading, only numbers count."""
 
 
 def _examples(text: str, entry_point: str) -> list[CodeTest]:
@@ -469,7 +469,7 @@ _WORDS = frozenset(
         "dict",
     ]
 )
-"""What may stand where a function's name could."""
+"""Words that may stand where a function's name is expected."""
 
 
 def _unquoted(text: str) -> str:
@@ -492,7 +492,7 @@ def _asserts(texts: Sequence[str]) -> list[str]:
 
 
 def _with_imports(test: str, imports: Sequence[ast.Import | ast.ImportFrom]) -> str:
-    """The test below what it needs of the standard library; empty where it needs a test framework."""
+    """The test with the standard-library imports it needs; empty if it needs a test framework."""
     names = {part.id for part in ast.walk(parse(test)) if isinstance(part, ast.Name)}
     needed = []
     for node in imports:
@@ -513,7 +513,7 @@ def _plain_asserts(nodes: Sequence[ast.stmt]) -> list[str]:
 def _tests_of(function: ast.FunctionDef) -> list[str]:
     """The asserts of a test function, or its whole body for each row of pytest's `parametrize`; those of unittest too.
 
-    Empty where it needs more than it says: a fixture, or its class.
+    Empty if it needs something else: a fixture, or its class.
     """
     body = [
         node for node in map(_plain_assert, function.body) if not isinstance(getattr(node, "value", 0), ast.Constant)
@@ -569,7 +569,7 @@ def _plain_assert(node: ast.stmt) -> ast.stmt:
 
 
 def _asserts_in_prose(text: str) -> Iterator[ast.stmt]:
-    """Raises ProblemError where words and asserts cannot be told apart within a time that grows as the text does."""
+    """Raises ProblemError if words and asserts cannot be separated within a time proportional to the text."""
     at, left = 0, 50 * len(text) + 2000
     while start := _ASSERT.search(text, at):
         at = start.end()
@@ -580,7 +580,7 @@ def _asserts_in_prose(text: str) -> Iterator[ast.stmt]:
         for part in _ends_of_assert(text[start.start() :], alone):
             if (left := left - len(part)) < 0:
                 raise ProblemError(
-                    f"the asserts of the message cannot be told from its words, near {text[start.start() :][:60]!r}; "
+                    f"the message's asserts cannot be separated from its words, near {text[start.start() :][:60]!r}; "
                     "put each on a line of its own"
                 )
             nodes = _statements(part)
@@ -591,7 +591,7 @@ def _asserts_in_prose(text: str) -> Iterator[ast.stmt]:
 
 
 _COMMENT = re.compile(r"(?:^|\s)(?:#+|//|<!--)\s*$")
-"""What makes of a statement behind it a comment: it is switched off."""
+"""What turns the statement after it into a comment."""
 
 
 _DENIED = re.compile(
@@ -619,7 +619,7 @@ def _ends_of_assert(text: str, alone: bool) -> Iterator[str]:
 
 
 _LONG_ASSERT = 4000
-"""Characters up to which the end of an assert is looked for, unless it is a whole line."""
+"""Maximum characters in which the end of an assert is searched, unless it is a whole line."""
 _END_OF_ASSERT = re.compile(
     r"[`\"'.,;:!?)|]|\*\*|</|\s+(?:and|but|or|so|then|is|should|must|passes|holds|#)\b|\s+[-–—(#]"
 )

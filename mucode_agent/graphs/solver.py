@@ -1,10 +1,9 @@
 """The solver: generate → execute → verify → select as LangGraph nodes, looped by a route.
 
-One turn draws up to n candidates in waves, runs them on the public tests and on probes, scores them together,
-selects the best, and the route accepts it, draws more, feeds its failure back for another turn, or stops. Two more
-nodes serve where they are asked for: `propose` has the model propose further probes, `approve` asks a person before an
-answer is accepted. State is plain JSON; model, sandbox and verifier are `parts` outside of it, so any checkpointer
-works and nothing live is ever saved.
+One turn draws up to n candidates in waves, runs them on the public tests and on probes, scores them together, and
+selects the best. Then the route accepts it, draws more, feeds its failure back for another turn, or stops. Two nodes
+are optional: `propose` has the model propose further probes, `approve` asks a person before an answer is accepted.
+State is plain JSON; model, sandbox and verifier are `parts` outside of it, so any checkpointer works.
 """
 
 import asyncio
@@ -66,24 +65,24 @@ from mucode_agent.verifiers import DEFAULT
 from mucode_agent.verifiers.card import calibration_mismatch
 
 STATE_VERSION: Final = 1
-"""Of the inner state, in checkpoints; a newer one is refused."""
+"""Version of the inner state in checkpoints; a newer one is refused."""
 
 _SAVER = "__pregel_checkpointer"
-"""LangGraph's key for the checkpointer of this run, a parent's included; None where there is none."""
+"""LangGraph's key for the checkpointer of this run, its own or a parent's; None if there is none."""
 
 STEPS_PER_WAVE = 4
-"""Supersteps from `generate` to `select`; `approve` is one more."""
+"""LangGraph's supersteps from `generate` to `select`; `approve` is one more."""
 
 
 class SolverInput(TypedDict):
-    """What a caller gives."""
+    """The graph's input."""
 
     problem: dict[str, Any]
     """A problem in JSON form: ours, a HumanEval row or an MBPP row."""
 
 
 class SolverOutput(TypedDict):
-    """What a caller gets."""
+    """The graph's output."""
 
     solution: dict[str, Any]
     """A `Solution` in JSON form."""
@@ -94,17 +93,17 @@ class SolverState(TypedDict, total=False):
 
     version: int
     settings: dict[str, Any]
-    """Those of this solve: the solver's own, and what this call gave in `context`."""
+    """The settings of this solve: the solver's own, updated by this call's `context`."""
     problem: dict[str, Any]
     run_id: str
     accept_threshold: float | None
-    """The P(correct) that an answer needs: as set, or the verifier's own where there are no public tests."""
+    """The least P(correct) of an accepted answer: as set, or the verifier's own if there are no public tests."""
     probes: list[str]
     """Inputs on which candidates are compared; see `mucode_agent.probes`."""
     turns: list[dict[str, Any]]
     """Finished turns, oldest first."""
     samples: list[dict[str, Any]]
-    """Programs are read from their texts again wherever they are needed, so that each is saved once."""
+    """Programs are extracted from the texts again wherever they are needed, so each text is saved once."""
     reports: list[dict[str, Any]]
     scores: list[dict[str, Any] | None]
     usage: dict[str, Any]
@@ -130,17 +129,17 @@ def create_solver(
 ) -> Solver:
     """The solver as a compiled graph: `{"problem": …}` in, `{"solution": …}` out, in JSON form.
 
-    It owns what it loads: `close()` it, or use it in `with`. Settings of one call go into `context={"n": 3}`.
+    It owns what it loads: `close()` it, or use it in `with`. To change settings for one call, pass `context={"n": 3}`.
 
     Args:
-        model: A model string (see `load_model`), a LangChain chat model, or a runnable that answers messages.
+        model: A model string (see `load_model`), a LangChain chat model, or a runnable from messages to a message.
         sandbox: Where candidates run: `local`, which all solvers of the process share, `e2b`, or any `Sandbox`.
         verifier: Scores a turn's candidates: a `Verifier`, or a string that names one (see `verifiers.load_verifier`).
         trace: Where every candidate and decision is recorded.
-        request_timeout: Seconds for one request to the server that a model string names; None is 600 for a URL, else
+        request_timeout: Seconds for one request to the server that a model string names; None means 600 for a URL, else
             the provider's own.
         checkpointer: As for `StateGraph.compile`.
-        name: Of the compiled graph.
+        name: The compiled graph's name.
         settings: The fields of `Settings`: n, max_turns, wave, selector, accept_threshold, least_gain,
             trust_calibration, budget, approve, tools_per_candidate, probes, proposed_probes, show_dispute, partial,
             temperature, top_p, max_tokens, seed.
@@ -162,7 +161,7 @@ def build_solver(
     request_timeout: float | None = None,
     **settings: Unpack[Options],
 ) -> StateGraph[SolverState, Options | Settings, SolverInput, SolverOutput]:
-    """The uncompiled graph of `create_solver`, for callers that compile it their own way."""
+    """The uncompiled graph of `create_solver`, for callers that compile it themselves."""
     return _build(model, sandbox, verifier, trace, request_timeout, settings)[0]
 
 
@@ -212,7 +211,7 @@ class _Nodes:
         self._parts, self._trace, self._own_settings = parts, trace, settings
 
     def guarded(self, node: _Node) -> RunnableLambda[SolverState, _Update]:
-        """The node, passed by once the solve has ended. A failure ends the solve, or raises with its best so far."""
+        """The node, skipped once the solve has ended. A failure ends the solve, or raises with its best so far."""
 
         async def run_node(state: SolverState) -> _Update:
             if _checked(state).get("solution"):
@@ -225,7 +224,7 @@ class _Nodes:
         return RunnableLambda(*both_forms(run_node), name=node.__name__)
 
     def _failed(self, state: SolverState, error: MucodeError | ValidationError) -> _Update:
-        """The solve's end with its best candidate so far; else raises the error, which carries it."""
+        """Ends the solve with its best candidate so far, or raises the error with that candidate."""
         if isinstance(error, ValidationError):
             raise _unreadable(error) from error
         candidates, turns, usage = _judged(state), _turns(state), _usage(state)
@@ -263,14 +262,14 @@ class _Nodes:
     def _settings(self, state: SolverState) -> Settings:
         return _read(Settings, state["settings"]) if state.get("settings") else self._own_settings
 
-    # --- prepare: a clean state, whatever the thread held before ---
+    # --- prepare: a clean state, whatever the thread contained before ---
 
     def prepare(self, state: SolverState, config: RunnableConfig) -> dict[str, Any]:
         chosen = settings_of_call(self._own_settings, get_runtime().context)
         if chosen.approve and config.get("configurable", {}).get(_SAVER, self) is None:
             raise ProblemError(
-                "approve=True waits for a person, and without a checkpointer nothing could resume the solve; "
-                "give checkpointer= to create_solver, or one to the graph that it is embedded in"
+                "approve=True waits for a person, and without a checkpointer the solve could not resume; "
+                "give checkpointer= to create_solver, or to the graph that embeds it"
             )
         given = state.get("problem")
         if not given:
@@ -300,7 +299,7 @@ class _Nodes:
         self._trace.write([ProblemRow(run_id=run, problem=problem, settings=settings)])
         begun: SolverState = {"problem": _json(problem), "run_id": run}
         if doubt is not None and (threshold is not None or not problem.public_tests):
-            _emit("warning", begun, warning=doubt)  # elsewhere nothing rests on a probability
+            _emit("warning", begun, warning=doubt)  # otherwise no decision uses a probability
         return {
             **begun,
             "version": STATE_VERSION,
@@ -363,7 +362,7 @@ class _Nodes:
         return {**seen, "samples": [*state["samples"], *map(_json, samples)], "usage": _json(usage)}
 
     def _revealing(self, state: SolverState) -> Job | None:
-        """What tells the value of the last turn's program on its disputed input; None once it is known."""
+        """The job that reveals what the last turn's program returns on its disputed input; None once it is known."""
         turns = _turns(state)
         if state["samples"] or not turns or not turns[-1].disputed or turns[-1].returned:
             return None
@@ -410,7 +409,7 @@ class _Nodes:
             return await Call(run, arun, sandbox, list(jobs))
 
     def _probes(self, state: SolverState) -> list[str]:
-        """Those of the state; where the problem gave none, those for the parameters that the programs declare."""
+        """The state's probes; if the problem gave none, those for the parameters that the programs declare."""
         known = state["probes"] or state["reports"]
         return state["probes"] if known else list(probes(_problem(state), _codes(state), self._settings(state).probes))
 
@@ -474,7 +473,9 @@ class _Nodes:
         return self._decided(state, candidates, candidates[chosen], "pending" if settings.approve else "unneeded")
 
     async def approve(self, state: SolverState) -> _Update:
-        """Asks until there is a review. A program that the person edited is run; where it fails, it asks again."""
+        """Asks until there is a review. A program that the person edited runs first; if it fails, the person is asked
+        again.
+        """
         candidates, problem = candidates_of(state), _problem(state)
         best = candidates[state["decision"]["selected"]]
         asked = question(problem.id, best, state["decision"]["reason"])
@@ -498,7 +499,7 @@ class _Nodes:
     def _edited(
         self, state: SolverState, candidates: Sequence[Candidate], best: Candidate, code: str, report: ExecutionReport
     ) -> dict[str, Any]:
-        """The end of a solve whose answer a person wrote."""
+        """The end of a solve with an answer that a person wrote."""
         sample = Sample(text=f"```python\n{code}\n```", seed=best.sample.seed, finish_reason="edited")
         mine = Candidate(turn=best.turn, index=len(candidates), sample=sample, code=code, report=report)
         tested = "which passes all public tests" if report.passed else "which runs"
@@ -568,7 +569,7 @@ class _Nodes:
     def _record(
         self, state: SolverState, candidates: Sequence[Candidate], decision: Decision, solution: Solution | None
     ) -> None:
-        """Events for who watches, rows for who learns: the candidates of this wave, then what was decided."""
+        """Writes events and trace rows: the candidates of this wave, then the decision."""
         run, problem_id, before = state["run_id"], state["problem"]["id"], state["decision"]
         recorded = before["drawn"] if before.get("action") in ("draw", "ask") else 0
         _emit("routed", state, **_json(decision))
@@ -581,14 +582,14 @@ class _Nodes:
 
 
 def _revealed(state: SolverState, report: ExecutionReport) -> dict[str, Any]:
-    """The turns with what the last one's program returns on its disputed input, or without that input."""
+    """The turns, completed by what the last one's program returns on its disputed input, or without that input."""
     *before, last = state["turns"]
     returned = shown_result(report)
     return {"turns": [*before, {**last, "disputed": last["disputed"] if returned else "", "returned": returned}]}
 
 
 def _fault_of_the_tests(reports: Iterable[ExecutionReport]) -> str | None:
-    """Why no program can pass; None where one can."""
+    """Why no program can pass; None if one can."""
     failures = [report.first_failure for report in reports]
     faults = [failure.error for failure in failures if failure is not None and failure.invalid_test]
     return faults[0] if len(faults) == len(failures) else None
@@ -626,7 +627,7 @@ def _codes(state: SolverState) -> list[str]:
 
 
 def candidates_of(state: SolverState) -> list[Candidate]:
-    """The turn's candidates so far, of which each needs its report and a place in `scores`."""
+    """The turn's candidates so far; each needs its report and a place in `scores`."""
     lists = zip(state["samples"], _codes(state), state["reports"], state["scores"], strict=True)
     return [
         Candidate(
@@ -642,14 +643,14 @@ def candidates_of(state: SolverState) -> list[Candidate]:
 
 
 def _judged(state: SolverState) -> list[Candidate]:
-    """Those of the turn's candidates that have a report, with their scores so far."""
+    """The turn's candidates that have a report, with their scores so far."""
     count = len(state["reports"])
     scores = [*state["scores"], *[None] * count][:count]
     return candidates_of({**state, "samples": state["samples"][:count], "scores": scores})
 
 
 def _missing(state: SolverState, first: int, n: int) -> tuple[int, int]:
-    """The first of the turn's n seeds that has no sample yet, and how many follow it: a wave may have come in part."""
+    """The first of the turn's n seeds without a sample, and how many follow it: a wave may be incomplete."""
     drawn = {sample["seed"] for sample in state["samples"]}
     seed = next((seed for seed in range(first, first + n) if seed not in drawn), first + len(drawn))
     end = next((seed for seed in range(seed, first + n) if seed in drawn), first + n)
@@ -657,7 +658,7 @@ def _missing(state: SolverState, first: int, n: int) -> tuple[int, int]:
 
 
 def _read(kind: type[_R], data: dict[str, Any]) -> _R:
-    """A record of the state. Fields of a newer version are passed over."""
+    """A record of the state. Fields of a newer version are ignored."""
     return kind.model_validate(data, extra="ignore")
 
 
@@ -665,7 +666,7 @@ def _checked(state: SolverState) -> SolverState:
     """Raises ProblemError for a checkpoint of a newer version."""
     if (version := state.get("version", 1)) > STATE_VERSION:
         raise ProblemError(
-            f"this checkpoint was written by a newer mucode_agent (state version {version}, read are versions up to "
+            f"this checkpoint was written by a newer mucode_agent (state version {version}; this one reads up to "
             f"{STATE_VERSION}): update the package, or solve the problem on a new thread"
         )
     return state
@@ -673,7 +674,7 @@ def _checked(state: SolverState) -> SolverState:
 
 def _unreadable(error: ValidationError) -> ProblemError:
     return ProblemError(
-        f"this checkpoint holds what this version of mucode_agent cannot read ({error.title}: "
+        f"this version of mucode_agent cannot read this checkpoint ({error.title}: "
         f"{first_cause(error, 'the value')}): update the package, or solve the problem on a new thread"
     )
 
@@ -685,7 +686,7 @@ def _seed(problem: Problem, seed: int, turn: int) -> int:
 
 
 def _traced(state: SolverState, name: str, **facts: int) -> RunnableConfig:
-    """The node's config with what LangChain's callbacks, LangSmith's among them, hear of a request."""
+    """The node's config, with the run name, tag and metadata that LangChain's callbacks get for a request."""
     about = {"problem_id": state["problem"]["id"], "run_id": state["run_id"], **facts}
     metadata = {f"mucode_{key}": value for key, value in about.items()}
     return merge_configs(get_config(), {"run_name": name, "tags": ["mucode"], "metadata": metadata})

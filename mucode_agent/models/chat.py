@@ -30,8 +30,8 @@ class TransformersChatModel(AnswersOnce):
     """A causal language model with its own chat template. Weights load at the first call and are shared in the process.
 
     `generate([messages], n=5, seed=7)` draws five completions in one batch, with the seeds 7 to 11; the same seed gives
-    the same completion. With `top_logprobs=k` a message's `response_metadata["logprobs"]` has OpenAI's form. Of the
-    checkpoint's generation config only the end tokens are used. Text only, no tools.
+    the same completion. With `top_logprobs=k` a message's `response_metadata["logprobs"]` has OpenAI's form. Only the
+    end tokens of the checkpoint's generation config are used. Text only, no tools.
     """
 
     native_n: ClassVar[bool] = True
@@ -39,16 +39,16 @@ class TransformersChatModel(AnswersOnce):
     model: str
     """A checkpoint directory, a .gguf file or a hub id; or an embedded model by name, such as `qwen0.5b`."""
     temperature: float = Field(default=0.7, ge=0)
-    """0 takes the likeliest token, so that all n completions are the same one."""
+    """0 takes the likeliest token, so all n completions are the same."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(default=1024, ge=1)
     stop: list[str] | None = None
     seed: int | None = None
-    """None draws a fresh one at each call."""
+    """None draws a new seed at each call."""
     device: str | None = None
-    """As torch names it; None takes cuda, else mps, else cpu."""
+    """A device name of torch; None takes cuda, else mps, else cpu."""
     dtype: str | None = None
-    """As torch names it, or `int8` on an x86 CPU; None takes what is fastest on the device; an embedded Qwen, int8."""
+    """A dtype name of torch, or `int8` on an x86 CPU; None: the fastest on the device, int8 for an embedded Qwen."""
     _engine: Any = PrivateAttr(default=None)
 
     @property
@@ -68,7 +68,7 @@ class TransformersChatModel(AnswersOnce):
 
     @property
     def engine(self) -> "Engine":
-        """The weights, loaded if they were not. Raises ProblemError where they cannot be."""
+        """The weights, loaded at first use. Raises ProblemError if they cannot be loaded."""
         if self._engine is None:
             self._engine = _load(self.model, self.device, self.dtype)
         loaded: Engine = self._engine
@@ -89,7 +89,7 @@ class TransformersChatModel(AnswersOnce):
             raise ProblemError(f"n={len(seeds)} completions cannot be streamed, only one: use generate")
         prompt = self.engine.encode(plain_messages(messages))
         [row] = completions = _rows(seeds)
-        held = max((len(word) for word in how.stop), default=1) - 1  # characters that may yet be part of a stop word
+        held = max((len(word) for word in how.stop), default=1) - 1  # characters that may be the start of a stop word
         sent = 0
         for _ in self.engine.draw(prompt, completions, how, incremental=True):
             end = len(row.text) if row.finish_reason else max(sent, len(row.text) - held)
@@ -108,7 +108,7 @@ class TransformersChatModel(AnswersOnce):
         try:
             return await run_in_executor(None, self._draw, messages, stop, cancelled, **kwargs)
         except asyncio.CancelledError:
-            cancelled.set()  # the thread ends after the token it is at
+            cancelled.set()  # the thread ends after its current token
             raise
 
     def _draw(
@@ -182,13 +182,13 @@ class TransformersChatModel(AnswersOnce):
 
 
 def prepare_torch() -> None:
-    """Before torch is first imported: threads that spin at its barriers make it many times slower on a busy machine."""
+    """To call before torch is first imported: threads that spin at barriers slow it down on a busy machine."""
     if "torch" not in sys.modules:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _check_installed(model: str) -> None:
-    """Raises ProblemError where a library is missing, with the remedy."""
+    """Raises ProblemError if a library is missing, with the command that installs it."""
     prepare_torch()
     try:
         import torch  # noqa: F401

@@ -1,7 +1,7 @@
-"""Loads a checkpoint (a directory, a GGUF file or a hub id) into an `Engine`; converts GGUF to a directory, with an
-adapter where one is given.
+"""Loads a checkpoint (a directory, a GGUF file or a hub id) into an `Engine`; converts GGUF to a directory, optionally
+with an adapter.
 
-One copy of the same weights serves every model object of the process that asks for them.
+All model objects of a process share one copy of the same weights.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from mucode_agent.types import ProblemError
 _engines: WeakValueDictionary[tuple[str, str, str], Engine] = WeakValueDictionary()
 _loading = threading.Lock()
 INT8 = "int8"
-"""Beside torch's dtypes: linear layers in int8, see `models.int8`."""
+"""In addition to torch's dtypes: linear layers in int8, see `models.int8`."""
 
 
 def load_engine(model: str, device: str | None = None, dtype: str | None = None) -> Engine:
@@ -54,12 +54,12 @@ def load_engine(model: str, device: str | None = None, dtype: str | None = None)
 
 
 def first_line(error: Exception) -> str:
-    """What somebody else's error says first, or its type where it says nothing."""
+    """The first line of a library's error, or its type if it is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def best_device() -> str:
-    """Each process that torchrun starts has a GPU of its own."""
+    """Each process that torchrun starts gets its own GPU."""
     if torch.cuda.is_available():
         rank = os.environ.get("LOCAL_RANK", "")
         return f"cuda:{int(rank) % torch.cuda.device_count()}" if rank.isdecimal() else "cuda"
@@ -67,7 +67,7 @@ def best_device() -> str:
 
 
 def best_dtype(device: str) -> str:
-    """bfloat16 where the hardware multiplies it: elsewhere a CPU emulates it, several times slower than float32."""
+    """bfloat16 if the hardware supports it; other CPUs emulate it, several times slower than float32."""
     if device.startswith("cuda"):
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
     if device.startswith("mps"):
@@ -84,7 +84,7 @@ def int8_runs(device: str | None) -> bool:
 def convert(source: Path, directory: Path, adapter: Path | None = None) -> None:
     """Writes a GGUF file, dequantised, or a checkpoint as one in bfloat16, with its tokenizer; `adapter` is merged.
 
-    Raises OSError where the directory cannot be written, ProblemError where the adapter does not fit.
+    Raises OSError if the directory cannot be written, ProblemError if the adapter does not fit.
     """
     model, tokenizer = _read(str(source), torch.bfloat16)
     if adapter is not None:
@@ -93,7 +93,7 @@ def convert(source: Path, directory: Path, adapter: Path | None = None) -> None:
         with quiet():
             tokenizer.save_pretrained(directory)
             model.save_pretrained(directory)
-    except SafetensorError as error:  # its writer reports a full disk so
+    except SafetensorError as error:  # how safetensors reports a full disk
         raise OSError(str(error)) from error
 
 
@@ -112,7 +112,7 @@ def _read(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
         if not (path.suffix == ".gguf" and path.is_file()):
             place = str(path) if path.exists() else of_the_hub(name)
             return AutoModelForCausalLM.from_pretrained(place, dtype=dtype), AutoTokenizer.from_pretrained(place)
-        with contextlib.redirect_stderr(io.StringIO()):  # the reader's progress bar has no other switch
+        with contextlib.redirect_stderr(io.StringIO()):  # the only switch of the reader's progress bar
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
             model = AutoModelForCausalLM.from_pretrained(
                 path.parent, gguf_file=path.name, dtype=dtype, quantization_config=GgufConfig(dequantize=True)
@@ -121,14 +121,14 @@ def _read(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
 
 
 def of_the_hub(name: str) -> str:
-    """What `from_pretrained` loads for a hub id: its copy in the hub's cache, or the id itself if the hub answers."""
+    """The argument of `from_pretrained` for a hub id: its copy in the hub's cache, or the id if the hub answers."""
     try:
         return huggingface_hub.snapshot_download(name, local_files_only=True)
     except LocalEntryNotFoundError:
         pass
     except HFValidationError:
         raise FileNotFoundError("there is no such file, and it is no hub id") from None
-    try:  # without this look, the hub's client tries for a minute
+    try:  # without this check, the hub's client retries for a minute
         huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=10)
     except Exception as error:
         raise ConnectionError(f"{huggingface_hub.constants.ENDPOINT} cannot be reached") from error

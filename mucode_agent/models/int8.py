@@ -2,7 +2,7 @@
 
 A quarter of float32's bytes are read per token. Each row of weights has its own scale, and so has each row of
 activations, which enter as a coarse and a fine part of 7 bits each: 14 bits, so that only the weights are rounded. The
-sums are of integers, so what a row gives does not depend on the rows beside it.
+sums are of integers, so the result for a row does not depend on the other rows of the batch.
 """
 
 import warnings
@@ -16,7 +16,7 @@ _LEVELS = 63
 
 
 def available() -> bool:
-    """Whether this PyTorch has the kernels: none for other processors than x86, and a later release may drop them
+    """Whether this PyTorch has the kernels: only x86 builds do, and a later release may drop them
     (https://github.com/pytorch/pytorch/issues/184982).
     """
     return "fbgemm" in torch.backends.quantized.supported_engines and hasattr(torch, "quantize_per_channel")
@@ -57,7 +57,7 @@ class Int8Linear(nn.Module):
 
 
 def to_int8(model: nn.Module) -> None:
-    """Puts an `Int8Linear` in place of every linear layer, and the rest of the model into float32."""
+    """Replaces every linear layer by an `Int8Linear`, and converts the rest of the model to float32."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:

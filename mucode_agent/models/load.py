@@ -1,4 +1,4 @@
-"""Model strings: which chat model a name on the command line means."""
+"""Model strings: the chat model that a name on the command line stands for."""
 
 import math
 import os
@@ -31,20 +31,21 @@ def load_model(
 ) -> BaseChatModel:
     """The chat model that a string names: an embedded model, `hf:…`, `vllm:…`, `openai:…@URL`, a URL, `provider:model`.
 
-    Weights in this process load at the first call. A URL without a model's name is asked for the one it serves.
+    Weights in this process load at the first call. For a URL without a model's name, the server is asked which model it
+    serves.
 
     Args:
         spec: The model string.
-        temperature: None leaves it to the model's server, as `top_p` and `max_tokens` do; in this process None is the
-            default of `TransformersChatModel`.
-        top_p: Mass of the likeliest tokens that are drawn from, in (0, 1].
-        max_tokens: Most tokens of one completion.
+        temperature: None leaves it to the model's server (likewise `top_p` and `max_tokens`); in this process None is
+            the default of `TransformersChatModel`.
+        top_p: Total probability of the likeliest tokens that are drawn from, in (0, 1].
+        max_tokens: Maximum tokens of one completion.
         api_key: For a server; else `MUCODE_API_KEY` for a URL, and the provider's own variable for `provider:model`.
-        timeout: Seconds that one request to a server may take; 600 for a URL unless given, else the provider's own. A
-            request that fails is tried twice more.
+        timeout: Seconds for one request to a server; default: 600 for a URL, else the provider's own. A failed
+            request is retried twice.
 
     Raises:
-        ProblemError: The string means no model, or what it needs is not installed.
+        ProblemError: The string names no model, or a package is missing.
         InfrastructureError: A URL had to be asked for its model and did not answer.
     """
     if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < math.inf):
@@ -64,7 +65,7 @@ def load_model(
     if kind in ("vllm", "openai") and "@" in rest:
         raise ProblemError(f"model {spec!r} has no URL after its @: write {kind}:NAME@http://host:port/v1")
     if kind == "vllm" or not (kind and rest):
-        raise ProblemError(f"model {spec!r} means nothing here: give one of {SPECS}")
+        raise ProblemError(f"model {spec!r} names no model: give one of {SPECS}")
     options |= {name: value for name, value in (("api_key", api_key), ("timeout", timeout)) if value is not None}
     return _provider(spec.strip(), options)
 
@@ -158,6 +159,6 @@ def _provider(spec: str, options: dict[str, Any]) -> BaseChatModel:
 
 
 def _first(error: Exception) -> str:
-    """A long message of somebody else's in one line."""
+    """A library's long message in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines)[:300] or type(error).__name__

@@ -1,8 +1,8 @@
-"""Draws n completions of one prompt from any chat model, in the best way that model has.
+"""Draws n completions of one prompt from any chat model, in the cheapest way that the model supports.
 
 A model with a true attribute `native_n` (ours, vLLM's) and OpenAI's own draw all n in one request that reads the prompt
-once. Every other model is asked n times at once, up to the config's `max_concurrency`. An option that a server refuses
-is left out, and remembered. No cache is consulted, since it would repeat one completion for ever.
+once. Every other model gets n concurrent requests, up to the config's `max_concurrency`. An option that a server
+refuses is left out, and remembered. LangChain's cache is not used, since it would always return the same completion.
 """
 
 import asyncio
@@ -40,13 +40,13 @@ from mucode_agent.types import (
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 _PAUSES = 5
-"""How often one draw waits because a busy server asks for it."""
+"""How often one draw waits for a busy server."""
 _refused: set[tuple[tuple[str, str], str]] = set()
-"""The options that proved refused in this process, each with the model and its server; see `refusals`."""
+"""The options refused so far in this process, each with the model and its server; see `refusals`."""
 
 
 def forget_refusals() -> None:
-    """Asks every server again for the options that it refused, as after its upgrade."""
+    """Forgets the options that servers refused, for example after a server was upgraded."""
     _refused.clear()
 
 
@@ -62,14 +62,14 @@ def sample(
     """Exactly n completions of the messages.
 
     Args:
-        model: A chat model, bound or configurable too, or any runnable from messages to an AIMessage. The latter gets
-            the messages and nothing else: no seed and none of `options`.
+        model: A chat model, also a bound or configurable one, or any runnable from messages to an AIMessage. A runnable
+            gets only the messages, no seed and none of `options`.
         messages: The prompt.
-        n: How many, at least 1.
-        seed: Sample i has `seed + i`. Whether the same seed draws the same text is the model's affair: in process and
-            on vLLM it does; elsewhere it is a wish, and on OpenAI one seed serves all n.
-        config: Callbacks, tags and `max_concurrency`; inside a LangGraph node, None takes the node's own.
-        options: The fields of `Sampling`: temperature, top_p, max_tokens. None leaves one as the model has it.
+        n: Number of completions, at least 1.
+        seed: Sample i has `seed + i`. In process and on vLLM the same seed draws the same text. Elsewhere this is not
+            guaranteed, and on OpenAI one seed serves all n.
+        config: Callbacks, tags and `max_concurrency`; inside a LangGraph node, None means the node's config.
+        options: The fields of `Sampling`: temperature, top_p, max_tokens. None leaves the model's own value.
 
     Raises:
         InfrastructureError: The model or its server failed; `samples` holds what was drawn before.
@@ -101,9 +101,9 @@ async def ask(
     config: RunnableConfig | None = None,
     **options: Unpack[SamplingOptions],
 ) -> tuple[Sample, AIMessage]:
-    """One completion by a model that may call the tools, with the message that holds its calls; else as `sample`.
+    """One completion by a model that may call the tools, with the message that has its calls; otherwise like `sample`.
 
-    A coroutine of `calls`. Raises ProblemError where the model cannot be given tools.
+    A coroutine of `calls`. Raises ProblemError if the model does not support tools.
     """
     draw = _Draw(model, messages, 1, seed, options, config, tools)
     [one] = await draw.samples()
@@ -135,7 +135,7 @@ def side_by_side(one: Callable[[int], Steps[T]], numbers: Sequence[int], config:
 
 
 class _Draw:
-    """One call of `sample`: what is asked of the model, what it refused so far, and what its answer means."""
+    """One call of `sample`: the requests to the model, what it refused so far, and its answers."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class _Draw:
             raise ProblemError(f"n must be at least 1, got {n}")
         self.n, self.seed, self.messages = n, seed, list(messages)
         self.got: dict[int, AIMessage] = {}
-        """The answers so far, by their number; a failure never loses one that was paid for."""
+        """The answers so far, by their number; a failure never loses one."""
         self.model, bound, self.config = _unwrapped(model, ensure_config(config))
         if tools:
             self.model, given, self.config = _unwrapped(_with_tools(self.model, tools), self.config)
@@ -200,7 +200,7 @@ class _Draw:
         return None
 
     def _take(self, result: LLMResult) -> None:
-        """Keeps the answers of one request. A server that gives fewer ignores n: the rest is asked for singly."""
+        """Keeps the answers of one request. A server that returns fewer ignores n: the rest is requested singly."""
         choices = [choice for choice in result.generations[0] if isinstance(choice, ChatGeneration)][: self.n]
         messages = [choice.message for choice in choices]
         if self.n > 1 and not getattr(self.model, "native_n", False):
@@ -234,12 +234,12 @@ class _Draw:
     def _keep(self, i: int, message: Any) -> None:
         if not isinstance(message, AIMessage):
             raise ProblemError(
-                f"model {self.name} answered with {type(message).__name__}: give one that answers an AIMessage"
+                f"model {self.name} answered with {type(message).__name__}: give one that returns an AIMessage"
             )
         self.got[i] = message
 
     def _seeded(self, i: int) -> Any:
-        """The model with its options and the i-th seed: as a field where it has one, else as an argument."""
+        """The model with its options and the i-th seed: as a field if it has one, else as an argument."""
         if not self.is_chat:
             return self.model.bind(**self.options) if self.options else self.model
         model, options = self._fitted()
@@ -252,10 +252,10 @@ class _Draw:
         model = model.model_copy(update={field: self.seed + i, "disable_streaming": True})
         return model.bind(**options)
 
-    # --- what the server takes, and what it means
+    # --- which options the server accepts, and what its errors mean
 
     def _fitted(self) -> tuple[Any, dict[str, Any]]:
-        """The model and the options of its call, without what is refused."""
+        """The model and the options of its call, without the refused ones."""
         model, options = _fitted(self.model, {key: value for key, value in self.options.items() if key != "seed"})
         for option in self.refused - {"n"}:
             model, options = _without(model, options, option)
@@ -266,10 +266,10 @@ class _Draw:
         return [_sample(self.got[i], self.seed + i) for i in sorted(self.got)]
 
     def give_way(self, error: Exception) -> float:
-        """Seconds to wait before what is missing is asked for again, without what the error refuses.
+        """Seconds to wait before the missing samples are requested again, without the options that the error refuses.
 
-        Raises what the error means where it refuses nothing; that carries the samples which were drawn before, unless
-        the model remembers them itself.
+        If the error refuses no option, raises our error for it, with the samples drawn so far unless the model
+        remembers them itself.
         """
         if isinstance(error, MucodeError):
             if not getattr(self.model, "remembers", False):
@@ -300,13 +300,13 @@ class _Draw:
 
 
 def of_candidate(config: RunnableConfig, index: int) -> RunnableConfig:
-    """The config of one of several requests: its metadata's `mucode_candidate`, the first one's number, is its own."""
+    """The config of one of several requests, with this candidate's number as `mucode_candidate` in its metadata."""
     first = config.get("metadata", {}).get("mucode_candidate")
     return config if first is None else merge_configs(config, {"metadata": {"mucode_candidate": first + index}})
 
 
 def _unwrapped(model: Any, config: RunnableConfig) -> tuple[Any, dict[str, Any], RunnableConfig]:
-    """The model inside `bind`, `with_config` and configurable fields, with what they add: `generate` would drop it."""
+    """The model inside `bind`, `with_config` and configurable fields, and what these add; `generate` would drop it."""
     bound: dict[str, Any] = {}
     while isinstance(model, RunnableBinding | DynamicRunnable):
         if isinstance(model, DynamicRunnable):
@@ -329,7 +329,7 @@ def _with_tools(model: Any, tools: Sequence[BaseTool]) -> Any:
 
 
 def _fitted(model: BaseChatModel, options: dict[str, Any]) -> tuple[BaseChatModel, dict[str, Any]]:
-    """The model with those options that it has as fields, under its own names, and the others for its call."""
+    """The model with the options that it has as fields, under its own names, and the other options for its call."""
     fields = type(model).model_fields
     names: dict[str, str] = {name: name for name in ("temperature", "max_tokens") if name in fields}
     if "num_predict" in fields:  # Ollama's word; its call takes neither
@@ -340,7 +340,7 @@ def _fitted(model: BaseChatModel, options: dict[str, Any]) -> tuple[BaseChatMode
 
 
 def _without(model: BaseChatModel, options: dict[str, Any], option: str) -> tuple[BaseChatModel, dict[str, Any]]:
-    """The same without one option, which its server refuses; the length's bound goes by its other name."""
+    """The same without one option that its server refuses; the token limit goes by its other name."""
     fields, rest = type(model).model_fields, {key: value for key, value in options.items() if key != option}
     if "left_out" in fields:  # ours: it writes the request
         return model.model_copy(update={"left_out": getattr(model, "left_out", frozenset()) | {option}}), rest
@@ -365,7 +365,7 @@ def _has_native_n(model: Any) -> bool:
 
 
 def _name(model: Any) -> str:
-    """`name at endpoint`, as far as the model says."""
+    """`name at endpoint`, as far as they are known."""
 
     def known(*attributes: str) -> str | None:
         values = (getattr(model, attribute, None) for attribute in attributes)
@@ -408,13 +408,13 @@ def _remedy(error: Exception, status: int | None) -> str:
         case 429:
             return "wait, or lower max_concurrency"
         case int() if status >= 500:
-            return "look into the server's log, and ask again"
+            return "look at the server's log, and try again"
     kind = type(error).__name__
     if "Timeout" in kind:
         return "raise the timeout, or lower n or max_tokens"
     if "Connect" in kind:
         return "start the server, or fix the URL"
-    return "look at the error that this one names as its cause"
+    return "see the exception that is its cause"
 
 
 def _line(error: Exception) -> str:

@@ -1,7 +1,7 @@
-"""A run as tasks of a Ray cluster: each task makes one shard as a worker on one machine would, lock and all.
+"""A run as tasks of a Ray cluster: each task makes one shard, with its lock, as a worker on one machine would.
 
-The directory must be a file system that every node sees, with `flock`. A task whose process dies is run again by Ray;
-its lock died with it. Workers without Ray may share the directory at the same time.
+The directory must be on a file system that every node sees, with `flock`. If a task's process dies, its lock is
+released and Ray restarts the task. Workers without Ray may share the directory at the same time.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ from mucode_agent.runs.worker import work
 from mucode_agent.types import InfrastructureError, Problem, ProblemError, Record, Sample, Sandbox, Verifier
 
 DEATHS = 5
-"""How many processes may die over one shard before its problem is left."""
+"""How many processes may die on one shard before its problem is given up."""
 
 
 class Tools(Record):
-    """What a task needs to make a shard, by name: processes elsewhere load it themselves."""
+    """What a task needs to make a shard, by name, because remote processes load it themselves."""
 
     directory: Path
     model: str
@@ -36,15 +36,15 @@ class Tools(Record):
 
 
 class Made(Record):
-    """What became of one task."""
+    """The result of one task."""
 
     problem_id: str
     outcomes: dict[str, float] = Field(default_factory=dict)
-    """By arm, the share of right answers; empty where another worker made the shard, or nobody did."""
+    """By arm, the share of right answers; empty if this task did not make the shard."""
     tokens: int = 0
     failure: str = ""
     outage: bool = False
-    """Whether the failure is the model's, sandbox's or verifier's, for longer than `patience`."""
+    """Whether the model, sandbox or verifier failed for longer than the run's patience."""
 
 
 def make_shards_on_ray(
@@ -55,10 +55,10 @@ def make_shards_on_ray(
     *,
     workers: int | None = None,
 ) -> list[Failure]:
-    """As `worker.work`, by at most `workers` tasks at a time; default: one per processor of the cluster.
+    """Like `worker.work`, with at most `workers` concurrent tasks; default: one per processor of the cluster.
 
-    Joins the cluster that RAY_ADDRESS names, else starts one on this machine. Raises ProblemError where Ray is not
-    installed, InfrastructureError where as many tasks in a row as run at a time met an outage.
+    Joins the cluster that RAY_ADDRESS names, else starts one on this machine. Raises ProblemError if Ray is not
+    installed, and InfrastructureError if as many tasks in a row as run concurrently met an outage.
     """
     if workers is not None and workers < 1:
         raise ProblemError(f"workers must be at least 1, got {workers}")
@@ -99,7 +99,7 @@ def make_shard(tools: dict[str, Any], problem: dict[str, Any]) -> dict[str, Any]
 
 
 class _Driver:
-    """Keeps as many tasks under way as the cluster works at, and a few waiting."""
+    """Keeps as many tasks submitted as the cluster can run, plus a few waiting."""
 
     def __init__(self, ray: Any, submit: Any, watch: ProgressListener, at_once: int) -> None:
         self.ray, self.submit, self.watch, self.at_once = ray, submit, watch, at_once
@@ -126,7 +126,7 @@ class _Driver:
     def take(self, problem: Problem, reference: Any) -> None:
         try:
             made = Made.model_validate(self.ray.get(reference))
-        except self.ray.exceptions.RayError as error:  # its processes died, again and again
+        except self.ray.exceptions.RayError as error:  # its processes died repeatedly
             cause = " ".join(str(error).split())[:300]
             made = Made(problem_id=problem.id, failure=f"a task of the cluster failed: {cause}", outage=True)
         if made.tokens:

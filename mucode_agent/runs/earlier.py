@@ -1,4 +1,4 @@
-"""Runs in the two forms of version 1, read as if they were of today's: an evaluation's rows, and rollouts' shards."""
+"""Reads runs in the two forms of version 1 (an evaluation's rows, rollouts' shards) as runs of today's form."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -41,7 +41,7 @@ class EarlierEvaluation:
                 yield solve.model_copy(update={"arm": arm.name})
 
     def shard(self, problem: Problem) -> Shard | None:
-        """Also of a problem that some arms have not finished: what is there was drawn and judged."""
+        """Includes problems that some arms have not finished, because their solves were drawn and judged."""
         solves = self._solves.get(problem.id)
         if not solves:
             return None

@@ -1,4 +1,4 @@
-"""A generator that remembers: every completion is on disk before the solver sees it, and none is drawn twice."""
+"""A generator with a journal: every completion is on disk before the solver sees it, and none is drawn twice."""
 
 import contextlib
 import time
@@ -19,12 +19,12 @@ from mucode_agent.types import InfrastructureError, Sample, Sampling
 
 
 class Draws:
-    """The completions of one problem: those in its journal, and those that are added to it."""
+    """The completions of one problem: those in its journal, and new ones."""
 
     def __init__(self, journal: Journal[DrawnRow]) -> None:
         self._journal = journal
         self.samples: dict[tuple[str, int], Sample] = {}
-        """By state and seed."""
+        """Completions by state and seed."""
         for row in journal.rows:
             self._remember(row)
 
@@ -38,18 +38,18 @@ class Draws:
 
 
 class RecordedModel(AnswersOnce):
-    """Answers draws that a problem's journal holds from there, and asks the inner model for the rest.
+    """Takes completions from the problem's journal, and draws the others from the inner model.
 
-    A draw is named by messages, sampling settings and seed. So a solve repeated after a kill meets the same answers,
-    and a search over more samples of a state pays for the new ones only.
+    A draw is identified by messages, sampling settings and seed. So a solve repeated after a kill gets the same
+    completions, and a search with more samples per state draws only the new ones.
     """
 
     model: str
-    """The inner model's name: what a trace of a solve says."""
+    """The inner model's name, as traces record it."""
     native_n: bool
-    """Whether the inner model draws n in one request, which is then recorded as a whole; else each draw is its own."""
+    """Whether the inner model draws n in one request, recorded as a whole; else each draw is recorded separately."""
     remembers: bool = True
-    """A draw that failed in part is asked for again whole, and what it had paid for comes from the journal."""
+    """A draw that failed in part is requested again as a whole; the samples it had drawn come from the journal."""
     _inner: Any = PrivateAttr()
     _draws: Callable[[], Draws] = PrivateAttr()
     _watch: Callable[[Sequence[Sample]], None] = PrivateAttr()
@@ -61,7 +61,7 @@ class RecordedModel(AnswersOnce):
         draws: Callable[[], Draws],
         watch: Callable[[Sequence[Sample]], None] = lambda _: None,
     ) -> None:
-        """`draws` gives those of the problem that is being solved; `watch` hears of every new draw."""
+        """`draws` returns the current problem's draws; `watch` is called for every new draw."""
         super().__init__(model=name, native_n=bool(getattr(inner, "native_n", False)))  # type: ignore[call-arg]
         self._inner, self._draws, self._watch = inner, draws, watch
 
@@ -81,7 +81,7 @@ class RecordedModel(AnswersOnce):
 
     @contextlib.contextmanager
     def _kept(self, draw: "_Draw", started: float) -> Iterator[None]:
-        """Journals what a failing draw had paid for. The turn still fails, and is whole when it is tried again."""
+        """Journals the samples of a draw that failed. The turn still fails; the retry completes it."""
         try:
             yield
         except InfrastructureError as error:
@@ -97,7 +97,7 @@ class RecordedModel(AnswersOnce):
 
 
 class _Draw:
-    """One request: n samples of a state, with the seeds from `seed` on."""
+    """One request: n samples of a state, with consecutive seeds from `seed`."""
 
     def __init__(self, messages: Sequence[BaseMessage], options: dict[str, Any]) -> None:
         self.settings = {name: options[name] for name in Sampling.model_fields if name in options}
@@ -105,7 +105,7 @@ class _Draw:
         self.seeds = range(options.get("seed", 0), options.get("seed", 0) + options.get("n", 1))
 
     def missing(self, drawn: dict[tuple[str, int], Sample]) -> Iterator[tuple[int, int]]:
-        """Runs of seeds without a sample, as (first, count): usually one, and none on a resume."""
+        """Ranges of seeds without a sample, as (first, count): usually one, and none on a resume."""
         first = None
         for seed in (*self.seeds, None):
             if seed is not None and (self.state, seed) not in drawn:

@@ -1,7 +1,7 @@
-"""The worker of a run: many problems in flight, each searched by every arm and judged apart from the graph.
+"""The worker of a run: many problems at once, each searched by every arm and then judged outside the graph.
 
-The graph sees a problem without its private tests. Whatever it draws is judged here afterwards on all tests, so that
-every candidate has a label and no selection ever had one. Any number of workers may share a directory.
+The graph sees a problem without its private tests. Afterwards every candidate is judged here on all tests. So every
+candidate gets a label, but no selection could use it. Any number of workers may share a directory.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from mucode_agent.traces import TraceRow
 from mucode_agent.types import InfrastructureError, Problem, ProblemError, Sample, Sandbox, Verifier
 
 BETWEEN_LOOKS_S = 1.0
-"""How often shards that other workers hold are looked at, once nothing else is left."""
+"""How often, in seconds, to check shards that other workers hold, once nothing else is left."""
 
 
 def begin_run(
@@ -40,8 +40,8 @@ def begin_run(
     verifier: Verifier,
     command: str = "",
 ) -> RunDirectory:
-    """The directory, begun or gone on with. Raises ProblemError where a setting is out of range or the run another."""
-    for arm in arms:  # what cannot be used must not reach the directory
+    """The directory, new or continued. Raises ProblemError if a setting is out of range or the run is another one."""
+    for arm in arms:  # unusable settings must not reach the directory
         if (reason := unfit(arm)) is not None:
             raise ProblemError(reason)
         create_solver(model, sandbox=sandbox, verifier=verifier, **arm.solve_settings(arm.repeats - 1))
@@ -76,20 +76,19 @@ def work(
     watch: ProgressListener,
     pace: Pace,
 ) -> list[Failure]:
-    """Returns when each of `problems` has its shard, made here or by others, or was given up: these are the result.
+    """Works until each of `problems` has its shard, made here or by others, or was given up; returns those given up.
 
     Args:
-        run: Takes every completion and finished shard at once.
+        run: Stores every completion and finished shard immediately.
         problems: With their private tests.
-        model: The generator: anything that `models.sampling.sample` draws from.
+        model: The generator: anything that `models.sampling.sample` accepts.
         sandbox: Runs candidates on public tests for the graph, and on all tests for the judgement.
         verifier: Scores candidates.
-        watch: Hears of every draw and finished problem.
-        pace: How much is done at once, and for how long failures are tried again.
+        watch: Called for every draw and finished problem.
+        pace: Concurrency, and how long to wait for a failing part.
 
     Raises:
-        InfrastructureError: Failures lasted longer than `pace.patience`, or the disk is full. The same call goes on
-            from what is saved.
+        InfrastructureError: A failure lasted too long, or the disk is full. The same call continues from what is saved.
     """
 
     async def all_problems() -> list[Failure]:
@@ -133,7 +132,7 @@ class _Worker:
         finished = self.run.keys()
         for problem in problems:
             if (key := self.run.key(problem)) in finished:
-                self.run.forget_drawn(key)  # where its maker was killed before it could
+                self.run.forget_drawn(key)  # if its maker was killed before it could
                 self.watch.finished(problem.id, {})
             else:
                 todo.append((problem, key))
@@ -165,25 +164,25 @@ class _Worker:
             outcome = await self.retry.attempt(problem.id, making.shard)
         if isinstance(outcome, Failure):
             return outcome
-        self.run.write(outcome)  # not in a thread, which could outlive the lock; a full disk ends the run
+        self.run.write(outcome)  # not in a thread, which could outlive the lock
         self.retry.succeeded()
         self.watch.finished(problem.id, outcome.right())
         return None
 
 
 _making: ContextVar["_Making"] = ContextVar("making")
-"""The problem that is being solved: one solver serves all problems of a worker, and each has its own journal."""
+"""The current problem: one solver serves all problems of a worker, and each problem has its own journal."""
 
 
 class _TraceOfProblem:
-    """Hands the solver's rows to the problem that is being solved."""
+    """Passes the solver's rows to the current problem."""
 
     def write(self, rows: Sequence[TraceRow]) -> None:
         _making.get().trace.write(rows)
 
 
 class _Making:
-    """One problem's shard in the making. What a failing model or sandbox leaves undone is done by the next call."""
+    """One problem's unfinished shard. If the model or sandbox fails, the next call continues."""
 
     def __init__(self, worker: _Worker, problem: Problem, key: str, journal: Journal[DrawnRow]) -> None:
         self.worker, self.problem, self.key, self.arms = worker, problem, key, worker.identity.arms
@@ -204,16 +203,16 @@ class _Making:
         return Shard(key=self.key, problem_id=self.problem.id, solves=tuple(solves), judgements=verdicts)
 
     async def search(self) -> list[Solve]:
-        """Every solve, arm by arm."""
+        """Runs every solve, arm by arm."""
         repeats = range(max(arm.repeats for arm in self.arms))
         results = await asyncio.gather(*(self.solve_all(k) for k in repeats), return_exceptions=True)
         if failed := [result for result in results if isinstance(result, BaseException)]:
-            # What the problem's owner must fix comes before what another attempt may fix.
+            # An error that the user must fix comes before one that a retry may fix.
             raise min(failed, key=lambda error: isinstance(error, InfrastructureError))
         return [await self.solve(arm, k) for arm in self.arms for k in range(arm.repeats)]
 
     async def solve_all(self, k: int) -> None:
-        """The k-th solve of each arm, one after the other: the next finds the samples of this."""
+        """The k-th solve of each arm, in sequence: each reuses the samples of the one before."""
         async with self.worker.gate:
             for arm in self.arms:
                 if k < arm.repeats:
@@ -233,5 +232,5 @@ class _Making:
 
 
 def _named(settings: dict[str, Any]) -> str:
-    """A solve of a problem by what it was set to, in JSON form; a trace's settings hold more."""
+    """Identifies a solve of a problem by its settings, in JSON form; a trace's settings contain more."""
     return digest({name: settings.get(name) for name in Settings.model_fields})
