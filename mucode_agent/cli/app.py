@@ -8,11 +8,10 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 
 from mucode_agent.cli.evaluate import app as evaluate
 from mucode_agent.cli.execute import execute
-from mucode_agent.cli.output import BAD_INPUT, EXIT_CODES, INFRASTRUCTURE, INTERRUPTED, rank, write_lines
+from mucode_agent.cli.output import BAD_INPUT, EXIT_CODES, INFRASTRUCTURE, INTERRUPTED, messages, rank, write_lines
 from mucode_agent.cli.serve import mcp, serve
 from mucode_agent.cli.solve import solve
 from mucode_agent.cli.traces import app as traces
@@ -124,5 +123,5 @@ def _fail(error: Exception | str, code: int) -> NoReturn:
     """Prints the error. Under torchrun it names the process, and prints an interruption only once."""
     whose = f", process {rank()}" if rank() else ""
     if not (whose and code == INTERRUPTED):
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"mucode_agent{whose}: {error}", markup=False)
+        messages().print(f"mucode_agent{whose}: {error}", markup=False)
     sys.exit(code)

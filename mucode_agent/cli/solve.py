@@ -14,7 +14,7 @@ from rich.console import Console
 
 from mucode_agent.cli.evaluate import ModelSpec, VerifierSpec
 from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
-from mucode_agent.cli.output import NOT_SOLVED, SOLVED, UNJUDGED, write_bytes
+from mucode_agent.cli.output import NOT_SOLVED, SOLVED, UNJUDGED, messages, write_bytes
 from mucode_agent.files import replacing
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.models.embedded import DEFAULT_MODEL
@@ -183,7 +183,7 @@ def _report(result: SolveOutput, verifier: str, doubt: str | None, needed: float
     """
     from mucode_agent.prompts import outcome
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = messages()
     solution = result.solution
     if result.unjudged and result.judgement is not None:
         failure = result.judgement.first_failure
