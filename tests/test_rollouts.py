@@ -24,6 +24,7 @@ from mucode_agent.runs.config import Benchmark
 from mucode_agent.runs.directory import RunDirectory, read_config
 from mucode_agent.runs.reading import read_shards
 from mucode_agent.runs.retry import Failure, unfinished
+from mucode_agent.runs.running import Running
 from mucode_agent.tools.local import LocalSandbox
 from mucode_agent.training.data import read_attempts, state
 from mucode_agent.training.rollouts import open_rollouts, weights_digest
@@ -472,7 +473,7 @@ def test_weights_on_this_machine_name_themselves(tmp_path):
 def test_finished_rollouts_ask_nothing_of_a_cluster(tmp_path):
     rollouts(tmp_path / "run")
     run = RunDirectory(tmp_path / "run", read_config(tmp_path / "run"))
-    tools = Tools(directory=tmp_path / "run", model="none", verifier="none", sandbox="none", patience=0.0)
+    tools = Tools(directory=tmp_path / "run", model="none", verifier="none", running=Running(), patience=0.0)
     watch = Quiet()
 
     assert make_shards_on_ray(run, benchmark().problems, tools, watch) == []
@@ -490,7 +491,7 @@ def test_a_task_makes_the_shard_that_a_worker_makes_and_tells_an_outage_from_a_b
         verifier=NoVerifier(),
     )
     url = "openai:scripted@http://127.0.0.1:9/v1"  # discard: nobody answers there
-    tools = Tools(directory=run.directory, model=url, verifier="none", sandbox="local", patience=0.0)
+    tools = Tools(directory=run.directory, model=url, verifier="none", running=Running(), patience=0.0)
 
     returned = make_shard(tools.model_dump(mode="json"), DOUBLE.model_dump(mode="json"))
 

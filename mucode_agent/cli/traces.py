@@ -87,9 +87,7 @@ def rollout(
                 directory=output.resolve(),
                 model=model,
                 verifier=verifier,
-                sandbox=running.sandbox,
-                preload=running.packages(asked.problems),
-                require_isolation=running.require_isolation,
+                running=running.model_copy(update={"preload": running.packages(asked.problems)}),
                 patience=pace.patience,
             )
             failures = make_shards_on_ray(run, asked.problems, tools, watch, workers=workers_ray)
