@@ -47,9 +47,9 @@ class Recorder(AnswersOnce):
         return "recorder"
 
     async def _answer(self, messages: list[BaseMessage], stop: list[str] | None = None, **options: Any) -> ChatResult:
-        spoken = [{"role": ROLES[message.type], "content": message.content} for message in messages]
+        sent = [{"role": ROLES[message.type], "content": message.content} for message in messages]
         asked = {name: options[name] for name in ("n", "seed", "temperature", "max_tokens")}
-        self.requests.setdefault(str(messages[0].content), []).append({"messages": spoken, **asked})
+        self.requests.setdefault(str(messages[0].content), []).append({"messages": sent, **asked})
         result: ChatResult = await self.inner._answer(messages, stop, **options)  # noqa: SLF001
         return result
 

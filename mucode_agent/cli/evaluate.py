@@ -94,9 +94,9 @@ def run(
     if tests not in ("run", "none"):
         raise ProblemError(f"--tests must be run or none, got {tests!r}")
     scorer = load_verifier(verifier)
-    doubt = calibration_mismatch(scorer, model)
-    if search.accept_threshold is not None and not search.trust_calibration and doubt is not None:
-        raise ProblemError(f"{doubt}; calibrate on this generator's programs, or give --trust-calibration")
+    mismatch = calibration_mismatch(scorer, model)
+    if search.accept_threshold is not None and not search.trust_calibration and mismatch is not None:
+        raise ProblemError(f"{mismatch}; calibrate on this generator's programs, or give --trust-calibration")
     console = messages()
     asked = running.benchmark(load_benchmark(benchmark, split=split, testless=testless, limit=limit))  # type: ignore[arg-type]
     kind = "" if tests == "run" else "-no-tests"

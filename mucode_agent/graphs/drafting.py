@@ -47,7 +47,8 @@ async def draft(
             except ContextOverflowError:
                 return conversation.cut_short()
             for call in (asked := conversation.asked(*drawn)):
-                conversation.hear(conversation.refusal(call) or await Call(tool.invoke, tool.ainvoke, call, config))
+                refusal = conversation.refusal(call)
+                conversation.add_result(refusal or await Call(tool.invoke, tool.ainvoke, call, config))
             if not asked:
                 return conversation.answer()
 
@@ -97,7 +98,7 @@ class _Conversation:
             return None
         return ToolMessage(words, tool_call_id=call["id"], status="error")
 
-    def hear(self, result: ToolMessage) -> None:
+    def add_result(self, result: ToolMessage) -> None:
         if self._left == 1:
             result = result.model_copy(update={"content": f"{result.text}\n\n{LAST}"})
         self._left = max(0, self._left - 1)

@@ -288,18 +288,18 @@ class _Nodes:
                 f"accept_threshold needs a calibrated verifier, and {verifier.name!r} gives no probability; "
                 "give a calibrated one or leave accept_threshold out"
             )
-        doubt = calibration_mismatch(verifier, self._parts.model_spec)
-        if threshold is None and not problem.public_tests and (doubt is None or chosen.trust_calibration):
+        mismatch = calibration_mismatch(verifier, self._parts.model_spec)
+        if threshold is None and not problem.public_tests and (mismatch is None or chosen.trust_calibration):
             threshold = verifier.accept_threshold
-        if doubt is not None:
+        if mismatch is not None:
             if threshold is not None and not chosen.trust_calibration:
-                raise ProblemError(f"{doubt}; calibrate on this one's programs, or set trust_calibration")
-            settings["warning"] = doubt
+                raise ProblemError(f"{mismatch}; calibrate on this one's programs, or set trust_calibration")
+            settings["warning"] = mismatch
         run = run_id(problem, settings)
         self._trace.write([ProblemRow(run_id=run, problem=problem, settings=settings)])
         begun: SolverState = {"problem": _json(problem), "run_id": run}
-        if doubt is not None and (threshold is not None or not problem.public_tests):
-            _emit("warning", begun, warning=doubt)  # otherwise no decision uses a probability
+        if mismatch is not None and (threshold is not None or not problem.public_tests):
+            _emit("warning", begun, warning=mismatch)  # otherwise no decision uses a probability
         return {
             **begun,
             "version": STATE_VERSION,

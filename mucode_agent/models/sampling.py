@@ -167,8 +167,9 @@ class _Draw:
         self.is_native = _has_native_n(self.model)
         if self.is_chat and (getattr(self.model, "cache", None) or get_llm_cache() is not None):
             self.model = self.model.model_copy(update={"cache": False})
-        self._whom = self.name, str(getattr(self.model, "openai_api_base", None) or getattr(self.model, "base_url", ""))
-        self.refused = {option for whom, option in _refused if whom == self._whom}
+        url = getattr(self.model, "openai_api_base", None) or getattr(self.model, "base_url", "")
+        self._server = self.name, str(url)
+        self.refused = {option for server, option in _refused if server == self._server}
         self._pauses = 0
 
     async def samples(self) -> list[Sample]:
@@ -262,7 +263,7 @@ class _Draw:
         return model, options
 
     def _drawn(self) -> list[Sample]:
-        _refused.update((self._whom, option) for option in self.refused)
+        _refused.update((self._server, option) for option in self.refused)
         return [_sample(self.got[i], self.seed + i) for i in sorted(self.got)]
 
     def give_way(self, error: Exception) -> float:

@@ -89,7 +89,7 @@ def recorded(runs: Sequence[ObservedRun], known: Mapping[str, Problem]) -> Recor
         rows += dict.fromkeys(
             row for state, update in sorted(taken, key=_place) for row in _rows(run_id, state, update)
         )
-    nowhere = 0
+    of_no_problem = 0
     for run_id in [key for key in calls if key not in steps]:
         made = calls[run_id]
         id_ = str(made[0].facts.get("problem_id"))
@@ -99,14 +99,14 @@ def recorded(runs: Sequence[ObservedRun], known: Mapping[str, Problem]) -> Recor
             rows.append(ProblemRow(run_id=run_id, problem=problems[id_].public(), settings=lacking))
             rows += dict.fromkeys(_of_calls(run_id, problems[id_], made))
         else:
-            nowhere += len(made)
+            of_no_problem += len(made)
     models = dict.fromkeys(run.model for made in calls.values() for run in made if run.model)
     return Recorded(
         rows=tuple(rows),
         problems=tuple(asked.values()),
         whole=whole & asked.keys(),
         models=tuple(models),
-        calls_of_no_problem=nowhere,
+        calls_of_no_problem=of_no_problem,
     )
 
 
