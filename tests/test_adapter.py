@@ -109,10 +109,10 @@ def test_an_adapter_of_another_base_is_not_written(generator: Path, tmp_path: Pa
 
 
 def test_an_adapter_that_saw_an_evaluation_problem_is_not_written(generator: Path, base: Path, tmp_path: Path) -> None:
-    with pytest.raises(ProblemError, match="3 training problems also stand in an evaluation set"):
+    with pytest.raises(ProblemError, match="3 training problems are also in an evaluation set"):
         export_adapter(generator, tmp_path / "out", Origin(base=str(base), **ORIGIN), apart_from={"made": problems(9)})
     alone = shutil.copytree(generator, tmp_path / "alone")
-    with pytest.raises(ProblemError, match="stands in no loop's directory; give the --traces"):
+    with pytest.raises(ProblemError, match="is in no loop's directory; give the --traces"):
         export_adapter(alone, tmp_path / "out", Origin(base=str(base), **ORIGIN), apart_from={"made": problems(9)})
     assert not (tmp_path / "out").exists()
 

@@ -253,7 +253,7 @@ def test_a_full_disk_ends_in_one_sentence_and_the_training_goes_on_from_there(ba
     resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, hard))
     try:
         with pytest.raises(
-            InfrastructureError, match=r"(free room|see whether the disk is full), then run the same"
+            InfrastructureError, match=r"(free room|check whether the disk is full), then run the same"
         ) as caught:
             train_generator(rows(8), base=str(base), out=out, settings=how)
     finally:

@@ -367,7 +367,7 @@ def test_training_problems_of_the_validation_set_end_the_run_or_are_left_out(wor
     lines = (world / "train.jsonl").read_text() + (world / "validation.jsonl").read_text()
     (tmp_path / "train.jsonl").write_text(lines)
     (tmp_path / "validation.jsonl").write_text((world / "validation.jsonl").read_text())
-    with pytest.raises(ProblemError, match="3 training problems also stand in an evaluation set"):
+    with pytest.raises(ProblemError, match="3 training problems are also in an evaluation set"):
         train(tmp_path / "run", world / "base", tmp_path)
     assert not (tmp_path / "run").exists()
 

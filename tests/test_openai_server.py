@@ -165,7 +165,7 @@ async def test_a_request_that_cannot_be_used_is_answered_in_one_sentence(body: s
         lost = await ask.get(f"{url}/completions")
     assert (answer.status_code, lost.status_code) == (status, 404)
     assert words in answer.json()["error"]["message"]
-    assert "is nothing here" in lost.json()["error"]["message"]
+    assert "is unknown" in lost.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

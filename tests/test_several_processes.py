@@ -103,5 +103,5 @@ def test_a_checkpoint_of_the_other_kind_is_not_gone_on_with(base, tmp_path):
     (checkpoint / "pytorch_model_fsdp_0").mkdir(parents=True)
     (checkpoint / "trainer_state.json").write_text("{}")
     model = AutoModelForCausalLM.from_pretrained(base)
-    with pytest.raises(ProblemError, match="was written with FSDP; go on as the training was started"):
+    with pytest.raises(ProblemError, match="was written with FSDP; continue as the training was started"):
         fit(model, [0], collate=list, loss=lambda *_: None, directory=tmp_path, settings=FitSettings(float32=True))

@@ -55,7 +55,7 @@ Answer = tuple[str, dict[str, Any]]
 
 
 def create_server(solver: Solver, settings: Settings | None = None, *, host: str = "127.0.0.1") -> Any:
-    """The server, not yet running. `settings` are the solver's, for the total of a progress.
+    """The server, not yet running. `settings` are the solver's; they give the total of a progress report.
 
     `host` is where it will listen: on loopback it refuses requests that name another host (DNS rebinding).
     """
@@ -112,7 +112,7 @@ def _add(
     output: type[BaseModel],
     call: Callable[..., Coroutine[Any, Any, Answer]],
 ) -> None:
-    """Registers a tool whose arguments are the fields of `arguments`; the server reads them off a signature."""
+    """Registers a tool with the fields of `arguments` as its arguments; the server reads them from a signature."""
 
     async def tool(context: Any, **given: Any) -> Any:
         try:

@@ -11,7 +11,7 @@ from rich.console import Console
 SOLVED, NOT_SOLVED, BAD_INPUT, INFRASTRUCTURE, UNJUDGED, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 4, 130, 141
 EXIT_CODES = {
     SOLVED: "solved",
-    NOT_SOLVED: "not solved: prints the best attempt and what still fails",
+    NOT_SOLVED: "not solved: prints the best candidate and what still fails",
     BAD_INPUT: "bad input: a file, field or option cannot be used",
     INFRASTRUCTURE: "a model, sandbox or verifier failed",
     UNJUDGED: "accepted, but the private tests cannot judge the answer",

@@ -82,7 +82,7 @@ def solve(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the code.")] = False,
 ) -> None:
-    """Solve one problem: print the program, or the best attempt and what still fails."""
+    """Solve one problem: print the program, or the best candidate and what still fails."""
     from mucode_agent.evaluation.check import sound_examples
     from mucode_agent.graphs.solver import create_solver
     from mucode_agent.problems import load_problem
@@ -199,7 +199,7 @@ def _report(result: SolveOutput, verifier: str, mismatch: str | None, needed: fl
         console.print(outcome(report) + _below(solution, needed), markup=False)
     if not result.solved or console.is_terminal:
         usage = solution.usage
-        word = "solved" if result.solved else "accepted" if result.unjudged else "best attempt"
+        word = "solved" if result.solved else "accepted" if result.unjudged else "best candidate"
         console.print(
             f"{word} in turn {solution.best.turn} of {solution.turns}"
             f" · {solution.best.report.tests_passed if solution.best.report else 0} of "
@@ -214,9 +214,7 @@ def _below(solution: Solution, needed: float | None) -> str:
     score = solution.best.score
     if needed is None or score is None or score.probability is None or score.probability >= needed:
         return ""
-    return (
-        f" An answer without public tests needs P(correct) {needed:.2f}; the best attempt has {score.probability:.2f}."
-    )
+    return f" An answer without public tests needs P(correct) {needed:.2f}; the best candidate has {score.probability:.2f}."
 
 
 def _probability(solution: Solution, verifier: str, mismatch: str | None) -> str:

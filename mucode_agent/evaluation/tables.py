@@ -99,8 +99,8 @@ def arm_words(results: ArmResults) -> str:
 
 _COMPARED = (
     "Differences are in points, with paired bootstrap intervals over problems. A difference is shown when its interval "
-    "excludes zero and, where every answer is right or wrong, McNemar's exact p is below 0.05; the table's p are not "
-    "corrected for their number."
+    "excludes zero and, where every answer is right or wrong, McNemar's exact p is below 0.05. The p-values "
+    "are not corrected for multiple comparisons."
 )
 
 
@@ -112,8 +112,8 @@ def _accuracy(results: Results) -> Table:
         title="Accuracy by turn",
         note=(
             f"Share of {results.finished} problems whose answer passes all public and private tests, in %, with Wilson "
-            f"intervals. Selector: {results.identity.arms[0].selector}. Of independent samples, a turn is a group of N "
-            f"without feedback; every search stops at its first accepted answer.{counted}"
+            f"intervals. Selector: {results.identity.arms[0].selector}. For independent samples, a turn is a group of "
+            f"N without feedback. Every search stops at its first accepted answer.{counted}"
         ),
         columns=("search", *(f"turn {turn + 1}" for turn in range(turns)), "accepted", "accepted and right"),
         rows=tuple(
@@ -134,11 +134,11 @@ def _turn_rules(results: Results) -> Table | None:
     if arm is None:
         return None
     return Table(
-        title="Which candidate is the answer (N candidates a turn, with feedback)",
+        title="Which candidate is the answer (N candidates per turn, with feedback)",
         note=(
-            f"The answer chosen again by each rule among all candidates drawn up to a turn, ties averaged exactly. The "
-            f"candidates are those of a search led by {arm.arm.selector}: another leader draws others. "
-            "Majority votes among candidates without public tests take part in the searches above, not in these rules."
+            f"Each rule chooses the answer among all candidates drawn up to a turn; ties are averaged exactly. The "
+            f"candidates come from the search with {arm.arm.selector}; another selector would have drawn others. "
+            "Majority votes among candidates without public tests count in the searches above, not in these rules."
         ),
         columns=("rule", *(f"turn {turn + 1}" for turn in range(len(arm.accuracy)))),
         rows=tuple((RULE_WORDS[rule], *map(percent, estimates)) for rule, estimates in arm.rules.items()),
@@ -210,8 +210,8 @@ def _cost(results: Results) -> Table:
     return Table(
         title="What it cost",
         note=(
-            "Per problem. Candidates count a search that stops when it accepts; tokens and programs count all that was "
-            "drawn for the figures."
+            "Per problem. Candidates are those of a search that stops when it accepts; tokens and programs include all "
+            "that was drawn for the figures."
         ),
         columns=(
             "search",

@@ -164,7 +164,7 @@ def verdict(solution: Solution) -> str:
     if solution.solved:
         passes = "The code passes all tests." if report and report.passed else "The code was accepted without tests."
         return passes + chance
-    return f"Not solved ({solution.stop_reason}): this is the best attempt. {outcome(report)}{chance}"
+    return f"Not solved ({solution.stop_reason}): this is the best candidate. {outcome(report)}{chance}"
 
 
 def understood(problem: Problem) -> str:
@@ -203,9 +203,9 @@ class SubAgentOutput(TypedDict):
     """The sub-agent's output."""
 
     messages: Annotated[list[AnyMessage], add_messages]
-    """The answer for people."""
+    """The answer as text."""
     structured_response: dict[str, Any] | None
-    """The answer for programs: solved, code, verdict, stop_reason, turns, understood. None where no task was read."""
+    """The answer as fields: solved, code, verdict, stop_reason, turns, understood. None if there was no task."""
 
 
 class _SubAgentState(TypedDict, total=False):
@@ -272,7 +272,7 @@ def _answer(state: _SubAgentState) -> dict[str, Any]:
 
 
 def response_of(problem: Problem, solution: Solution) -> tuple[str, dict[str, Any]]:
-    """The answer for people, and for programs: solved, code, verdict, stop_reason, turns, understood."""
+    """The answer as text, and as fields: solved, code, verdict, stop_reason, turns, understood."""
     response = {
         "solved": solution.solved,
         "code": solution.code,
@@ -301,10 +301,10 @@ MOST_PROSE = 40_000
 def problem_in(text: str) -> Problem:
     """The problem in a message: a JSON object, bare or fenced, or prose with tests in it.
 
-    Tests are asserts on lines of their own, in lists, quotes, backticks, fenced blocks and sentences. Without asserts
-    they are the examples of the function to write, which is the first that the text defines, names or calls: `>>> f(1)`
-    with its result, `f(1) == 2`, `f(1) -> 2`, `f(1) returns 2`, `Input: f(1)` above `Output: 2`. Prose that names no
-    function asks for a program on standard input, whose tests are its sample inputs and outputs. Raises ProblemError.
+    Tests are asserts on separate lines, in lists, quotes, backticks, fenced blocks and sentences. Without asserts, the
+    tests are the examples of the function to write, the first that the text defines, names or calls: `>>> f(1)` with
+    its result, `f(1) == 2`, `f(1) -> 2`, `f(1) returns 2`, `Input: f(1)` above `Output: 2`. Prose that names no
+    function asks for a program on standard input; its tests are the sample inputs and outputs. Raises ProblemError.
     """
     text = text.replace("\r\n", "\n").removeprefix("\ufeff")
     blocks = [textwrap.dedent(_unquoted(block)).strip() for block in _FENCED.findall(text)]

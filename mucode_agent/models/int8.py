@@ -1,8 +1,8 @@
 """A model's linear layers in int8 on an x86 CPU, by fbgemm's kernels, which PyTorch has built in.
 
 A quarter of float32's bytes are read per token. Each row of weights has its own scale, and so has each row of
-activations, which enter as a coarse and a fine part of 7 bits each: 14 bits, so that only the weights are rounded. The
-sums are of integers, so the result for a row does not depend on the other rows of the batch.
+activations, which enter as a coarse and a fine part of 7 bits each: 14 bits, so only the weights are rounded. The sums
+are of integers, so the result for a row does not depend on the other rows of the batch.
 """
 
 import warnings

@@ -29,11 +29,11 @@ class Running(Record):
     """
 
     def job(self, job: Job) -> Job:
-        """With this time limit and judge in place of its own."""
+        """With this time limit and judge instead of its own."""
         return job.model_copy(update=self._instead(job))
 
     def problem(self, problem: Problem) -> Problem:
-        """With this time limit and judge in place of its own."""
+        """With this time limit and judge instead of its own."""
         return problem.model_copy(update=self._instead(problem))
 
     def benchmark(self, benchmark: Benchmark) -> Benchmark:

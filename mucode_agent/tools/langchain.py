@@ -1,7 +1,7 @@
 """The sandbox as tools of an agent: `run_python` runs a script, `run_tests` judges a program on tests.
 
-What the program does is the tool's result, an exception, a time-out or a non-zero exit included. Only a broken
-sandbox is an error of the tool, and its message says that the program is not at fault.
+Whatever the program does is a result of the tool, also an exception, a time-out or a non-zero exit. Only a broken
+sandbox is an error of the tool, and its message says that the program is not the cause.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from mucode_agent.types import (
 )
 
 SHOWN = 4000
-"""Characters of a script's output in the text for the model."""
+"""Maximum characters of a script's output in the text for the model."""
 
 
 class ScriptResult(Record):
@@ -53,14 +53,14 @@ class ScriptResult(Record):
 
 
 class RunPythonInput(BaseModel):
-    """What a model gives to `run_python`."""
+    """The arguments of `run_python`."""
 
     code: Annotated[str, Field(description="A complete Python 3 program. Print whatever you want to see.")]
     stdin: Annotated[str, Field(description="What the program reads from standard input.")] = ""
 
 
 class RunTestsInput(BaseModel):
-    """What a model gives to `run_tests`."""
+    """The arguments of `run_tests`."""
 
     code: Annotated[str, Field(description="The Python 3 program under test.")]
     tests: Annotated[
@@ -77,7 +77,7 @@ class RunTestsInput(BaseModel):
 
 
 def create_run_python(sandbox: Sandbox, *, limits: Limits | None = None) -> BaseTool:
-    """A tool that runs a script as `__main__`, in a fresh process with nothing of earlier runs.
+    """A tool that runs a script as `__main__`, in a fresh process that keeps nothing from earlier runs.
 
     Its content is text for a model, its artifact the JSON form of a ScriptResult.
     """
@@ -102,7 +102,7 @@ def create_run_python(sandbox: Sandbox, *, limits: Limits | None = None) -> Base
 
 
 def create_run_tests(sandbox: Sandbox, *, limits: Limits | None = None) -> BaseTool:
-    """A tool that judges a program on tests, which run apart from it.
+    """A tool that judges a program on tests, which run in a separate process.
 
     Its content is text for a model, its artifact the JSON form of an ExecutionReport.
     """
@@ -174,7 +174,7 @@ def _run_one(sandbox: Sandbox, job: Job) -> ExecutionReport:
 
 
 async def _submitted(sandbox: Sandbox, job: Job) -> ExecutionReport:
-    """Cancelling kills the program. Submitting may wait for an interpreter or for room, hence the thread."""
+    """Cancelling kills the program. Submitting may block, so it runs in a thread."""
     submitting = asyncio.create_task(asyncio.to_thread(sandbox.submit, job))
     try:
         future = await asyncio.shield(submitting)

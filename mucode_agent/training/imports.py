@@ -1,6 +1,6 @@
 """`traces import`: solves that other tools recorded, as a directory that training, scoring and export read.
 
-    imported.json     the files that it was made of, whose programs they are, and what they lack
+    imported.json     the files that it was made from, the generators, and what is missing
     problems.jsonl    the problems, with the private tests where they are known
     trace.jsonl       rows as `--trace` writes them (`mucode_agent.traces`)
     judgements.jsonl  the verdicts of every distinct program on all tests, where all tests are known
@@ -34,26 +34,26 @@ R = TypeVar("R", bound=Record)
 
 
 class Imported(Record):
-    """What a directory of `traces import` is made of, and what the files did not hold."""
+    """The sources of a directory of `traces import`, and what they lack."""
 
     import_version: Literal[1] = IMPORT_VERSION
     files: dict[str, str]
     """SHA-256 by name: the path below the directory that all files lie in."""
     models: tuple[str, ...]
-    """Those that the recorded calls name."""
+    """The generators that the recorded calls name."""
     solves: int
-    """With every decision."""
+    """Number of solves with every decision."""
     unfinished: int
-    """Without one, since the files lack nodes: of these only first turns are of use, whose state is known."""
+    """Number of solves without decisions, because nodes are missing: only their first turns are of use."""
     candidates: int
     unlabelled: int
-    """Candidates with a program whose problem's private tests are not known."""
+    """Candidates with a program but without a label, because the private tests are unknown."""
     calls_of_no_problem: int
-    """Model calls that name no problem that is known."""
+    """Model calls without a known problem."""
 
 
 class Recorded(Record):
-    """The rows of files, and the problems that they are about."""
+    """The rows of files, and their problems."""
 
     rows: tuple[ProblemRow | CandidateRow | DecisionRow, ...]
     problems: tuple[Problem, ...]
@@ -66,7 +66,7 @@ class Recorded(Record):
 def recorded(runs: Sequence[ObservedRun], known: Mapping[str, Problem]) -> Recorded:
     """The solves in other tools' runs, row by row. `known` problems, by id, bring the private tests that the runs lack.
 
-    Raises ProblemError where a solve is of another problem than the known one of its id, or of a newer version.
+    Raises ProblemError if a solve's problem differs from the known one with its id, or is of a newer version.
     """
     problems: dict[str, Problem] = dict(known)
     for given in filter(None, map(_given, runs)):
@@ -117,9 +117,9 @@ def import_traces(
     *,
     opened: Callable[[Sequence[Problem]], Sandbox],
 ) -> Imported:
-    """Writes the directory, and judges its programs in what `opened` gives for the problems whose tests are all known.
+    """Writes the directory, and judges programs in the sandbox that `opened` gives, if all their tests are known.
 
-    Raises ProblemError where a file cannot be used, holds no solve, or the directory holds something else.
+    Raises ProblemError if a file cannot be used or holds no solve, or if the directory holds something else.
     """
     _check_new(directory)
     named = _named(files)
@@ -168,7 +168,7 @@ def holds_import(directory: Path) -> bool:
 
 
 def read_import(directory: Path) -> Imported:
-    """Raises ProblemError where the file is damaged or of another version."""
+    """Raises ProblemError if the file is damaged or of another version."""
     path = directory / _FILE
     data = read_bytes(path)
     check_version(path, data, "import_version", IMPORT_VERSION)
@@ -231,7 +231,7 @@ def _place(step: tuple[dict[str, Any], dict[str, Any]]) -> tuple[int, int, bool]
 
 
 def _rows(run_id: str, state: dict[str, Any], update: dict[str, Any]) -> Iterator[TraceRow]:
-    """What the node wrote into its trace."""
+    """The trace rows of a node."""
     count, before = len(state["reports"]), state.get("decision") or {}
     scores = [*state["scores"], *[None] * count][:count]
     decision = _read(Decision, update["decision"])
@@ -250,7 +250,7 @@ def _rows(run_id: str, state: dict[str, Any], update: dict[str, Any]) -> Iterato
 
 
 def _of_calls(run_id: str, problem: Problem, calls: Sequence[ObservedRun]) -> Iterator[CandidateRow]:
-    """Replies alone, without verdicts and decisions."""
+    """Only replies, without verdicts and decisions."""
     for run in sorted(calls, key=lambda run: (int(run.facts["turn"]), int(run.facts.get("candidate", 0)))):
         first = int(run.facts.get("candidate", 0))
         alone = len(run.replies) == 1
@@ -268,7 +268,7 @@ def _of_calls(run_id: str, problem: Problem, calls: Sequence[ObservedRun]) -> It
 
 
 def _model(calls: Iterable[ObservedRun]) -> dict[str, str]:
-    """The generator's name where the calls agree on one."""
+    """The generator's name, if the calls agree on one."""
     names = {run.model for run in calls}
     [name, *others] = names or {None}
     return {"model": name} if name and not others else {}
@@ -282,7 +282,7 @@ def _seed(run: ObservedRun) -> int:
 
 
 def _read(kind: type[R], data: Any) -> R:
-    """A record of a state; fields of a newer version are passed over."""
+    """A record of a state; fields of a newer version are ignored."""
     try:
         return kind.model_validate(data, extra="ignore")
     except ValidationError as error:

@@ -1,10 +1,10 @@
-"""What other tools recorded of a solve, as one list of runs: LangSmith's exports and OpenTelemetry's spans.
+"""Reads what other tools recorded of a solve as one list of runs: LangSmith's exports and OpenTelemetry's spans.
 
-Read are runs as langsmith's `Client.list_runs` and `Client.runs.query` give them (JSON, JSONL, with children inside or
+It reads runs as langsmith's `Client.list_runs` and `Client.runs.query` give them (JSON, JSONL, with children inside or
 not), OTLP in JSON, and the OpenTelemetry SDK's own JSON of a span. Attributes are read in LangSmith's, OpenInference's
 and GenAI's names: https://docs.langchain.com/langsmith/trace-with-opentelemetry,
 https://github.com/Arize-ai/openinference/blob/main/spec/semantic_conventions.md,
-https://github.com/open-telemetry/semantic-conventions-genai. What a run does not hold is None.
+https://github.com/open-telemetry/semantic-conventions-genai. Values missing from a run are None.
 """
 
 import json
@@ -20,7 +20,7 @@ class ObservedRun(NamedTuple):
     """One run or span: a node of the graph, a model call, or anything else."""
 
     trace: str
-    """Names the runs that belong together."""
+    """Id shared by the runs that belong together."""
     inputs: Any
     outputs: Any
     metadata: dict[str, Any]
@@ -30,7 +30,7 @@ class ObservedRun(NamedTuple):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What our solver said of a model call: problem_id, run_id, turn, candidate."""
+        """Our solver's metadata of a model call: problem_id, run_id, turn, candidate."""
         return {key[len(_OURS) :]: value for key, value in self.metadata.items() if key.startswith(_OURS)}
 
     @property
@@ -46,7 +46,7 @@ _METADATA = re.compile(r"(?:langsmith\.metadata|metadata|traceloop\.association\
 
 
 def read_runs(path: Path) -> list[ObservedRun]:
-    """Raises ProblemError where the file cannot be read, or is neither form."""
+    """Raises ProblemError if the file cannot be read, or has neither form."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -61,7 +61,7 @@ _FORMS = "give runs that langsmith's client listed, as JSON or JSONL, or OpenTel
 
 
 def _values(text: str, path: Path) -> Iterator[Any]:
-    """JSON values one after the other, whatever stands between them."""
+    """Consecutive JSON values, with any separators."""
     decoder, place = json.JSONDecoder(), 0
     while match := re.compile(r"\S").search(text, place):
         try:
@@ -143,7 +143,7 @@ def _any(value: Any) -> Any:
 
 
 def _loaded(value: Any) -> Any:
-    """JSON in a string as what it says; other values as they are."""
+    """The value of JSON in a string; other values unchanged."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
             return json.loads(value)

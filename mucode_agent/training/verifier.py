@@ -1,6 +1,6 @@
 """Trains a verifier: R(x, y) on the base of a generator, from labelled attempts (paper, section 3.2).
 
-The directory that results is a plain checkpoint, which transformers and vLLM load as it is, with the card beside it.
+The resulting directory is a plain checkpoint, which transformers and vLLM load directly, with the card next to it.
 """
 
 import json
@@ -44,12 +44,12 @@ from mucode_agent.verifiers.text import text_digest, verifier_text
 
 
 class Trained(Record):
-    """A trained verifier, and how it came about."""
+    """A trained verifier, and its training."""
 
     directory: Path
     card: VerifierCard
     fitted: Fitted | None
-    """None where the directory was finished before."""
+    """None if the directory was finished before."""
     groups: int
     too_long: int
 
@@ -90,15 +90,15 @@ def train_verifier(
 ) -> Trained:
     """Trains on `data` from `base`, calibrates on `held_out`, and writes checkpoint, card and README into `out`.
 
-    Goes on from the last checkpoint where `out` holds this very training, and returns at once where it is finished.
+    Continues from the last checkpoint if `out` holds the same training, and returns at once if that is finished.
 
     Args:
         data: Attempts at training problems, labelled by all tests.
-        base: A checkpoint directory or hub id; the paper takes the generator's own base.
+        base: A checkpoint directory or hub id; in the paper, the generator's own base.
         out: A new directory, or that of the same training.
         held_out: Attempts at other problems, for calibration and quality; without them the verifier has no probability.
-        evaluation: Problems that training data must not contain, beside those held out.
-        generators: Who wrote the held-out programs; see `models.identity`.
+        evaluation: Problems that training data must not contain, in addition to those held out.
+        generators: The generators of the held-out programs; see `models.identity`.
         settings: Loss, rates, sizes.
         console: Where progress is printed; standard error unless given.
 
@@ -140,7 +140,7 @@ def train_verifier(
             f"the data hold no problem with right and wrong programs of at most {settings.max_tokens} tokens, so there "
             f"is nothing to compare; {remedy}"
         )
-    if not begun:  # settings or data that cannot be used leave no directory behind
+    if not begun:  # unusable settings or data leave no directory behind
         begin(out, identity)
     pad, rates = pad_token(tokenizer), _set_head(model, encoded, settings, from_zero=start is not None)
     model = trainable(model, settings, task="SEQ_CLS")
@@ -199,7 +199,7 @@ class Encoded(Record):
 def collated(batch: Sequence[Encoded], pad: int) -> dict[str, Any]:
     """All programs of a batch's groups as one padded matrix (B, L) with the logits that they start from, (B,).
 
-    `groups` says which rows belong together.
+    `groups` has the rows of each group.
     """
     ids, mask = padded([list(row) for example in batch for row in example.ids], pad)
     starts = torch.tensor([start for example in batch for start in example.starts])
@@ -207,7 +207,7 @@ def collated(batch: Sequence[Encoded], pad: int) -> dict[str, Any]:
 
 
 def group_losses(logits: Tensor, batch: Sequence[Sequence[bool]], loss: Loss, l2: float = 0.0) -> Tensor:
-    """The loss of each group, (G,); `logits` (B,) holds the groups' programs one after the other.
+    """The loss of each group, (G,); `logits` (B,) has the groups' programs in sequence.
 
     `bt`: mean over the group's (right, wrong) pairs of -log σ(R⁺ - R⁻), eq. 3; 0 for a group without pairs.
     `bce`: mean over its programs of the cross-entropy, eq. 2 with its sign corrected.
@@ -238,7 +238,7 @@ def _base(base: str, settings: VerifierSettings) -> tuple[Any, Any]:
     seed_everything(settings.seed)
     with reading(base) as path:
         tokenizer = AutoTokenizer.from_pretrained(path)
-        # LoRA leaves the base as it is, so half the memory does; trained weights need float32's small steps.
+        # LoRA does not change the base, so bfloat16 is enough; trained weights need float32's small steps.
         dtype = torch.bfloat16 if settings.lora_rank else torch.float32
         model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype=dtype)
     model.config.pad_token_id = pad_token(tokenizer)
@@ -250,7 +250,7 @@ def _set_head(
 ) -> dict[str, float]:
     """Sets the head's weights; returns the factor of its learning rate.
 
-    Logits begin, and move, alike on every base: hidden states differ a hundredfold in scale.
+    Logits start and move on the same scale for every base: hidden states differ a hundredfold in scale.
     """
     scale = _hidden_scale(model.to(best_device()), encoded)
     model.to(place())
@@ -262,7 +262,7 @@ def _set_head(
 
 
 def _head(settings: VerifierSettings) -> str:
-    """How the name of the head's trained weights ends."""
+    """Suffix of the name of the head's trained weights."""
     return "score.modules_to_save.default.weight" if settings.lora_rank else "score.weight"
 
 
@@ -271,7 +271,7 @@ _MEASURED = 8
 
 
 def _hidden_scale(model: Any, encoded: Sequence[Encoded]) -> float:
-    """Root mean square of what the head reads, over some programs."""
+    """Root mean square of the head's inputs, over some programs."""
     squares: list[float] = []
     with torch.inference_mode():
         for ids in [row for example in encoded for row in example.ids][:_MEASURED]:
@@ -290,7 +290,7 @@ def _encoder(problems: dict[str, Problem], tokenizer: Any) -> Callable[[str, str
 
 
 def _start(data: Sequence[ProblemAttempts]) -> Platt | None:
-    """From mean log-probability to log-odds, fitted on distinct programs; None where it says nothing of them."""
+    """Maps mean log-probability to log-odds, fitted on distinct programs; None if it carries no information."""
     known = [
         (mean, a.correct) for e in data for a in e.distinct() if (mean := a.candidate.sample.mean_logprob) is not None
     ]
@@ -306,7 +306,7 @@ def _within(
     settings: VerifierSettings,
     start: Platt | None,
 ) -> tuple[list[Encoded], int]:
-    """The groups as tokens without programs that are too long, and how many those were."""
+    """The groups as tokens, without programs that are too long, and the number of those."""
     kept, too_long = [], 0
     for group in examples:
         rows = [
@@ -322,7 +322,7 @@ def _within(
 
 
 def _read(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
-    """Logits (B,) in float32. Keys and values are not kept: they would be of no use, and stop a block's compilation."""
+    """Logits (B,) in float32. Keys and values are not kept: they are not needed, and prevent compilation of a block."""
     logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
     return logits.squeeze(-1).float()
 
@@ -333,7 +333,7 @@ _REPORTED_PROBLEMS = 24
 def _quality_line(
     held_out: Sequence[ProblemAttempts], tokenizer: Any, pad: int, start: Platt | None
 ) -> Callable[[Any], str]:
-    """Pairwise accuracy on some held-out problems, while training goes on."""
+    """Pairwise accuracy on some held-out problems, during training."""
     both = [e for e in held_out if len({attempt.correct for attempt in e.attempts}) > 1][:_REPORTED_PROBLEMS]
     rows = []
     for entry in both:
@@ -383,7 +383,7 @@ def readme(card: VerifierCard) -> str:
         config = json.dumps({"logit_mean": round(platt.mean, 6), "logit_sigma": round(platt.sigma, 6)})
         lines += [
             f"- calibration: P(correct) = sigmoid((logit - {platt.mean:.4f}) / {platt.sigma:.4f})",
-            "- served: `vllm serve DIRECTORY --runner pooling`; this package asks for raw logits and calibrates them.",
+            "- served: `vllm serve DIRECTORY --runner pooling`; this package requests raw logits and calibrates them.",
         ]
         if card.start is None:
             lines.append(f"  For other clients the server can do it: `--pooler-config '{config}'`")

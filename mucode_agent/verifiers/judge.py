@@ -3,7 +3,7 @@
 After "LLM-as-a-Verifier" (arXiv 2607.05391; the package llm-verifier 0.3, MIT): a scale of 20 letters, the expectation
 over the letters' probabilities instead of one letter, and the Probabilistic Pivot Tournament. Two departures: the model
 answers with the letter alone, without an analysis before it, and the two programs of a comparison are graded by two
-questions, so that neither grade depends on the other.
+questions, so neither grade depends on the other.
 """
 
 import math
