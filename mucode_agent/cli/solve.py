@@ -218,7 +218,7 @@ def _below(solution: Solution, needed: float | None) -> str:
     return f" An answer without public tests needs P(correct) {needed:.2f}; {shown}."
 
 
-def _probability(solution: Solution, verifier: str, doubt: str | None) -> str:
+def _probability(solution: Solution, verifier: str, mismatch: str | None) -> str:
     score = solution.best.score
     if score is None or score.probability is None:
         return ""
