@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from mucode_agent.cli.evaluate import ModelSpec, VerifierSpec
+from mucode_agent.cli.evaluate import ModelSpec, RequestTimeout, VerifierSpec
 from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
-from mucode_agent.cli.output import NOT_SOLVED, SOLVED, UNJUDGED, write_bytes
+from mucode_agent.cli.output import NOT_SOLVED, SOLVED, UNJUDGED, messages, write_bytes
 from mucode_agent.files import replacing
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.models.embedded import DEFAULT_MODEL
@@ -73,9 +73,7 @@ def solve(
     running: Annotated[Running, RUNNING],
     model: ModelSpec = DEFAULT_MODEL,
     verifier: VerifierSpec = DEFAULT,
-    request_timeout: Annotated[
-        float | None, typer.Option(help="Seconds for one request to a model server; default: 600 for a URL.")
-    ] = None,
+    request_timeout: RequestTimeout = None,
     trace: Annotated[Path | None, typer.Option(help="Append every candidate and decision to this JSONL file.")] = None,
     output: Annotated[
         Path | None, typer.Option(help="Write the result to this file instead of standard output.")
@@ -124,10 +122,10 @@ def solve(
     )
     text = result.model_dump_json(indent=2) if as_json else result.code
     write_text(text.rstrip("\n") + "\n", output)
-    doubt = calibration_mismatch(scorer, model)
-    own = scorer.accept_threshold if doubt is None or search.trust_calibration else None
+    mismatch = calibration_mismatch(scorer, model)
+    own = scorer.accept_threshold if mismatch is None or search.trust_calibration else None
     needed = None if task.public_tests else search.accept_threshold if search.accept_threshold is not None else own
-    _report(result, scorer.name, doubt, needed)
+    _report(result, scorer.name, mismatch, needed)
     raise typer.Exit(SOLVED if result.solved else UNJUDGED if result.unjudged else NOT_SOLVED)
 
 
@@ -176,14 +174,14 @@ def _progress() -> Iterator[Callable[[str], None]]:
         yield status.update
 
 
-def _report(result: SolveOutput, verifier: str, doubt: str | None, needed: float | None) -> None:
+def _report(result: SolveOutput, verifier: str, mismatch: str | None, needed: float | None) -> None:
     """Prints the result: always if something still fails, else only on a terminal.
 
     `needed` is the least P(correct) of an accepted answer without public tests.
     """
     from mucode_agent.prompts import outcome
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = messages()
     solution = result.solution
     if result.unjudged and result.judgement is not None:
         failure = result.judgement.first_failure
@@ -204,7 +202,7 @@ def _report(result: SolveOutput, verifier: str, doubt: str | None, needed: float
             f"{word} in turn {solution.best.turn} of {solution.turns}"
             f" · {solution.best.report.tests_passed if solution.best.report else 0} of "
             f"{len(solution.best.report.results) if solution.best.report else 0} public tests pass"
-            f"{_probability(solution, verifier, doubt)}"
+            f"{_probability(solution, verifier, mismatch)}"
             f" · {usage.candidates} candidates · {usage.completion_tokens} tokens · {usage.seconds:.1f} s",
             markup=False,
         )
@@ -214,15 +212,15 @@ def _below(solution: Solution, needed: float | None) -> str:
     score = solution.best.score
     if needed is None or score is None or score.probability is None or score.probability >= needed:
         return ""
-    shown = f"the best candidate has {score.probability:.2f}"
-    return f" An answer without public tests needs P(correct) {needed:.2f}; {shown}."
+    best = f"the best candidate has {score.probability:.2f}"
+    return f" An answer without public tests needs P(correct) {needed:.2f}; {best}."
 
 
 def _probability(solution: Solution, verifier: str, mismatch: str | None) -> str:
     score = solution.best.score
     if score is None or score.probability is None:
         return ""
-    return f" · P(correct) {score.probability:.2f} by {verifier}{', calibrated on another model' if doubt else ''}"
+    return f" · P(correct) {score.probability:.2f} by {verifier}{', calibrated on another model' if mismatch else ''}"
 
 
 # --- writing -------------------------------------------------------------------------------------------------------
