@@ -86,14 +86,14 @@ CHOSEN = {
 
 
 @pytest.mark.parametrize(("code", "test"), CHOSEN.values(), ids=CHOSEN.keys())
-def test_a_program_that_makes_itself_unjudged_is_rewarded_as_a_wrong_one_and_gets_no_label(
+def test_a_program_that_makes_itself_unjudged_is_rewarded_as_a_wrong_one(
     sandbox: LocalSandbox, code: str, test: str
 ) -> None:
     problem = Problem(prompt="p", public_tests=(CodeTest(code=test),), limits=Limits(time_s=20, output_kb=8_000))
     assert create_reward(sandbox)([1], [fenced(code)], tests=[problem.model_dump_json()]) == [0.0]
     kept: list[Judgement] = []
     asyncio.run(judge(sandbox, problem, {"p": code}, kept.extend))
-    assert (kept[0].judged, kept[0].correct) == (False, False), "accuracy and labels leave it out"
+    assert (kept[0].judged, kept[0].correct) == (kept[0].status != "unjudged", False)  # unjudged ones get no label
 
 
 ALONE = {
