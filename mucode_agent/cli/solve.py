@@ -214,7 +214,8 @@ def _below(solution: Solution, needed: float | None) -> str:
     score = solution.best.score
     if needed is None or score is None or score.probability is None or score.probability >= needed:
         return ""
-    return f" An answer without public tests needs P(correct) {needed:.2f}; the best candidate has {score.probability:.2f}."
+    best = f"the best candidate has {score.probability:.2f}"
+    return f" An answer without public tests needs P(correct) {needed:.2f}; {best}."
 
 
 def _probability(solution: Solution, verifier: str, mismatch: str | None) -> str:
