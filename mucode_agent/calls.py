@@ -37,7 +37,7 @@ def blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Cal
     return Call(function, wait, *args, **kwargs)
 
 
-def pause(seconds: float) -> Call[None]:
+def sleep(seconds: float) -> Call[None]:
     async def wait(seconds: float) -> None:
         await asyncio.sleep(seconds)
 
