@@ -51,6 +51,11 @@ COMMANDS = (
 each_option = pytest.mark.parametrize("option", Sampling.model_fields)
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_that_asks_a_model_server_takes_a_request_timeout(command: Any) -> None:
+    assert "request_timeout" in inspect.signature(command).parameters
+
+
 def passes(code: str) -> bool:
     return "return 3" in code
 

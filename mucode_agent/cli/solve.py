@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from mucode_agent.cli.evaluate import ModelSpec, VerifierSpec
+from mucode_agent.cli.evaluate import ModelSpec, RequestTimeout, VerifierSpec
 from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
 from mucode_agent.cli.output import NOT_SOLVED, SOLVED, UNJUDGED, messages, write_bytes
 from mucode_agent.files import replacing
@@ -73,9 +73,7 @@ def solve(
     running: Annotated[Running, RUNNING],
     model: ModelSpec = DEFAULT_MODEL,
     verifier: VerifierSpec = DEFAULT,
-    request_timeout: Annotated[
-        float | None, typer.Option(help="Seconds for one request to a model server; default: 600 for a URL.")
-    ] = None,
+    request_timeout: RequestTimeout = None,
     trace: Annotated[Path | None, typer.Option(help="Append every candidate and decision to this JSONL file.")] = None,
     output: Annotated[
         Path | None, typer.Option(help="Write the result to this file instead of standard output.")
