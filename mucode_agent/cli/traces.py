@@ -222,14 +222,14 @@ def show(
 ) -> None:
     """Show every trajectory of a problem turn by turn: what the model wrote, and what the tests found."""
     from mucode_agent.training.data import stream_traces
-    from mucode_agent.training.stats import story
+    from mucode_agent.training.stats import trajectories_as_text
 
     entry, solves = next(stream_traces([directory], lambda asked: asked.id == problem), (None, []))
     if entry is None:
         raise ProblemError(f"{directory} has no problem {problem!r}; problems.jsonl lists their ids")
     if not entry.attempts and not solves:
         raise ProblemError(f"{directory} has no trajectory of {problem!r} yet; run the command that makes it")
-    write_lines(story(entry, solves))
+    write_lines(trajectories_as_text(entry, solves))
 
 
 @app.command()
