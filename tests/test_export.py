@@ -1,4 +1,4 @@
-"""Traces out and in: the shapes that other trainers read, counts, a problem's trajectories as text, and what users said."""
+"""Traces out and in: the forms that other trainers read, counts, trajectories as text, and users' verdicts."""
 
 import contextlib
 import importlib.util
@@ -26,7 +26,7 @@ from mucode_agent.training.export import (
     write_parquet,
 )
 from mucode_agent.training.feedback import Added, add_feedback, holds_feedback, read_feedback, votes
-from mucode_agent.training.stats import trajectories_as_text, trace_stats
+from mucode_agent.training.stats import trace_stats, trajectories_as_text
 from mucode_agent.types import ProblemError
 
 RIGHT, ALSO, WRONG = "def f(x):\n    return x * 2", "def f(x):\n    return x + x", "def f(x):\n    return x"
