@@ -6,6 +6,7 @@ waiting may block the thread, `in_loop` where it must not.
 
 import asyncio
 import functools
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -29,7 +30,18 @@ class Call(Generic[T]):
 
 def blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Call[T]:
     """A call of a function that has one form: in an event loop it is made in another thread."""
-    return Call(function, functools.partial(asyncio.to_thread, function), *args, **kwargs)
+
+    async def wait(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.to_thread(function, *args, **kwargs)
+
+    return Call(function, wait, *args, **kwargs)
+
+
+def sleep(seconds: float) -> Call[None]:
+    async def wait(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    return Call(time.sleep, wait, seconds)
 
 
 def in_thread(steps: Steps[T]) -> T:

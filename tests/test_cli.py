@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import mucode
 from fakes import fenced
 from openai_server import ChatServer, serve
 from processes import alive, busy_programs, descendants
 from waiting import until
 
-from mucode_agent.cli.app import main
 from mucode_agent.cli.output import BAD_INPUT, INFRASTRUCTURE, INTERRUPTED, NOT_SOLVED, READER_GONE, SOLVED
 from mucode_agent.cli.solve import SolveOutput
 from mucode_agent.models.embedded import EMBEDDED
@@ -41,18 +41,6 @@ def problem(tmp_path: Path) -> Path:
 def good() -> Iterator[ChatServer]:
     with serve([fenced(BAD), fenced(GOOD)]) as server:
         yield server
-
-
-def mucode(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["mucode_agent", *map(str, arguments)])
-    previous = signal.getsignal(signal.SIGTERM)
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    return 0
 
 
 def test_the_solution_is_printed_and_nothing_else(

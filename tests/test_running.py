@@ -2,18 +2,16 @@
 
 import inspect
 import json
-import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chat_server import ChatServer
+from command_line import mucode
 from fakes import fenced
 
 from mucode_agent.cli import evaluate, execute, serve, solve, traces, train, train_loop
-from mucode_agent.cli.app import main
 from mucode_agent.cli.options import flag
 from mucode_agent.cli.output import EXIT_CODES, NOT_SOLVED, SOLVED, UNJUDGED
 from mucode_agent.runs.running import Running
@@ -84,18 +82,6 @@ def test_a_training_preloads_what_its_problems_tests_import() -> None:
 
 
 # --- programs that no test can judge -------------------------------------------------------------------------------
-
-
-def mucode(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["mucode_agent", *map(str, arguments)])
-    previous = signal.getsignal(signal.SIGTERM)
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    return 0
 
 
 def written(tmp_path: Path, public: str) -> Path:

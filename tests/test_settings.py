@@ -51,6 +51,11 @@ COMMANDS = (
 each_option = pytest.mark.parametrize("option", Sampling.model_fields)
 
 
+@pytest.mark.parametrize("function", COMMANDS, ids=lambda function: function.__name__)
+def test_every_command_that_asks_a_model_server_takes_a_request_timeout(function: Any) -> None:
+    assert "request_timeout" in inspect.signature(function).parameters
+
+
 def passes(code: str) -> bool:
     return "return 3" in code
 

@@ -41,6 +41,10 @@ SEARCH = Fields(
 )
 Bench = Annotated[str, typer.Argument(metavar="BENCH", help=BENCHMARKS)]
 Split = Annotated[str, typer.Option(help="fixed: ours · paper: the authors' rules, with their defects")]
+RequestTimeout = Annotated[
+    float | None, typer.Option(help="Seconds for one request to a model server; default: 600 for a URL.")
+]
+Testless = Annotated[bool, typer.Option("--testless", help="Leave the tests out of the prompt.")]
 Limit = Annotated[int | None, typer.Option(help="Only the first problems.")]
 VerifierSpec = Annotated[
     str,
@@ -67,7 +71,7 @@ def run(
         bool, typer.Option(help="Also draw N·T first-turn samples: the same compute, no feedback.")
     ] = True,
     split: Split = "fixed",
-    testless: Annotated[bool, typer.Option("--testless", help="Leave the tests out of the prompt.")] = False,
+    testless: Testless = False,
     tests: Annotated[
         str,
         typer.Option(
@@ -76,9 +80,7 @@ def run(
         ),
     ] = "run",
     limit: Limit = None,
-    request_timeout: Annotated[
-        float | None, typer.Option(help="Seconds for one request to a model server; default: 600 for a URL.")
-    ] = None,
+    request_timeout: RequestTimeout = None,
 ) -> None:
     """Run a benchmark, or continue a run; print the tables, write results.json and report.html."""
     from mucode_agent.evaluation.benchmarks import load_benchmark

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mucode_agent.adapters import need
-from mucode_agent.cli.evaluate import ModelSpec
+from mucode_agent.cli.evaluate import ModelSpec, RequestTimeout
 from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.models.embedded import DEFAULT_MODEL
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SEARCH = Fields("n", "max_turns", *SAMPLING)
 Scorer = Annotated[str, typer.Option(help="As of `solve`.")]
-RequestTimeout = Annotated[float | None, typer.Option(help="Seconds for one request to a model server.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all addresses of this machine.")]
 
 
@@ -36,7 +36,7 @@ def serve(
     running: Annotated[Running, RUNNING],
     model: ModelSpec = DEFAULT_MODEL,
     host: Host = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    port: Port = 8000,
     slots: Annotated[int, typer.Option(min=1, help="Concurrent solves; further requests wait.")] = 8,
     grace: Annotated[
         float, typer.Option(min=0, help="Seconds that running solves may still take after Ctrl-C or SIGTERM.")
@@ -68,7 +68,7 @@ def mcp(
     model: ModelSpec = DEFAULT_MODEL,
     http: Annotated[bool, typer.Option("--http", help="Streamable HTTP instead of standard input and output.")] = False,
     host: Host = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    port: Port = 8000,
     verifier: Scorer = DEFAULT,
     request_timeout: RequestTimeout = None,
 ) -> None:

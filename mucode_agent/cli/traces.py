@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from mucode_agent.cli.evaluate import BENCHMARKS, Limit, ModelSpec, Split
+from mucode_agent.cli.evaluate import BENCHMARKS, Limit, ModelSpec, RequestTimeout, Split, Testless
 from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
 from mucode_agent.cli.output import command_line, messages, write_lines
 from mucode_agent.graphs.settings import StatedSettings
@@ -45,8 +45,9 @@ def rollout(
         str, typer.Option(help="Ranks a turn's candidates: none · DIRECTORY_OR_HUB_ID · vllm:NAME@URL")
     ] = "none",
     split: Split = "fixed",
-    testless: Annotated[bool, typer.Option("--testless", help="Leave the tests out of the prompt.")] = False,
+    testless: Testless = False,
     limit: Limit = None,
+    request_timeout: RequestTimeout = None,
     on_ray: Annotated[
         bool,
         typer.Option(
@@ -70,7 +71,7 @@ def rollout(
     asked = running.benchmark(load_benchmark(problems, split=split, testless=testless, limit=limit))  # type: ignore[arg-type]
     total = len(asked.problems)
     console.print(f"{asked.name}: {total} problems, {per_problem} trajectories each, {output}", markup=False)
-    generator, scorer = load_model(model, **search.request()), load_verifier(verifier)
+    generator, scorer = load_model(model, timeout=request_timeout, **search.request()), load_verifier(verifier)
     settings: dict[str, Any] = {
         "weights": weights,
         "per_problem": per_problem,
@@ -89,6 +90,7 @@ def rollout(
                 verifier=verifier,
                 running=running.model_copy(update={"preload": running.packages(asked.problems)}),
                 patience=pace.patience,
+                request_timeout=request_timeout,
             )
             failures = make_shards_on_ray(run, asked.problems, tools, watch, workers=workers_ray)
         else:
@@ -220,14 +222,14 @@ def show(
 ) -> None:
     """Show every trajectory of a problem turn by turn: what the model wrote, and what the tests found."""
     from mucode_agent.training.data import stream_traces
-    from mucode_agent.training.stats import story
+    from mucode_agent.training.stats import trajectories_as_text
 
     entry, solves = next(stream_traces([directory], lambda asked: asked.id == problem), (None, []))
     if entry is None:
         raise ProblemError(f"{directory} has no problem {problem!r}; problems.jsonl lists their ids")
     if not entry.attempts and not solves:
         raise ProblemError(f"{directory} has no trajectory of {problem!r} yet; run the command that makes it")
-    write_lines(story(entry, solves))
+    write_lines(trajectories_as_text(entry, solves))
 
 
 @app.command()

@@ -23,7 +23,7 @@ class _File(Record):
 
 
 _Files = dict[str, _File]
-_SEAL = TypeAdapter(_Files)
+_CHECKSUMS = TypeAdapter(_Files)
 
 
 def record_checksums(directory: Path) -> None:
@@ -34,9 +34,9 @@ def record_checksums(directory: Path) -> None:
 def damage(directory: Path) -> str | None:
     """What is wrong with the files of a checkpoint's directory; None if they are unchanged."""
     try:
-        held = _SEAL.validate_json(_beside(directory).read_bytes())
+        held = _CHECKSUMS.validate_json(_checksums_file(directory).read_bytes())
     except (OSError, ValueError):
-        return _unsealed(directory)
+        return _damage_without_checksums(directory)
     now: _Files = {}
     for name, file in held.items():
         path = directory / name
@@ -54,7 +54,7 @@ def damage(directory: Path) -> str | None:
     return None
 
 
-def _unsealed(directory: Path) -> str | None:
+def _damage_without_checksums(directory: Path) -> str | None:
     """Checks the files of a checkpoint without records: one that was copied, or interrupted while it was written."""
     for name in ("config.json", "tokenizer.json"):
         try:
@@ -98,8 +98,8 @@ def _write_if_possible(directory: Path, files: _Files) -> None:
 
 
 def _write(directory: Path, files: _Files) -> None:
-    write_whole(_beside(directory), _SEAL.dump_json(files, indent=1).decode() + "\n")
+    write_whole(_checksums_file(directory), _CHECKSUMS.dump_json(files, indent=1).decode() + "\n")
 
 
-def _beside(directory: Path) -> Path:
+def _checksums_file(directory: Path) -> Path:
     return directory.with_name(f"{directory.name}.json")

@@ -8,7 +8,6 @@ refuses is left out, and remembered. LangChain's cache is not used, since it wou
 import asyncio
 import logging
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, Unpack
 
@@ -23,7 +22,7 @@ from langchain_core.tools import BaseTool
 from langgraph.constants import TAG_NOSTREAM
 from langgraph.errors import GraphBubbleUp
 
-from mucode_agent.calls import Call, Steps, all_done, in_loop, in_thread
+from mucode_agent.calls import Call, Steps, all_done, in_loop, in_thread, sleep
 from mucode_agent.models.logprobs import logprobs_of
 from mucode_agent.models.refusals import REFUSALS, overflows, pause_s, read_refusal
 from mucode_agent.models.usage import NamesModel, heard_first, usage_parts
@@ -175,7 +174,7 @@ class _Draw:
     async def samples(self) -> list[Sample]:
         while missing := [i for i in range(self.n) if i not in self.got]:
             if failure := await (self._at_once() if self._asks_at_once() else self._each(missing)):
-                await Call(time.sleep, asyncio.sleep, self.give_way(failure))
+                await sleep(self.give_way(failure))
         return self._drawn()
 
     def _asks_at_once(self) -> bool:

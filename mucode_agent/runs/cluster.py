@@ -33,6 +33,7 @@ class Tools(Record):
     running: Running
     """How programs run, with the packages of all problems in `preload`."""
     patience: float
+    request_timeout: float | None = None
 
 
 class Made(Record):
@@ -166,7 +167,7 @@ def _loaded(tools: Tools) -> tuple[RunDirectory, Any, Sandbox, Verifier]:
     from mucode_agent.verifiers import load_verifier
 
     run = RunDirectory(tools.directory, read_config(tools.directory))
-    model = load_model(tools.model, **run.config.identity.arms[0].request())
+    model = load_model(tools.model, timeout=tools.request_timeout, **run.config.identity.arms[0].request())
     return run, model, tools.running.open(workers=1), load_verifier(tools.verifier)
 
 

@@ -129,7 +129,7 @@ def environment() -> dict[str, str]:
     return found
 
 
-def unfit(search: Settings) -> str | None:
+def reason_against(search: Settings) -> str | None:
     """Why no run can have these settings; None if it can."""
     if not search.approve and not search.partial:
         return None

@@ -16,7 +16,7 @@ from mucode_agent.files import Journal, digest
 from mucode_agent.graphs.settings import Settings
 from mucode_agent.graphs.solver import SolverInput, create_solver
 from mucode_agent.prompts import prompt_digest
-from mucode_agent.runs.config import Arm, Benchmark, Config, Identity, Pace, environment, now, unfit
+from mucode_agent.runs.config import Arm, Benchmark, Config, Identity, Pace, environment, now, reason_against
 from mucode_agent.runs.directory import DrawnRow, Judgement, RunDirectory, Shard, Solve, finished_solves, open_run
 from mucode_agent.runs.judging import WholeSolves, distinct_programs, judge
 from mucode_agent.runs.recorded import Draws, RecordedModel
@@ -42,7 +42,7 @@ def begin_run(
 ) -> RunDirectory:
     """The directory, new or continued. Raises ProblemError if a setting is out of range or the run is another one."""
     for arm in arms:  # unusable settings must not reach the directory
-        if (reason := unfit(arm)) is not None:
+        if (reason := reason_against(arm)) is not None:
             raise ProblemError(reason)
         create_solver(model, sandbox=sandbox, verifier=verifier, **arm.solve_settings(arm.repeats - 1))
     identity = Identity(

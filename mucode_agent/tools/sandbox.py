@@ -151,7 +151,7 @@ def _report(future: Future[ExecutionReport]) -> ExecutionReport:
         raise InfrastructureError(_CLOSED) from None
 
 
-async def arun(sandbox: Sandbox, jobs: Sequence[Job]) -> list[ExecutionReport]:
+async def arun(sandbox: Sandbox, jobs: Iterable[Job]) -> list[ExecutionReport]:
     """The reports of the jobs, in order. Cancelling kills the running programs."""
     room = asyncio.Semaphore(IN_FLIGHT)
 

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from mucode_agent.files import first_cause
 from mucode_agent.graphs.settings import StatedSettings
-from mucode_agent.runs.config import Pace, Split, unfit
+from mucode_agent.runs.config import Pace, Split, reason_against
 from mucode_agent.runs.running import Running
 from mucode_agent.training.settings import (
     ExpertSettings,
@@ -152,7 +152,7 @@ class LoopConfig(Running, Pace):
     @model_validator(mode="after")
     def _a_stage_is_a_run(self) -> "LoopConfig":
         for part in (self.rollouts, self.validation):
-            if (reason := unfit(part)) is not None:
+            if (reason := reason_against(part)) is not None:
                 raise ValueError(reason)
         return self
 

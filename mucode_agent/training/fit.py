@@ -128,39 +128,11 @@ def fit(
             f"batch_size {settings.batch_size} must be a multiple of micro_batch {settings.micro_batch} × {world} "
             "processes; change one of them"
         )
-    checkpoints, device = directory / "checkpoints", best_device().partition(":")[0]
-    arguments = TrainingArguments(
-        output_dir=str(checkpoints),
-        num_train_epochs=1,  # the order holds every epoch
-        learning_rate=settings.learning_rate,
-        per_device_train_batch_size=settings.micro_batch,
-        gradient_accumulation_steps=settings.batch_size // (settings.micro_batch * world),
-        warmup_steps=settings.warmup,
-        weight_decay=settings.weight_decay,
-        lr_scheduler_type="linear",
-        max_grad_norm=1.0,
-        bf16=not settings.float32 and _mixed(device),
-        use_cpu=device == "cpu",
-        seed=settings.seed,
-        data_seed=settings.seed,
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # it would report a NaN loss as 0
-        save_steps=settings.save_steps,
-        save_total_limit=1,
-        report_to=[],
-        disable_tqdm=True,
-        log_level="error",
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-        label_names=[],
-        ddp_backend="gloo" if world > 1 and device == "cpu" else None,
-        ddp_find_unused_parameters=False,
-    )
-    arguments._n_gpu = 1  # noqa: SLF001 - several devices take several processes: batches here are no plain tensors
+    checkpoints = directory / "checkpoints"
     watch = _Progress(console or Console(stderr=True, highlight=False), report)
     trainer = _Trainer(
         model=model,
-        args=arguments,
+        args=_arguments(checkpoints, settings, world),
         train_dataset=_Order(examples, settings, world, length, weight),
         data_collator=functools.partial(_weighted, collate),
         callbacks=[watch],
@@ -194,6 +166,39 @@ def fit(
         tokens=trainer.tokens,
         peak_memory_mb=peak_memory_mb(),
     )
+
+
+def _arguments(checkpoints: Path, settings: FitSettings, world: int) -> TrainingArguments:
+    device = best_device().partition(":")[0]
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=1,  # the order holds every epoch
+        learning_rate=settings.learning_rate,
+        per_device_train_batch_size=settings.micro_batch,
+        gradient_accumulation_steps=settings.batch_size // (settings.micro_batch * world),
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        lr_scheduler_type="linear",
+        max_grad_norm=1.0,
+        bf16=not settings.float32 and _mixed(device),
+        use_cpu=device == "cpu",
+        seed=settings.seed,
+        data_seed=settings.seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it would report a NaN loss as 0
+        save_steps=settings.save_steps,
+        save_total_limit=1,
+        report_to=[],
+        disable_tqdm=True,
+        log_level="error",
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        label_names=[],
+        ddp_backend="gloo" if world > 1 and device == "cpu" else None,
+        ddp_find_unused_parameters=False,
+    )
+    arguments._n_gpu = 1  # noqa: SLF001 - several devices take several processes: batches here are no plain tensors
+    return arguments
 
 
 def trainable(model: Any, settings: FitSettings, *, task: Literal["SEQ_CLS", "CAUSAL_LM"]) -> Any:

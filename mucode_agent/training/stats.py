@@ -115,7 +115,7 @@ def stats_tables(stats: TraceStats) -> list[Table]:
     ]
 
 
-def story(entry: ProblemAttempts, solves: Sequence[Solve]) -> Iterator[str]:
+def trajectories_as_text(entry: ProblemAttempts, solves: Sequence[Solve]) -> Iterator[str]:
     """The lines that show every trajectory of a problem, turn by turn. Output of models and tests is shown as text."""
     labels = {(attempt.solve, attempt.candidate.turn, attempt.candidate.index): attempt for attempt in entry.attempts}
     yield from _block(f"problem {entry.problem.id}", task(entry.problem))

@@ -162,25 +162,22 @@ def train_verifier(
             console=console,
         )
         model = whole(model, lambda: trainable(_base(base, settings)[0], settings, task="SEQ_CLS"))
+        card = VerifierCard(
+            base=base,
+            text=text_digest(),
+            loss=settings.loss,
+            seed=settings.seed,
+            training={**settings.model_dump(mode="json"), "programs": sum(len(e.ids) for e in encoded)},
+            data_sha256=sha256,
+            calibration_sha256=held_sha256,
+            generators=tuple(generators),
+            start=start,
+        )
         if is_main_process():
             _save(merged(model), tokenizer, out)
-            card = VerifierCard(
-                base=base,
-                text=text_digest(),
-                loss=settings.loss,
-                seed=settings.seed,
-                training={**settings.model_dump(mode="json"), "programs": sum(len(e.ids) for e in encoded)},
-                data_sha256=sha256,
-                calibration_sha256=held_sha256,
-                generators=tuple(generators),
-                start=start,
-            )
-            card = calibrated_card(card, out, held_out) if held_out else card
+            if held_out:
+                card = calibrated_card(card, out, held_out)
             write_card(out, CARD, card, readme(card))
-            return Trained(directory=out, card=card, fitted=fitted, groups=len(encoded), too_long=too_long)
-    card = VerifierCard(
-        base=base, text=text_digest(), loss=settings.loss, seed=settings.seed, training={}, data_sha256=sha256
-    )
     return Trained(directory=out, card=card, fitted=fitted, groups=len(encoded), too_long=too_long)
 
 
