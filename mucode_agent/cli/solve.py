@@ -215,7 +215,8 @@ def _below(solution: Solution, needed: float | None) -> str:
     if needed is None or score is None or score.probability is None or score.probability >= needed:
         return ""
     return (
-        f" An answer without public tests needs P(correct) {needed:.2f}; the best candidate has {score.probability:.2f}."
+        f" An answer without public tests needs P(correct) {needed:.2f}; "
+        f"the best candidate has {score.probability:.2f}."
     )
 
 
