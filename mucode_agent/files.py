@@ -172,13 +172,33 @@ def read_rows(
         yield parsed(form, line, where, extra="ignore")
 
 
-def read_bytes(path: Path, needed_for: str = "") -> bytes:
+def read_bytes(path: Path, needed_for: str = "", *, remedy: str = "give a directory that a run has written") -> bytes:
     """Raises ProblemError if the file cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
         sentence = f"{needed_for}: cannot read {path.name}" if needed_for else f"cannot read {path}"
-        raise ProblemError(f"{sentence}: {error.strerror}; give a directory that a run has written") from None
+        raise ProblemError(f"{sentence}: {error.strerror}; {remedy}") from None
+
+
+def read_card(path: Path, form: TypeAdapter[Row], *, of: str) -> Row | None:
+    """The card beside the weights of a verifier or generator, which `of` names; None if there is none.
+
+    Raises ProblemError if it cannot be read, or is damaged or of another version.
+    """
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ProblemError(f"cannot read {path}: {error.strerror}; give a readable {of}") from None
+    return parsed(
+        form,
+        data,
+        str(path),
+        wrong=f"is no {of} card of this version",
+        remedy=f"train the {of} again",
+    )
 
 
 def parsed(

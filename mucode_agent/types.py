@@ -198,6 +198,8 @@ class TestResult(Record):
     """The candidate's own frames, outermost first: `line 3, in f: return x / 0`."""
     invalid_test: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
     """Whether the test is broken: it does not use the program, or fails or ends in a way that judges no program."""
+    by_program: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
+    """Whether an `unjudged` result was caused by what the program did, so that another program might have passed."""
     time_s: float = 0.0
     """CPU seconds."""
 
@@ -231,6 +233,17 @@ class ExecutionReport(Record):
     @property
     def passed(self) -> bool:
         return self.status == "passed"
+
+    @property
+    def judged(self) -> bool:
+        """Whether a reward can be given. It cannot if the sandbox failed, or if only tests that can judge no program
+        failed. A program that is unjudged because of what it did itself counts as judged, and has not passed: otherwise
+        a policy could learn to escape a low reward. Accuracy and training labels leave every unjudged program out.
+        """
+        if self.status not in ("infra", "unjudged"):
+            return True
+        failed = [result for result in self.results if result.status not in ("passed", "skipped", "infra")]
+        return self.status != "infra" and any(result.status != "unjudged" or result.by_program for result in failed)
 
     @property
     def tests_passed(self) -> int:

@@ -41,7 +41,7 @@ def benchmark(count=6):
 
 
 class Quiet:
-    """A watch that keeps what it was told."""
+    """A watch that keeps what it heard."""
 
     def __init__(self):
         self.samples, self.done, self.waits = [], {}, []

@@ -198,10 +198,10 @@ def test_a_damaged_checkpoint_is_made_again_and_that_is_said_once(
     fault = damage(made)
     assert checkpoint_of("tiny-mucode", tiny) == made
     assert weights_of(made) == whole
-    told = capsys.readouterr().err
-    assert told.startswith(f"mucode_agent: the weights in {made} are damaged ({fault}")
-    assert told.endswith("and are made again\n")
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"mucode_agent: the weights in {made} are damaged ({fault}")
+    assert printed.endswith("and are made again\n")
+    assert printed.count("\n") == 1
     assert sorted(path.name for path in made.parent.glob(".*")) == []
 
 

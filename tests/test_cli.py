@@ -238,9 +238,9 @@ def test_the_doctor_says_which_weights_are_there_and_downloads_nothing(
 ) -> None:
     monkeypatch.setenv("MUCODE_CACHE", str(tmp_path))
     mucode(monkeypatch, "doctor")
-    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("weights")]
-    assert [line.split()[2] for line in told] == [f"{name}:" for name in EMBEDDED]
-    assert all("not in" in line and "MB" in line for line in told)
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("weights")]
+    assert [line.split()[2] for line in printed] == [f"{name}:" for name in EMBEDDED]
+    assert all("not in" in line and "MB" in line for line in printed)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -75,10 +75,10 @@ async def test_a_stream_tells_of_the_solve_and_then_the_answer() -> None:
         stream = await ask.chat.completions.create(**ASKED, stream=True, stream_options={"include_usage": True})
         chunks = [chunk async for chunk in stream]
     text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
-    told = [(c.model_extra or {})["mucode"] for c in chunks if "mucode" in (c.model_extra or {})]
+    extensions = [(c.model_extra or {})["mucode"] for c in chunks if "mucode" in (c.model_extra or {})]
     assert GOOD in text
-    assert "mucode.candidate_executed" in [item.get("event") for item in told]
-    assert told[-1]["solved"]
+    assert "mucode.candidate_executed" in [item.get("event") for item in extensions]
+    assert extensions[-1]["solved"]
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 5
 

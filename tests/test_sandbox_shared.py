@@ -72,6 +72,9 @@ UNJUDGED = {
     "a process": ("import subprocess\ndef f(): return subprocess.run(['echo', 'a'], capture_output=True, text=True).stdout", "assert f() == 'a\\n'"),
     "a pool of processes": ("from concurrent.futures import ProcessPoolExecutor\ndef f():\n    with ProcessPoolExecutor(2) as p: return sum(p.map(abs, [-1, 2]))", "assert f() == 3"),
     "a shell": ("import os\ndef f(): return os.system('true')", "assert f() == 0"),
+    "an object that says it is a number": ("class L: __class__ = int\ndef f(): return L()", "assert type(f()) is int"),
+    "that says it is an instance": ("class L: __class__ = list\ndef f(): return L()", "assert isinstance(f(), (list, tuple))"),
+    "that says of which class it is": ("class L: __class__ = str\ndef f(): return L()", "assert f().__class__ == str"),
     "a server": ("import socket\ndef f():\n    s = socket.socket()\n    s.bind(('127.0.0.1', 0))\n    return 1", "assert f() == 1"),
 }  # fmt: skip
 

@@ -55,10 +55,10 @@ def together(kind, base, out, **environment):
 
 def check_same(kind, run, out, alone):
     assert run.returncode == 0, run.stderr[-3000:]
-    told = json.loads((out / "told.json").read_text())
-    assert told["distributed"] == ("FSDP" if kind == "FSDP" else "MULTI_CPU")
+    outcome = json.loads((out / "outcome.json").read_text())
+    assert outcome["distributed"] == ("FSDP" if kind == "FSDP" else "MULTI_CPU")
     losses, directory = alone
-    for mine, theirs in zip(losses, told["losses"], strict=True):
+    for mine, theirs in zip(losses, outcome["losses"], strict=True):
         for one, two in zip(mine, theirs, strict=True):
             assert len(one) > 1
             assert two == pytest.approx(one, rel=1e-4)

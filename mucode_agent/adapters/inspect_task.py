@@ -54,7 +54,7 @@ def sandbox_tests(sandbox: str = "local") -> Scorer:
             return Score(value=INCORRECT, explanation="The answer holds no Python code.")
         [report] = await apart(arun(place, [problem.judge_job(code)]))
         details = {"report": report.model_dump(mode="json")}
-        if report.status in ("infra", "unjudged"):
+        if not report.judged:
             return Score.unscored(reason="scoring_failed", explanation=outcome(report), metadata=details)
         value = CORRECT if report.passed else INCORRECT
         return Score(value=value, answer=code, explanation=outcome(report), metadata=details)

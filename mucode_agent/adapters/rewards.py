@@ -21,7 +21,8 @@ def create_reward(sandbox: str | Sandbox = "local", *, column: str = "tests", pa
     """A reward function for `GRPOTrainer(reward_funcs=…)`: 1.0 if a completion passes its row's tests, else 0.0.
 
     The completions of a batch are judged in parallel. The reward is None, which TRL leaves out of a group's mean, if
-    the sandbox is broken or the tests cannot judge the program.
+    the sandbox is broken or the tests cannot judge any program. A program that cannot be judged because of what it did
+    itself gets 0.0 (`ExecutionReport.judged`).
 
     Args:
         sandbox: Where programs run; closed with the function if it is a string.
@@ -90,8 +91,8 @@ def text_of(completion: Any) -> str:
 
 
 def reward_of(report: ExecutionReport, *, partial: bool = False) -> float | None:
-    """The reward for a report; None if the program could not be judged."""
-    if report.status in ("infra", "unjudged"):
+    """The reward for a report; None if the sandbox failed or the tests cannot judge any program."""
+    if not report.judged:
         return None
     if partial:
         return report.tests_passed / len(report.results) if report.results else 0.0

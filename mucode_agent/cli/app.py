@@ -8,11 +8,10 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 
 from mucode_agent.cli.evaluate import app as evaluate
 from mucode_agent.cli.execute import execute
-from mucode_agent.cli.output import BAD_INPUT, EXIT_CODES, INFRASTRUCTURE, INTERRUPTED, rank, write_lines
+from mucode_agent.cli.output import BAD_INPUT, EXIT_CODES, INFRASTRUCTURE, INTERRUPTED, messages, rank, write_lines
 from mucode_agent.cli.serve import mcp, serve
 from mucode_agent.cli.solve import solve
 from mucode_agent.cli.traces import app as traces
@@ -97,9 +96,9 @@ _MISUSE: Any = typer.BadParameter.__mro__[2]
 
 def _sentence(error: Any) -> str:
     """The message for a mistake on the command line, with the `--help` to read."""
-    told = " ".join(error.format_message().split()).rstrip(".")
+    words = " ".join(error.format_message().split()).rstrip(".")
     command = error.ctx.command_path if getattr(error, "ctx", None) else "python -m mucode_agent"
-    return f"{told[:1].lower()}{told[1:]}{_given(error)}; see `{command} --help`"
+    return f"{words[:1].lower()}{words[1:]}{_given(error)}; see `{command} --help`"
 
 
 def _given(error: Any) -> str:
@@ -124,5 +123,5 @@ def _fail(error: Exception | str, code: int) -> NoReturn:
     """Prints the error. Under torchrun it names the process, and prints an interruption only once."""
     whose = f", process {rank()}" if rank() else ""
     if not (whose and code == INTERRUPTED):
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"mucode_agent{whose}: {error}", markup=False)
+        messages().print(f"mucode_agent{whose}: {error}", markup=False)
     sys.exit(code)

@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 from rich.console import Console
 
 from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
+from mucode_agent.cli.output import command_line, messages
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.models.embedded import MODELS
 from mucode_agent.runs.config import Pace
@@ -94,14 +94,14 @@ def run(
     if tests not in ("run", "none"):
         raise ProblemError(f"--tests must be run or none, got {tests!r}")
     scorer = load_verifier(verifier)
-    doubt = calibration_mismatch(scorer, model)
-    if search.accept_threshold is not None and not search.trust_calibration and doubt is not None:
-        raise ProblemError(f"{doubt}; calibrate on this generator's programs, or give --trust-calibration")
-    console = Console(stderr=True, highlight=False)
+    mismatch = calibration_mismatch(scorer, model)
+    if search.accept_threshold is not None and not search.trust_calibration and mismatch is not None:
+        raise ProblemError(f"{mismatch}; calibrate on this generator's programs, or give --trust-calibration")
+    console = messages()
     asked = running.benchmark(load_benchmark(benchmark, split=split, testless=testless, limit=limit))  # type: ignore[arg-type]
     kind = "" if tests == "run" else "-no-tests"
     directory = output or Path("runs") / _slug(f"{asked.name}-{split}-{model}-seed{search.seed}{kind}")
-    console.print(f"{asked.name}: {len(asked.problems)} problems, {directory}", markup=False, soft_wrap=True)
+    console.print(f"{asked.name}: {len(asked.problems)} problems, {directory}", markup=False)
     generator = load_model(model, timeout=request_timeout, **search.request())
     with (
         contextlib.closing(running.open(asked.problems)) as place,
@@ -122,7 +122,7 @@ def run(
             greedy=greedy,
             independent=independent,
             pace=pace,
-            command=shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]]),
+            command=command_line(),
             **search.options(),
         )
     _report(directory, console)
@@ -149,7 +149,7 @@ def check(
     from mucode_agent.evaluation.tables import for_terminal
 
     asked = running.benchmark(load_benchmark(benchmark, split=split, limit=limit))  # type: ignore[arg-type]
-    console = Console(stderr=True, highlight=False)
+    console = messages()
     with contextlib.closing(running.open(asked.problems)) as place:
         found = check_references(asked, place, lambda done: console.print(f"{done}/{len(asked.problems)}"))
     _out().print(for_terminal(check_table(found)))
@@ -201,9 +201,7 @@ def bundle(
         raise ProblemError(f"--out must end in {SUFFIX}, got {target}")
     packed = write_bundle(directory, target)
     size = sum(held.bytes for held in packed.files.values())
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
-        f"{len(packed.files)} files, {size:,} bytes unpacked: {target}", markup=False
-    )
+    messages().print(f"{len(packed.files)} files, {size:,} bytes unpacked: {target}", markup=False)
 
 
 @app.command()
@@ -217,7 +215,7 @@ def report(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
 ) -> None:
     """Rebuild the tables, figures and HTML page of a run; for a bundle, in a directory next to it."""
-    console = Console(stderr=True, highlight=False)
+    console = messages()
     if directory.is_file():
         from mucode_agent.evaluation.bundle import open_bundle
 
@@ -236,7 +234,7 @@ def _report(directory: Path, console: Console, output: Path | None = None) -> No
 
     results, page = write_report(directory, output)
     _print_tables(results)
-    console.print(f"report: {page}", markup=False, soft_wrap=True)
+    console.print(f"report: {page}", markup=False)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mucode_agent.cli.options import RUNNING, command
-from mucode_agent.cli.output import write_bytes
+from mucode_agent.cli.output import messages, write_bytes
 from mucode_agent.runs.running import Running
 from mucode_agent.types import InfrastructureError, ProblemError
 
@@ -39,7 +39,7 @@ def execute(
     from mucode_agent.evaluation.execute import VerdictFile, check, judge
     from mucode_agent.evaluation.programs import Problems, ProgramFile
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = messages()
     if output is not None and Path(file).exists() and output.exists() and output.samefile(file):
         raise ProblemError(f"--output {output} is the input itself; give another path")
     with contextlib.ExitStack() as stack:
@@ -69,7 +69,7 @@ def execute(
     if cost := getattr(place, "cost", ""):
         console.print(cost, markup=False)
     if tally.missing:
-        raise InfrastructureError(tally.complaint())
+        raise InfrastructureError(tally.without_verdict())
 
 
 @contextlib.contextmanager

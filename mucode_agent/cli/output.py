@@ -1,8 +1,9 @@
 """Shared by every command: exit codes, and standard output that may be closed early."""
 
 import os
+import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import typer
 from rich.console import Console
@@ -19,9 +20,21 @@ EXIT_CODES = {
 }
 
 
+def messages() -> Console:
+    """Standard error, for lines that the terminal wraps."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
 def progress() -> Console:
     """Standard error; if torchrun started several processes, only the first prints."""
-    return Console(stderr=True, highlight=False, soft_wrap=True, quiet=rank() != 0)
+    console = messages()
+    console.quiet = rank() != 0
+    return console
+
+
+def command_line(shown: Callable[[str], str] = str) -> str:
+    """The command that is running, for a card or a configuration; `shown` changes each of its arguments."""
+    return shlex.join(["python", "-m", "mucode_agent", *map(shown, sys.argv[1:])])
 
 
 def rank() -> int:

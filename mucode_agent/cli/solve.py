@@ -214,13 +214,11 @@ def _below(solution: Solution, needed: float | None) -> str:
     score = solution.best.score
     if needed is None or score is None or score.probability is None or score.probability >= needed:
         return ""
-    return (
-        f" An answer without public tests needs P(correct) {needed:.2f}; "
-        f"the best candidate has {score.probability:.2f}."
-    )
+    shown = f"the best candidate has {score.probability:.2f}"
+    return f" An answer without public tests needs P(correct) {needed:.2f}; {shown}."
 
 
-def _probability(solution: Solution, verifier: str, doubt: str | None) -> str:
+def _probability(solution: Solution, verifier: str, mismatch: str | None) -> str:
     score = solution.best.score
     if score is None or score.probability is None:
         return ""

@@ -1,8 +1,6 @@
 """`python -m mucode_agent rollout` and `traces export | import | stats | show | add | score`: the training data."""
 
 import contextlib
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +9,7 @@ from rich.console import Console
 
 from mucode_agent.cli.evaluate import BENCHMARKS, Limit, ModelSpec, Split
 from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
-from mucode_agent.cli.output import write_lines
+from mucode_agent.cli.output import command_line, messages, write_lines
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.runs.config import Pace
 from mucode_agent.runs.running import Running
@@ -68,7 +66,7 @@ def rollout(
     from mucode_agent.training.rollouts import open_rollouts, roll_out
     from mucode_agent.verifiers import load_verifier
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = messages()
     asked = running.benchmark(load_benchmark(problems, split=split, testless=testless, limit=limit))  # type: ignore[arg-type]
     total = len(asked.problems)
     console.print(f"{asked.name}: {total} problems, {per_problem} trajectories each, {output}", markup=False)
@@ -76,7 +74,7 @@ def rollout(
     settings: dict[str, Any] = {
         "weights": weights,
         "per_problem": per_problem,
-        "command": shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]]),
+        "command": command_line(),
         **search.options(),
     }
     with contextlib.closing(running.open(asked.problems)) as place, watching(total, console) as watch:
@@ -89,9 +87,7 @@ def rollout(
                 directory=output.resolve(),
                 model=model,
                 verifier=verifier,
-                sandbox=running.sandbox,
-                preload=running.packages(asked.problems),
-                require_isolation=running.require_isolation,
+                running=running.model_copy(update={"preload": running.packages(asked.problems)}),
                 patience=pace.patience,
             )
             failures = make_shards_on_ray(run, asked.problems, tools, watch, workers=workers_ray)
@@ -157,7 +153,7 @@ def export(
             count = shapes.write_jsonl(shapes.openai(data), output)
         case _:
             count = shapes.write_jsonl(shapes.trl_sft(data), output)
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"{count:,} rows: {output}", markup=False)
+    messages().print(f"{count:,} rows: {output}", markup=False)
 
 
 @app.command("import")
@@ -190,7 +186,7 @@ def import_(
         lines.append(
             f"{found.calls_of_no_problem} model calls left out, because their problem is unknown; give --problems"
         )
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = messages()
     for line in lines:
         console.print(line, markup=False)
 
@@ -243,7 +239,7 @@ def add(
     from mucode_agent.training.feedback import add_feedback
 
     added = add_feedback(file, output)
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
+    messages().print(
         f"{added.rows} rows: {added.kept} kept, {added.without_consent} left out without consent, "
         f"{added.known} already there: {output}",
         markup=False,

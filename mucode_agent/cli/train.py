@@ -1,8 +1,6 @@
 """`python -m mucode_agent train`: training on labelled traces."""
 
 import contextlib
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mucode_agent.cli.options import RUNNING, Fields, command
-from mucode_agent.cli.output import progress
+from mucode_agent.cli.output import command_line, progress
 from mucode_agent.cli.train_loop import (
     DropOverlap,
     Evaluation,
@@ -177,7 +175,7 @@ def _write_card(
     with contextlib.closing(running.open_for_any([entry.problem for entry in data])) as place:
         data = with_behaviour(data, place)
     console.print(f"{len(data)} problems, {sum(len(entry.attempts) for entry in data)} programs", markup=False)
-    made = shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]])
+    made = command_line()
     data_named = settings.source or ", ".join(path.name for path in traces)
     origin = Origin(made=made, data=data_named, generators=[*generators_of(traces), *settings.also_known_as])
     if earlier is None:

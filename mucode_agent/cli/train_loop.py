@@ -1,8 +1,6 @@
 """`python -m mucode_agent train generator` and `train loop`."""
 
 import contextlib
-import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +9,7 @@ import typer
 from rich.console import Console
 
 from mucode_agent.cli.options import RUNNING, Fields, command
-from mucode_agent.cli.output import progress
+from mucode_agent.cli.output import command_line, messages, progress
 from mucode_agent.runs.running import Running
 from mucode_agent.training.settings import ExpertSettings, GeneratorSettings, RelabelSettings
 from mucode_agent.types import ProblemError
@@ -93,7 +91,7 @@ def loop(
         raise ProblemError(f"{config} names no run directory; give --out, or set the key out")
     problems = [problem for part in benchmarks(asked, Console(quiet=True)) for problem in part.problems]
     with contextlib.closing(asked.open(problems)) as place:
-        run_loop(asked, directory, sandbox=place, command=shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]]))
+        run_loop(asked, directory, sandbox=place, command=command_line())
 
 
 def export_adapter(
@@ -123,7 +121,7 @@ def export_adapter(
         from mucode_agent.training.adapter import Origin, without_paths
         from mucode_agent.training.adapter import export_adapter as write
 
-    made = shlex.join(["python", "-m", "mucode_agent", *map(without_paths, sys.argv[1:])])
+    made = command_line(without_paths)
     card = write(
         generator,
         out,
@@ -132,7 +130,7 @@ def export_adapter(
         apart_from={without_paths(spec): problems_of([spec]) for spec in evaluation or []},
     )
     size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
+    messages().print(
         f"{out}: rank {card.rank}, {card.parameters} parameters, {size:.1f} MB; on {base} it gives {generator}",
         markup=False,
     )

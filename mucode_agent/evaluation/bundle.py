@@ -114,8 +114,8 @@ def _index(archive: tarfile.TarFile, file: Path) -> Bundle:
     where = f"{file}, {_INDEX}"
     check_version(where, data, "bundle_version", BUNDLE_VERSION)
     bundle = parsed(TypeAdapter(Bundle), data, where)
-    if odd := [name for name in bundle.files if not _FILE.fullmatch(name)]:
-        raise ProblemError(f"{file} holds {odd[0]!r}, which no run has; it is not opened")
+    if unexpected := [name for name in bundle.files if not _FILE.fullmatch(name)]:
+        raise ProblemError(f"{file} holds {unexpected[0]!r}, which no run has; it is not opened")
     return bundle
 
 

@@ -50,7 +50,7 @@ def check_references(benchmark: Benchmark, sandbox: Sandbox, progress: Callable[
         runnable = [p for p in batch if p.reference is not None and (p.public_tests or p.private_tests)]
         reports = run(sandbox, [problem.judge_job(problem.reference or "") for problem in runnable])
         found = {p.id: _failure_of(p, report) for p, report in zip(runnable, reports, strict=True)}
-        found |= _needing_together(sandbox, [(p, odd) for p in runnable if (odd := found[p.id]) is not None])
+        found |= _needing_together(sandbox, [(p, failing) for p in runnable if (failing := found[p.id]) is not None])
         for problem in batch:
             failure = found[problem.id] if problem.id in found else _unrunnable(problem)
             if failure is not None:
@@ -106,9 +106,9 @@ def _derived(problem: Problem) -> list[CodeTest]:
     return [test for test in problem.public_tests if isinstance(test, CodeTest) and test in examples]
 
 
-def _needing_together(sandbox: Sandbox, odd: list[tuple[Problem, ReferenceFailure]]) -> dict[str, ReferenceFailure]:
+def _needing_together(sandbox: Sandbox, failing: list[tuple[Problem, ReferenceFailure]]) -> dict[str, ReferenceFailure]:
     """The references that pass in the program's own process, with their failure in the judge's process."""
-    apart = [(problem, failure) for problem, failure in odd if problem.judge == "apart"]
+    apart = [(problem, failure) for problem, failure in failing if problem.judge == "apart"]
     jobs = [p.judge_job(p.reference or "").model_copy(update={"judge": "together"}) for p, _ in apart]
     return {
         problem.id: failure.model_copy(update={"finding": "needs judge: together"})

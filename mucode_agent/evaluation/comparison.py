@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from mucode_agent.evaluation.results import RESULTS_VERSION, Comparison, Results
 from mucode_agent.evaluation.tables import Table
-from mucode_agent.files import parsed
+from mucode_agent.files import parsed, read_bytes
 from mucode_agent.graphs.selection import normal_form
 from mucode_agent.metrics import compare
 from mucode_agent.runs.config import ArmName
@@ -21,13 +21,9 @@ _RESULTS = TypeAdapter(Results)
 def read_results(path: Path) -> Results:
     """The results of a run directory, or of a results.json. Raises ProblemError."""
     file = path / "results.json" if path.is_dir() else path
+    data = read_bytes(file, remedy="give a directory that `evaluate run` wrote")
     try:
-        data = file.read_bytes()
         version = json.loads(data)["results_version"]
-    except OSError as error:
-        raise ProblemError(
-            f"cannot read {file}: {error.strerror}; give a directory that `evaluate run` wrote"
-        ) from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ProblemError(f"{file} holds no results of a run; make them again with `evaluate report`") from None
     if version != RESULTS_VERSION:

@@ -86,7 +86,7 @@ class Tally:
             parts.append(f"{self.together} judged together")
         return "\n".join([" · ".join(parts), *self._pass_at_k()])
 
-    def complaint(self) -> str:
+    def without_verdict(self) -> str:
         return (
             f"{self.missing} of {self.rows} programs have no verdict: {self.cause or 'the sandbox failed'}; "
             "run the same command again to retry only these"

@@ -17,12 +17,12 @@ def arms(search: StatedSettings, *, greedy: bool, independent: bool) -> tuple[Ar
     def changed(**fields: Unpack[Options]) -> StatedSettings:
         return stated_settings({**search.options(), **fields})
 
-    lone = Arm.of("greedy", changed(n=1, temperature=0.0))
+    single = Arm.of("greedy", changed(n=1, temperature=0.0))
     if search.temperature == 0 and search.n == 1:
-        return (lone,)
+        return (single,)
     several = changed(n=search.n * search.max_turns, max_turns=1)
     same_compute = [Arm.of("independent", several, group=search.n)] if independent and search.max_turns > 1 else []
-    return (*((lone,) if greedy else ()), Arm.of("turns", search), *same_compute)
+    return (*((single,) if greedy else ()), Arm.of("turns", search), *same_compute)
 
 
 def run_benchmark(

@@ -18,6 +18,7 @@ from langgraph.graph import END, START, StateGraph, add_messages
 from langgraph.types import CachePolicy, RetryPolicy
 from pydantic import BaseModel, Field
 
+from mucode_agent.calls import Call, both_forms
 from mucode_agent.graphs.parts import Generator, OwningGraph
 from mucode_agent.graphs.settings import Options
 from mucode_agent.graphs.solver import Solver, SolverInput, create_solver
@@ -76,13 +77,11 @@ def add_solver(
         held = state.get(problem) if isinstance(state, Mapping) else getattr(state, problem, None)
         return {"problem": held or {}}
 
-    def run(state: Any, config: RunnableConfig) -> dict[str, Any]:
-        return {solution: solver.invoke(given(state), config)["solution"]}
+    async def run(state: Any, config: RunnableConfig) -> dict[str, Any]:
+        ended = await Call(solver.invoke, solver.ainvoke, given(state), config)
+        return {solution: ended["solution"]}
 
-    async def arun(state: Any, config: RunnableConfig) -> dict[str, Any]:
-        return {solution: (await solver.ainvoke(given(state), config))["solution"]}
-
-    graph.add_node(node, RunnableLambda(run, arun, name=node), **options)
+    graph.add_node(node, RunnableLambda(*both_forms(run), name=node), **options)
 
 
 # --- as a tool -----------------------------------------------------------------------------------------------------
@@ -140,18 +139,13 @@ def create_solver_tool(
         except ProblemError as error:
             raise ToolException(f"The task cannot be used: {error}.") from None
 
-    def answer(task: SolverInput, state: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        text, _ = response_of(Problem.model_validate(task["problem"]), Solution.model_validate(state["solution"]))
-        return text, dict(state["solution"])
-
-    def solve(*prompt: str, config: RunnableConfig, **task: Any) -> tuple[str, dict[str, Any]]:
+    async def run(*prompt: str, config: RunnableConfig, **task: Any) -> tuple[str, dict[str, Any]]:
         asked = given(*prompt, **task)
-        return answer(asked, solver.invoke(asked, config))
+        solution = (await Call(solver.invoke, solver.ainvoke, asked, config))["solution"]
+        text, _ = response_of(Problem.model_validate(asked["problem"]), Solution.model_validate(solution))
+        return text, dict(solution)
 
-    async def asolve(*prompt: str, config: RunnableConfig, **task: Any) -> tuple[str, dict[str, Any]]:
-        asked = given(*prompt, **task)
-        return answer(asked, await solver.ainvoke(asked, config))
-
+    solve, asolve = both_forms(run)
     return StructuredTool.from_function(
         func=solve,
         coroutine=asolve,

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import hashlib
 import time
-from collections.abc import Callable, Coroutine, Generator, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Final, TypedDict, TypeVar, Unpack
 
 from langchain_core.messages import BaseMessage
@@ -23,13 +23,13 @@ from langgraph.runtime import get_runtime
 from langgraph.types import Checkpointer, interrupt
 from pydantic import ValidationError
 
+from mucode_agent.calls import Call, Steps, blocking, both_forms
 from mucode_agent.extraction import extract_code
 from mucode_agent.files import first_cause
 from mucode_agent.graphs.dispute import disputed_input, revealing_job, shown_result
-from mucode_agent.graphs.drafting import adraft, draft
+from mucode_agent.graphs.drafting import draft
 from mucode_agent.graphs.failure import blamed
-from mucode_agent.graphs.parts import Generator as Model
-from mucode_agent.graphs.parts import OwningGraph, Parts, kind
+from mucode_agent.graphs.parts import Generator, OwningGraph, Parts, kind
 from mucode_agent.graphs.review import question, read_review
 from mucode_agent.graphs.selection import Approval, best_over_turns, decide, normal_form, select
 from mucode_agent.graphs.settings import CallSettings, Options, Settings, check_settings, settings_of_call
@@ -117,7 +117,7 @@ class Solver(OwningGraph[SolverState, Options | Settings, SolverInput, SolverOut
 
 
 def create_solver(
-    model: str | Model,
+    model: str | Generator,
     *,
     sandbox: str | Sandbox = "local",
     verifier: str | Verifier = DEFAULT,
@@ -153,7 +153,7 @@ def create_solver(
 
 
 def build_solver(
-    model: str | Model,
+    model: str | Generator,
     *,
     sandbox: str | Sandbox = "local",
     verifier: str | Verifier = DEFAULT,
@@ -166,7 +166,7 @@ def build_solver(
 
 
 def _build(
-    model: str | Model,
+    model: str | Generator,
     sandbox: str | Sandbox,
     verifier: str | Verifier,
     trace: TraceSink | None,
@@ -179,15 +179,8 @@ def _build(
     nodes = _Nodes(parts, trace or NullTrace(), check_settings(settings))
     graph = StateGraph(SolverState, context_schema=CallSettings, input_schema=SolverInput, output_schema=SolverOutput)
     graph.add_node("prepare", nodes.prepare)
-    for name, node, anode in (
-        ("propose", nodes.propose, nodes.apropose),
-        ("generate", nodes.generate, nodes.agenerate),
-        ("execute", nodes.execute, nodes.aexecute),
-        ("verify", nodes.verify, nodes.averify),
-        ("select", nodes.select, None),
-        ("approve", nodes.approve, nodes.aapprove),
-    ):
-        graph.add_node(name, nodes.guarded(name, node, anode))
+    for node in (nodes.propose, nodes.generate, nodes.execute, nodes.verify, nodes.select, nodes.approve):
+        graph.add_node(node.__name__, nodes.guarded(node))
     graph.add_edge(START, "prepare")
     graph.add_conditional_edges("prepare", nodes.proposes, {True: "propose", False: "generate"})
     graph.add_edge("propose", "generate")
@@ -208,36 +201,27 @@ def _action(state: SolverState) -> str:
 
 _R = TypeVar("_R", bound=Record)
 _Update = dict[str, Any]
-_Node = Callable[[SolverState], _Update]
-_ANode = Callable[[SolverState], Coroutine[Any, Any, _Update]]
+_Node = Callable[[SolverState], Steps[_Update]]
 
 
 class _Nodes:
-    """The graph's nodes: each reads state and returns what it changed. A node that waits has an async twin."""
+    """The graph's nodes: each reads state and returns what it changed."""
 
     def __init__(self, parts: Parts, trace: TraceSink, settings: Settings) -> None:
         self._parts, self._trace, self._own_settings = parts, trace, settings
 
-    def guarded(self, name: str, node: _Node, anode: _ANode | None) -> RunnableLambda[SolverState, _Update]:
+    def guarded(self, node: _Node) -> RunnableLambda[SolverState, _Update]:
         """The node, skipped once the solve has ended. A failure ends the solve, or raises with its best so far."""
 
-        def run(state: SolverState) -> _Update:
+        async def run_node(state: SolverState) -> _Update:
             if _checked(state).get("solution"):
                 return {}
             try:
-                return node(state)
+                return await node(state)
             except (MucodeError, ValidationError) as error:
                 return self._failed(state, error)
 
-        async def arun(state: SolverState) -> _Update:
-            if _checked(state).get("solution"):
-                return {}
-            try:
-                return await anode(state) if anode else node(state)
-            except (MucodeError, ValidationError) as error:
-                return self._failed(state, error)
-
-        return RunnableLambda(run, arun, name=name)
+        return RunnableLambda(*both_forms(run_node), name=node.__name__)
 
     def _failed(self, state: SolverState, error: MucodeError | ValidationError) -> _Update:
         """Ends the solve with its best candidate so far, or raises the error with that candidate."""
@@ -304,18 +288,18 @@ class _Nodes:
                 f"accept_threshold needs a calibrated verifier, and {verifier.name!r} gives no probability; "
                 "give a calibrated one or leave accept_threshold out"
             )
-        doubt = calibration_mismatch(verifier, self._parts.model_spec)
-        if threshold is None and not problem.public_tests and (doubt is None or chosen.trust_calibration):
+        mismatch = calibration_mismatch(verifier, self._parts.model_spec)
+        if threshold is None and not problem.public_tests and (mismatch is None or chosen.trust_calibration):
             threshold = verifier.accept_threshold
-        if doubt is not None:
+        if mismatch is not None:
             if threshold is not None and not chosen.trust_calibration:
-                raise ProblemError(f"{doubt}; calibrate on this one's programs, or set trust_calibration")
-            settings["warning"] = doubt
+                raise ProblemError(f"{mismatch}; calibrate on this one's programs, or set trust_calibration")
+            settings["warning"] = mismatch
         run = run_id(problem, settings)
         self._trace.write([ProblemRow(run_id=run, problem=problem, settings=settings)])
         begun: SolverState = {"problem": _json(problem), "run_id": run}
-        if doubt is not None and (threshold is not None or not problem.public_tests):
-            _emit("warning", begun, warning=doubt)  # otherwise no decision uses a probability
+        if mismatch is not None and (threshold is not None or not problem.public_tests):
+            _emit("warning", begun, warning=mismatch)  # otherwise no decision uses a probability
         return {
             **begun,
             "version": STATE_VERSION,
@@ -336,28 +320,20 @@ class _Nodes:
 
     # --- propose: further inputs to compare candidates on
 
-    def propose(self, state: SolverState) -> dict[str, Any]:
+    async def propose(self, state: SolverState) -> _Update:
         started = time.monotonic()
-        messages, options = self._proposal(state)
-        return self._proposed(state, sample(self._parts.model(), messages, **options), started)
-
-    async def apropose(self, state: SolverState) -> dict[str, Any]:
-        started = time.monotonic()
-        messages, options = self._proposal(state)
-        model = await asyncio.to_thread(self._parts.model)
-        return self._proposed(state, await asample(model, messages, **options), started)
-
-    def _proposal(self, state: SolverState) -> tuple[list[BaseMessage], dict[str, Any]]:
         problem, settings = _problem(state), self._settings(state)
-        return ask_for_inputs(problem, settings.proposed_probes), {
-            "n": 1,
-            "config": _traced(state, "mucode.propose"),
-            "seed": _seed(problem, settings.seed, 0),
+        samples = await Call(
+            sample,
+            asample,
+            await blocking(self._parts.model),
+            ask_for_inputs(problem, settings.proposed_probes),
+            n=1,
+            config=_traced(state, "mucode.propose"),
+            seed=_seed(problem, settings.seed, 0),
             **settings.request(),
-        }
-
-    def _proposed(self, state: SolverState, samples: Sequence[Sample], started: float) -> dict[str, Any]:
-        calls = calls_in(samples[0].text, state["problem"]["entry_point"])[: self._settings(state).proposed_probes]
+        )
+        calls = calls_in(samples[0].text, state["problem"]["entry_point"])[: settings.proposed_probes]
         _emit("probes_proposed", state, probes=calls)
         usage = _usage(state).plus(seconds=time.monotonic() - started, samples=samples)
         return {
@@ -367,37 +343,23 @@ class _Nodes:
 
     # --- generate ---
 
-    def generate(self, state: SolverState) -> dict[str, Any]:
+    async def generate(self, state: SolverState) -> _Update:
         started = time.monotonic()
         seen: dict[str, Any] = {}
         if (job := self._revealing(state)) is not None:
-            with blamed("the sandbox"):
-                seen = _revealed(state, run(self._parts.sandbox(), [job])[0])
+            seen = _revealed(state, *await self._run([job]))
             state = {**state, **seen}  # type: ignore[typeddict-item]
         messages, options = self._request(state)
-        draw = draft if "tool" in options else sample
+        model = await blocking(self._parts.model)
         try:
-            samples = draw(self._parts.model(), messages, **options)
+            if "tool" in options:
+                samples = await draft(model, messages, **options)
+            else:
+                samples = await Call(sample, asample, model, messages, **options)
         except InfrastructureError as error:
             samples = self._paid_for(state, error)
-        return {**seen, **self._generated(state, samples, started)}
-
-    async def agenerate(self, state: SolverState) -> dict[str, Any]:
-        started = time.monotonic()
-        seen: dict[str, Any] = {}
-        if (job := self._revealing(state)) is not None:
-            with blamed("the sandbox"):
-                sandbox = await asyncio.to_thread(self._parts.started_sandbox)
-                seen = _revealed(state, (await arun(sandbox, [job]))[0])
-            state = {**state, **seen}  # type: ignore[typeddict-item]
-        messages, options = self._request(state)
-        model = await asyncio.to_thread(self._parts.model)
-        draw = adraft if "tool" in options else asample
-        try:
-            samples = await draw(model, messages, **options)
-        except InfrastructureError as error:
-            samples = self._paid_for(state, error)
-        return {**seen, **self._generated(state, samples, started)}
+        usage = _usage(state).plus(seconds=time.monotonic() - started, samples=samples)
+        return {**seen, "samples": [*state["samples"], *map(_json, samples)], "usage": _json(usage)}
 
     def _revealing(self, state: SolverState) -> Job | None:
         """The job that reveals what the last turn's program returns on its disputed input; None once it is known."""
@@ -432,28 +394,19 @@ class _Nodes:
             options |= {"tool": tool, "calls": settings.tools_per_candidate}
         return render(problem, turns), options
 
-    def _generated(self, state: SolverState, samples: Sequence[Sample], started: float) -> dict[str, Any]:
-        usage = _usage(state).plus(seconds=time.monotonic() - started, samples=samples)
-        return {"samples": [*state["samples"], *map(_json, samples)], "usage": _json(usage)}
-
     # --- execute: each distinct program once ---
 
-    def execute(self, state: SolverState) -> dict[str, Any]:
+    async def execute(self, state: SolverState) -> _Update:
         started = time.monotonic()
         inputs = self._probes(state)
         jobs = self._jobs(state, inputs)
-        with blamed("the sandbox"):
-            fresh = dict(zip(jobs, run(self._parts.sandbox(), jobs.values()), strict=True))
+        fresh = dict(zip(jobs, await self._run(jobs.values()), strict=True))
         return self._executed(state, inputs, fresh, started)
 
-    async def aexecute(self, state: SolverState) -> dict[str, Any]:
-        started = time.monotonic()
-        inputs = self._probes(state)
-        jobs = self._jobs(state, inputs)
+    async def _run(self, jobs: Iterable[Job]) -> list[ExecutionReport]:
         with blamed("the sandbox"):
-            sandbox = await asyncio.to_thread(self._parts.started_sandbox)
-            fresh = dict(zip(jobs, await arun(sandbox, list(jobs.values())), strict=True))
-        return self._executed(state, inputs, fresh, started)
+            sandbox = await Call(self._parts.sandbox, functools.partial(asyncio.to_thread, self._parts.started_sandbox))
+            return await Call(run, arun, sandbox, list(jobs))
 
     def _probes(self, state: SolverState) -> list[str]:
         """The state's probes; if the problem gave none, those for the parameters that the programs declare."""
@@ -494,12 +447,13 @@ class _Nodes:
 
     # --- verify: the turn's candidates together, again at every wave ---
 
-    def verify(self, state: SolverState) -> dict[str, Any]:
+    async def verify(self, state: SolverState) -> _Update:
         started = time.monotonic()
         candidates = candidates_of({**state, "scores": [None] * len(state["samples"])})
         verifier = self._parts.verifier
         with blamed(f"verifier {verifier.name}"):
-            scores = list(map(Score.model_validate, verifier.score(_problem(state), candidates)))
+            given = await blocking(verifier.score, _problem(state), candidates)
+            scores = list(map(Score.model_validate, given))
         if len(scores) != len(candidates):
             raise InfrastructureError(
                 f"verifier {verifier.name} gave {len(scores)} scores for {len(candidates)} candidates; fix it"
@@ -509,44 +463,16 @@ class _Nodes:
         usage = _usage(state).plus(seconds=time.monotonic() - started)
         return {"scores": list(map(_json, scores)), "usage": _json(usage)}
 
-    async def averify(self, state: SolverState) -> dict[str, Any]:
-        return await asyncio.to_thread(self.verify, state)
-
     # --- select, decide, and ask a person ---
 
-    def select(self, state: SolverState) -> dict[str, Any]:
+    async def select(self, state: SolverState) -> _Update:
         settings, number = self._settings(state), len(state["turns"]) + 1
         candidates = candidates_of(state)
         chosen = select(candidates, settings.selector, seed=_seed(_problem(state), settings.seed, number))
         _emit("selected", state, turn=number, index=chosen)
         return self._decided(state, candidates, candidates[chosen], "pending" if settings.approve else "unneeded")
 
-    def approve(self, state: SolverState) -> dict[str, Any]:
-        review = self._review(state)
-        try:
-            job = next(review)
-            while True:
-                with blamed("the sandbox"):
-                    [report] = run(self._parts.sandbox(), [job])
-                job = review.send(report)
-        except StopIteration as end:
-            update: dict[str, Any] = end.value
-            return update
-
-    async def aapprove(self, state: SolverState) -> dict[str, Any]:
-        review = self._review(state)
-        try:
-            job = next(review)
-            while True:
-                with blamed("the sandbox"):
-                    sandbox = await asyncio.to_thread(self._parts.started_sandbox)
-                    [report] = await arun(sandbox, [job])
-                job = review.send(report)
-        except StopIteration as end:
-            update: dict[str, Any] = end.value
-            return update
-
-    def _review(self, state: SolverState) -> Generator[Job, ExecutionReport, dict[str, Any]]:
+    async def approve(self, state: SolverState) -> _Update:
         """Asks until there is a review. A program that the person edited runs first; if it fails, the person is asked
         again.
         """
@@ -563,7 +489,7 @@ class _Nodes:
             elif not review.approved or review.code is None or review.code == best.code:
                 return self._decided(state, candidates, best, "given" if review.approved else "refused", review.comment)
             else:
-                report = yield problem.job(review.code, probes=state["probes"])
+                [report] = await self._run([problem.job(review.code, probes=state["probes"])])
                 if report.status == "infra":
                     raise InfrastructureError(f"the edited program could not be run: {report.error}; resume again")
                 if report.status == ("passed" if problem.public_tests else "unjudged"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter
 
-from mucode_agent.files import file_sha256, parsed
+from mucode_agent.files import file_sha256, parsed, read_bytes
 from mucode_agent.types import ProblemError, Record
 
 if TYPE_CHECKING:
@@ -62,15 +62,13 @@ class AdapterCard(Record):
 
 def read_adapter_card(directory: Path) -> AdapterCard:
     """Raises ProblemError if there is no card of this version."""
-    path = directory / CARD
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ProblemError(
-            f"cannot read the adapter {path}: {error.strerror}; install this package again, or give another model"
-        ) from None
-    wrong = "is no adapter card of this version"
-    return parsed(TypeAdapter(AdapterCard), data, str(path), wrong=wrong, remedy="install this package again")
+    path, wrong = directory / CARD, "is no adapter card of this version"
+    return parsed(
+        TypeAdapter(AdapterCard), read_bytes(path, remedy=_REINSTALL), str(path), wrong=wrong, remedy=_REINSTALL
+    )
+
+
+_REINSTALL = "install this package again, or give another model"
 
 
 def merge(model: Any, directory: Path) -> None:
@@ -85,9 +83,7 @@ def merge(model: Any, directory: Path) -> None:
     try:
         found = file_sha256(path)
     except OSError as error:
-        raise ProblemError(
-            f"cannot read the adapter {path}: {error.strerror}; install this package again, or give another model"
-        ) from None
+        raise ProblemError(f"cannot read {path}: {error.strerror}; {_REINSTALL}") from None
     if found != card.adapter_sha256:
         raise ProblemError(
             f"the adapter {path} has sha256 {found[:12]}, and its card says {card.adapter_sha256[:12]}: install this "

@@ -8,14 +8,15 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
+from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ChatMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import run_in_executor
 from pydantic import Field, PrivateAttr
 
+from mucode_agent.calls import Call
+from mucode_agent.models.base import AnswersOnce
 from mucode_agent.models.logprobs import summed
 from mucode_agent.types import ProblemError
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _ROLES = {"human": "user", "ai": "assistant", "system": "system"}
 
 
-class TransformersChatModel(BaseChatModel):
+class TransformersChatModel(AnswersOnce):
     """A causal language model with its own chat template. Weights load at the first call and are shared in the process.
 
     `generate([messages], n=5, seed=7)` draws five completions in one batch, with the seeds 7 to 11; the same seed gives
@@ -73,28 +74,8 @@ class TransformersChatModel(BaseChatModel):
         loaded: Engine = self._engine
         return loaded
 
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002
-        **kwargs: Any,
-    ) -> ChatResult:
-        return self._draw(messages, stop, None, **kwargs)
-
-    async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
-        **kwargs: Any,
-    ) -> ChatResult:
-        cancelled = threading.Event()
-        try:
-            return await run_in_executor(None, self._draw, messages, stop, cancelled, **kwargs)
-        except asyncio.CancelledError:
-            cancelled.set()  # the thread ends after its current token
-            raise
+    async def _answer(self, messages: list[BaseMessage], stop: list[str] | None = None, **options: Any) -> ChatResult:
+        return await Call(self._draw, self._draw_in_thread, messages, stop, **options)
 
     def _stream(
         self,
@@ -122,8 +103,20 @@ class TransformersChatModel(BaseChatModel):
         last = AIMessageChunk(content="", usage_metadata=usage, chunk_position="last")
         yield ChatGenerationChunk(message=last, generation_info=self._facts(row))
 
+    async def _draw_in_thread(self, messages: list[BaseMessage], stop: list[str] | None, **kwargs: Any) -> ChatResult:
+        cancelled = threading.Event()
+        try:
+            return await run_in_executor(None, self._draw, messages, stop, cancelled, **kwargs)
+        except asyncio.CancelledError:
+            cancelled.set()  # the thread ends after its current token
+            raise
+
     def _draw(
-        self, messages: list[BaseMessage], stop: list[str] | None, cancelled: threading.Event | None, **kwargs: Any
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        cancelled: threading.Event | None = None,
+        **kwargs: Any,
     ) -> ChatResult:
         how, seeds = self._settings(stop, **kwargs)
         prompt = self.engine.encode(plain_messages(messages))

@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 
 from langchain_core.exceptions import ContextOverflowError
 
+from mucode_agent.types import Sampling
+
 REFUSALS = (400, 403, 405, 422, 501)
 """HTTP statuses with which servers refuse an option."""
 LONGEST_PAUSE_S = 120.0
 """Longest pause, in seconds, that a server may request; a longer one is an error."""
 
-_OPTIONS = {
+_OPTIONS = {name: rf"\b{name}\b" for name in Sampling.model_fields} | {
     "n": r"\bn\b|(completion|num_?|multiple |one )choices?\b|completion choice|(multiple|one) candidates?\b",
     "seed": r"\b(random_)?seed\b",
-    "temperature": r"\btemperature\b",
-    "top_p": r"\btop_p\b",
     "logprobs": r"(top_)?log_?prob\w*",
     "max_tokens": r"\bmax_(completion_)?tokens\b",
 }

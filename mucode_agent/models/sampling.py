@@ -9,8 +9,8 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, Unpack
 
 from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -23,6 +23,7 @@ from langchain_core.tools import BaseTool
 from langgraph.constants import TAG_NOSTREAM
 from langgraph.errors import GraphBubbleUp
 
+from mucode_agent.calls import Call, Steps, all_done, in_loop, in_thread
 from mucode_agent.models.logprobs import logprobs_of
 from mucode_agent.models.refusals import REFUSALS, overflows, pause_s, read_refusal
 from mucode_agent.models.usage import NamesModel, heard_first, usage_parts
@@ -36,6 +37,7 @@ from mucode_agent.types import (
     SamplingOptions,
 )
 
+T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 _PAUSES = 5
 """How often one draw waits for a busy server."""
@@ -74,7 +76,7 @@ def sample(
         ContextOverflowError: The prompt and its answer do not fit the model's context.
         ProblemError: n is below 1, or the answer is no AIMessage.
     """
-    return _Draw(model, messages, n, seed, options, config).samples()
+    return in_thread(_Draw(model, messages, n, seed, options, config).samples())
 
 
 async def asample(
@@ -87,11 +89,10 @@ async def asample(
     **options: Unpack[SamplingOptions],
 ) -> list[Sample]:
     """`sample`, for an event loop. Cancelling it cancels the requests, or stops the model in this process."""
-    draw = _Draw(model, messages, n, seed, options, config)
-    return await draw.asamples()
+    return await in_loop(_Draw(model, messages, n, seed, options, config).samples())
 
 
-def ask(
+async def ask(
     model: Runnable[LanguageModelInput, AIMessage],
     messages: Sequence[BaseMessage],
     *,
@@ -102,26 +103,35 @@ def ask(
 ) -> tuple[Sample, AIMessage]:
     """One completion by a model that may call the tools, with the message that has its calls; otherwise like `sample`.
 
-    Raises ProblemError if the model does not support tools.
+    A coroutine of `calls`. Raises ProblemError if the model does not support tools.
     """
     draw = _Draw(model, messages, 1, seed, options, config, tools)
-    [one] = draw.samples()
-    return one, draw.answers[0]
+    [one] = await draw.samples()
+    return one, draw.got[0]
 
 
-async def aask(
-    model: Runnable[LanguageModelInput, AIMessage],
-    messages: Sequence[BaseMessage],
-    *,
-    tools: Sequence[BaseTool],
-    seed: int,
-    config: RunnableConfig | None = None,
-    **options: Unpack[SamplingOptions],
-) -> tuple[Sample, AIMessage]:
-    """`ask`, for an event loop."""
-    draw = _Draw(model, messages, 1, seed, options, config, tools)
-    [one] = await draw.asamples()
-    return one, draw.answers[0]
+def side_by_side(one: Callable[[int], Steps[T]], numbers: Sequence[int], config: RunnableConfig) -> Call[list[T]]:
+    """`one` of every number, up to the config's `max_concurrency` at once.
+
+    Where one raises, threads wait for those under way, and an event loop cancels them.
+    """
+
+    def block() -> list[T]:
+        if len(numbers) == 1:
+            return [in_thread(one(numbers[0]))]
+        with get_executor_for_config(config) as executor:
+            return list(executor.map(lambda number: in_thread(one(number)), numbers))
+
+    async def wait() -> list[T]:
+        gate = asyncio.Semaphore(config.get("max_concurrency") or len(numbers))
+
+        async def gated(number: int) -> T:
+            async with gate:
+                return await in_loop(one(number))
+
+        return await all_done([gated(number) for number in numbers])
+
+    return Call(block, wait)
 
 
 class _Draw:
@@ -157,59 +167,38 @@ class _Draw:
         self.is_native = _has_native_n(self.model)
         if self.is_chat and (getattr(self.model, "cache", None) or get_llm_cache() is not None):
             self.model = self.model.model_copy(update={"cache": False})
-        self._whom = self.name, str(getattr(self.model, "openai_api_base", None) or getattr(self.model, "base_url", ""))
-        self.refused = {option for whom, option in _refused if whom == self._whom}
+        url = getattr(self.model, "openai_api_base", None) or getattr(self.model, "base_url", "")
+        self._server = self.name, str(url)
+        self.refused = {option for server, option in _refused if server == self._server}
         self._pauses = 0
 
-    @property
-    def answers(self) -> list[AIMessage]:
-        return [self.got[i] for i in sorted(self.got)]
-
-    def samples(self) -> list[Sample]:
-        while self._missing():
-            if failure := self.at_once() if self._asks_at_once() else self.each():
-                time.sleep(self.give_way(failure))
-        return self._drawn()
-
-    async def asamples(self) -> list[Sample]:
-        while self._missing():
-            if failure := await (self.aat_once() if self._asks_at_once() else self.aeach()):
-                await asyncio.sleep(self.give_way(failure))
+    async def samples(self) -> list[Sample]:
+        while missing := [i for i in range(self.n) if i not in self.got]:
+            if failure := await (self._at_once() if self._asks_at_once() else self._each(missing)):
+                await Call(time.sleep, asyncio.sleep, self.give_way(failure))
         return self._drawn()
 
     def _asks_at_once(self) -> bool:
         return self.is_native and "n" not in self.refused
 
-    # --- all n in one request; each of these methods returns the failure that ended it, if any
+    # --- each way of asking returns the failure that ended it, if one did
 
-    def at_once(self) -> Exception | None:
-        model, arguments = self._at_once()
-        try:
-            self._take(model.generate([self.messages], **arguments))
-        except GraphBubbleUp:
-            raise
-        except Exception as error:  # noqa: BLE001 - every provider has its own classes; each is raised as ours
-            return error
-        return None
-
-    async def aat_once(self) -> Exception | None:
-        model, arguments = self._at_once()
-        try:
-            self._take(await model.agenerate([self.messages], **arguments))
-        except GraphBubbleUp:
-            raise
-        except Exception as error:  # noqa: BLE001
-            return error
-        return None
-
-    def _at_once(self) -> tuple[Any, dict[str, Any]]:
+    async def _at_once(self) -> Exception | None:
+        """All n in one request."""
         # `generate` sees no config: without these, callbacks and tags stay outside. A streaming handler of the host
         # would turn n into one stream, hence `stream`.
         context = {name: self.config.get(name) for name in ("tags", "metadata", "run_name", "run_id")}
         callbacks = heard_first(NamesModel(), self.config.get("callbacks"))
         model, options = self._fitted()
         seed = {} if "seed" in self.refused else {"seed": self.seed}
-        return model, {**options, **context, "callbacks": callbacks, "n": self.n, "stream": False, **seed}
+        arguments = {**options, **context, "callbacks": callbacks, "n": self.n, "stream": False, **seed}
+        try:
+            self._take(await Call(model.generate, model.agenerate, [self.messages], **arguments))
+        except GraphBubbleUp:
+            raise
+        except Exception as error:  # noqa: BLE001 - every provider has its own classes; each is raised as ours
+            return error
+        return None
 
     def _take(self, result: LLMResult) -> None:
         """Keeps the answers of one request. A server that returns fewer ignores n: the rest is requested singly."""
@@ -224,57 +213,24 @@ class _Draw:
         if len(messages) < self.n:
             self.refused.add("n")
 
-    # --- one request for each
+    async def _each(self, missing: Sequence[int]) -> Exception | None:
+        """One request for each that is missing. Once one failed, what is under way is waited for, and no more begun."""
+        failures: list[Exception] = []
+        configs = dict(zip(missing, get_config_list(self.config, len(missing)), strict=True))
 
-    def each(self) -> Exception | None:
-        missing, failures = self._missing(), list[Exception]()
-        configs = list(map(of_candidate, get_config_list(self.config, len(missing)), missing))
-
-        def one(i: int, config: RunnableConfig) -> None:
-            if failures:  # wait for the requests in flight, start no more
+        async def one(i: int) -> None:
+            if failures:
                 return
             try:
-                self._keep(i, self._seeded(i).invoke(self.messages, config))
+                model = self._seeded(i)
+                self._keep(i, await Call(model.invoke, model.ainvoke, self.messages, of_candidate(configs[i], i)))
             except GraphBubbleUp:
                 raise
             except Exception as error:  # noqa: BLE001
                 failures.append(error)
 
-        if len(missing) == 1:
-            one(missing[0], configs[0])
-        else:
-            with get_executor_for_config(self.config) as executor:
-                list(executor.map(one, missing, configs))
+        await side_by_side(one, missing, self.config)
         return failures[0] if failures else None
-
-    async def aeach(self) -> Exception | None:
-        missing, failures = self._missing(), list[Exception]()
-        configs = list(map(of_candidate, get_config_list(self.config, len(missing)), missing))
-        gate = asyncio.Semaphore(self.config.get("max_concurrency") or self.n)
-
-        async def one(i: int, config: RunnableConfig) -> None:
-            async with gate:
-                if failures:
-                    return
-                try:
-                    self._keep(i, await self._seeded(i).ainvoke(self.messages, config))
-                except GraphBubbleUp:
-                    raise
-                except Exception as error:  # noqa: BLE001
-                    failures.append(error)
-
-        tasks = [asyncio.create_task(one(i, config)) for i, config in zip(missing, configs, strict=True)]
-        try:
-            await asyncio.gather(*tasks)
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            raise
-        return failures[0] if failures else None
-
-    def _missing(self) -> list[int]:
-        return [i for i in range(self.n) if i not in self.got]
 
     def _keep(self, i: int, message: Any) -> None:
         if not isinstance(message, AIMessage):
@@ -307,7 +263,7 @@ class _Draw:
         return model, options
 
     def _drawn(self) -> list[Sample]:
-        _refused.update((self._whom, option) for option in self.refused)
+        _refused.update((self._server, option) for option in self.refused)
         return [_sample(self.got[i], self.seed + i) for i in sorted(self.got)]
 
     def give_way(self, error: Exception) -> float:

@@ -2,18 +2,18 @@
 
 from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatResult
 from langchain_openai.chat_models.base import BaseChatOpenAI
 
+from mucode_agent.models.base import AnswersOnce
 from mucode_agent.models.logprobs import summed
 from mucode_agent.models.usage import usage_parts
 
 _PROMPT_ONLY: dict[str, Any] = {"n": 1, "max_tokens": 1, "logprobs": False}
 
 
-class ServedChatModel(BaseChatOpenAI):
+class ServedChatModel(AnswersOnce, BaseChatOpenAI):
     """Speaks chat completions with `max_tokens`, the name that every compatible server knows.
 
     With `native_n`, one request draws n choices that share the prompt's computation, and choice i has the seed
@@ -30,27 +30,10 @@ class ServedChatModel(BaseChatOpenAI):
     def _llm_type(self) -> str:
         return "served-chat"
 
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        if self._reads_prompt_first(kwargs):
-            super()._generate(messages, **_PROMPT_ONLY)
-        return super()._generate(messages, stop, run_manager, **kwargs)
-
-    async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        if self._reads_prompt_first(kwargs):
-            await super()._agenerate(messages, **_PROMPT_ONLY)
-        return await super()._agenerate(messages, stop, run_manager, **kwargs)
+    async def _answer(self, messages: list[BaseMessage], stop: list[str] | None = None, **options: Any) -> ChatResult:
+        if self._reads_prompt_first(options):
+            await super()._answer(messages, **_PROMPT_ONLY)
+        return await super()._answer(messages, stop, **options)
 
     def _reads_prompt_first(self, options: dict[str, Any]) -> bool:
         """Whether to send a request of one token first, to fill the server's prefix cache.

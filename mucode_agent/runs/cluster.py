@@ -9,13 +9,14 @@ import functools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
 from mucode_agent.runs.config import Pace
 from mucode_agent.runs.directory import RunDirectory, read_config
 from mucode_agent.runs.retry import Failure, ProgressListener
+from mucode_agent.runs.running import Running
 from mucode_agent.runs.worker import work
 from mucode_agent.types import InfrastructureError, Problem, ProblemError, Record, Sample, Sandbox, Verifier
 
@@ -29,9 +30,8 @@ class Tools(Record):
     directory: Path
     model: str
     verifier: str
-    sandbox: str
-    preload: tuple[str, ...] = ()
-    require_isolation: Literal["any", "strong"] = "any"
+    running: Running
+    """How programs run, with the packages of all problems in `preload`."""
     patience: float
 
 
@@ -163,13 +163,11 @@ class _Outcome:
 def _loaded(tools: Tools) -> tuple[RunDirectory, Any, Sandbox, Verifier]:
     """Once per process. A sandbox of one interpreter: the cluster counts a processor per task."""
     from mucode_agent.models.load import load_model
-    from mucode_agent.tools.sandbox import load_sandbox
     from mucode_agent.verifiers import load_verifier
 
     run = RunDirectory(tools.directory, read_config(tools.directory))
     model = load_model(tools.model, **run.config.identity.arms[0].request())
-    sandbox = load_sandbox(tools.sandbox, workers=1, require=tools.require_isolation, preload=tools.preload)
-    return run, model, sandbox, load_verifier(tools.verifier)
+    return run, model, tools.running.open(workers=1), load_verifier(tools.verifier)
 
 
 @contextlib.contextmanager

@@ -276,10 +276,7 @@ def read_problems(directory: Path) -> list[Problem]:
 
 def read_shard(path: Path) -> Shard:
     """Raises ProblemError if the file is damaged or of another version."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ProblemError(f"cannot read the shard {path}: {error.strerror}; make it readable") from None
+    data = read_bytes(path, remedy="make it readable")
     check_version(path, data, "run_version", RUN_VERSION)
     shard = parsed(_SHARD, data, str(path), wrong="is damaged", remedy=_REMAKE, extra="ignore")
     if shard.key != path.stem:

@@ -32,8 +32,8 @@ class EarlierEvaluation:
             for arm in map(dict, held["arms"])
         ]
         self.config = _config(directory, held, arms)
-        told, self._judgements = read_told(directory)
-        self._solves = {problem_id: list(self._of_arms(solves)) for problem_id, solves in told.items()}
+        finished, self._judgements = read_finished(directory)
+        self._solves = {problem_id: list(self._of_arms(solves)) for problem_id, solves in finished.items()}
 
     def _of_arms(self, solves: Iterable[Solve]) -> Iterator[Solve]:
         for solve in solves:
@@ -70,7 +70,7 @@ class EarlierRollouts:
         return parsed(_SHARD, data, str(path), wrong="is damaged", extra="ignore")
 
 
-def read_told(directory: Path) -> tuple[dict[str, list[Solve]], dict[str, list[Judgement]]]:
+def read_finished(directory: Path) -> tuple[dict[str, list[Solve]], dict[str, list[Judgement]]]:
     """By problem, the finished solves in trace.jsonl and the verdicts in judgements.jsonl. Raises ProblemError."""
     solves: dict[str, list[Solve]] = {}
     judgements: dict[str, list[Judgement]] = {}

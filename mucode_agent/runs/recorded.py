@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import PrivateAttr
 
+from mucode_agent.calls import Call
 from mucode_agent.files import Journal, digest
+from mucode_agent.models.base import AnswersOnce
 from mucode_agent.models.logprobs import LogProbs
 from mucode_agent.models.sampling import asample, sample
 from mucode_agent.runs.directory import DrawnRow
@@ -37,7 +37,7 @@ class Draws:
             self.samples.setdefault((row.state, drawn.seed), drawn)
 
 
-class RecordedModel(BaseChatModel):
+class RecordedModel(AnswersOnce):
     """Takes completions from the problem's journal, and draws the others from the inner model.
 
     A draw is identified by messages, sampling settings and seed. So a solve repeated after a kill gets the same
@@ -69,34 +69,13 @@ class RecordedModel(BaseChatModel):
     def _llm_type(self) -> str:
         return "recorded"
 
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        del stop, run_manager
-        draw = _Draw(messages, kwargs)
+    async def _answer(self, messages: list[BaseMessage], stop: list[str] | None = None, **options: Any) -> ChatResult:
+        del stop
+        draw = _Draw(messages, options)
         for first, n in draw.missing(self._draws().samples):
             started = time.monotonic()
             with self._kept(draw, started):
-                self._record(draw, sample(self._inner, messages, n=n, seed=first, **draw.settings), started)
-        return draw.result(self._draws().samples)
-
-    async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        del stop, run_manager
-        draw = _Draw(messages, kwargs)
-        for first, n in draw.missing(self._draws().samples):
-            started = time.monotonic()
-            with self._kept(draw, started):
-                drawn = await asample(self._inner, messages, n=n, seed=first, **draw.settings)
+                drawn = await Call(sample, asample, self._inner, messages, n=n, seed=first, **draw.settings)
                 self._record(draw, drawn, started)
         return draw.result(self._draws().samples)
 

@@ -111,15 +111,3 @@ async def own_connections(model: Any) -> AsyncIterator[Any]:
     async with DefaultAsyncHttpxClient(timeout=root.timeout) as connections:
         own = root.with_options(http_client=connections)
         yield model.model_copy(update={"root_async_client": own, "async_client": own.chat.completions})
-
-
-async def all_done(coroutines: Sequence[Awaitable[T]]) -> list[T]:
-    """The results in order. If one raises, or at a cancellation, the others are ended first."""
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from mucode_agent.calls import all_done
 from mucode_agent.files import Journal, digest
 from mucode_agent.graphs.settings import Settings
 from mucode_agent.graphs.solver import SolverInput, create_solver
@@ -19,7 +20,7 @@ from mucode_agent.runs.config import Arm, Benchmark, Config, Identity, Pace, env
 from mucode_agent.runs.directory import DrawnRow, Judgement, RunDirectory, Shard, Solve, finished_solves, open_run
 from mucode_agent.runs.judging import WholeSolves, distinct_programs, judge
 from mucode_agent.runs.recorded import Draws, RecordedModel
-from mucode_agent.runs.retry import Failure, ProgressListener, RetryPolicy, all_done, own_connections
+from mucode_agent.runs.retry import Failure, ProgressListener, RetryPolicy, own_connections
 from mucode_agent.traces import TraceRow
 from mucode_agent.types import InfrastructureError, Problem, ProblemError, Sample, Sandbox, Verifier
 

@@ -5,13 +5,14 @@ sandbox is an error of the tool, and its message says that the program is not th
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Annotated, Any, Literal
 
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from pydantic import BaseModel, Field, ValidationError
 
+from mucode_agent.calls import Call, both_forms
 from mucode_agent.files import cause_of
 from mucode_agent.problems import check_test
 from mucode_agent.prompts import outcome
@@ -136,31 +137,24 @@ def _tool(
     job: Callable[..., Job],
     answer: Callable[[ExecutionReport], tuple[str, dict[str, Any]]],
 ) -> BaseTool:
-    def call(*code: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
+    async def judged(*code: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
         try:
-            [report] = run(sandbox, [job(*code, **arguments)])
+            report = await Call(_run_one, _submitted, sandbox, job(*code, **arguments))
         except ProblemError as error:
             raise ToolException(f"The call cannot be used: {error}.") from error
         except InfrastructureError as error:
             raise _broken(error) from error
-        return answer(_judged(report))
+        if report.status == "infra":
+            raise _broken(report.error)
+        return answer(report)
 
-    async def acall(*code: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
-        try:
-            report = await _submitted(sandbox, job(*code, **arguments))
-        except ProblemError as error:
-            raise ToolException(f"The call cannot be used: {error}.") from error
-        except InfrastructureError as error:
-            raise _broken(error) from error
-        return answer(_judged(report))
-
-    coroutine: Callable[..., Awaitable[Any]] = acall
+    call, acall = both_forms(judged)
     return StructuredTool(
         name=name,
         description=description,
         args_schema=schema,
         func=call,
-        coroutine=coroutine,
+        coroutine=acall,
         response_format="content_and_artifact",
         handle_tool_error=True,
         handle_validation_error=_misused,
@@ -173,6 +167,10 @@ def _misused(error: object) -> str:
         return f"The arguments cannot be used: {error}"
     faults = error.errors(include_url=False)
     return f"The arguments cannot be used: {'; '.join(cause_of(fault, 'the arguments') for fault in faults)}."
+
+
+def _run_one(sandbox: Sandbox, job: Job) -> ExecutionReport:
+    return run(sandbox, [job])[0]
 
 
 async def _submitted(sandbox: Sandbox, job: Job) -> ExecutionReport:
@@ -189,12 +187,6 @@ async def _submitted(sandbox: Sandbox, job: Job) -> ExecutionReport:
 def _cancel_submitted(submitting: "asyncio.Task[Future[ExecutionReport]]") -> None:
     if not submitting.cancelled() and submitting.exception() is None:
         submitting.result().cancel()
-
-
-def _judged(report: ExecutionReport) -> ExecutionReport:
-    if report.status == "infra":
-        raise _broken(report.error)
-    return report
 
 
 def _broken(cause: object) -> ToolException:

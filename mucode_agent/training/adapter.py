@@ -128,10 +128,10 @@ def _adapter(directory: Path) -> tuple[dict[str, torch.Tensor], float, int]:
             f"{directory} holds no LoRA adapter ({error}); train the generator with --lora-rank of at least 1"
         ) from None
     other = [name for name, plain in _PLAIN.items() if config.get(name, plain) not in (plain, None)]
-    strange = sorted(name for name in loaded if not name.endswith((".lora_A.weight", ".lora_B.weight")))
-    if other or strange:
+    unexpected = sorted(name for name in loaded if not name.endswith((".lora_A.weight", ".lora_B.weight")))
+    if other or unexpected:
         raise ProblemError(
-            f"{directory} is no plain LoRA adapter: it has {', '.join([*other, *strange][:4])}; train it again by "
+            f"{directory} is no plain LoRA adapter: it has {', '.join([*other, *unexpected][:4])}; train it again by "
             "`train generator`"
         )
     tensors = {

@@ -166,7 +166,7 @@ class LoopConfig(Running, Pace):
         return self
 
     @model_validator(mode="after")
-    def _a_server_is_told_what_to_serve(self) -> "LoopConfig":
+    def _a_server_has_what_to_serve(self) -> "LoopConfig":
         serving = self.serving
         if serving.command is not None and (serving.server is None or "{checkpoint}" not in serving.command):
             raise ValueError("serving.command must serve {checkpoint} at an address that serving.server names")

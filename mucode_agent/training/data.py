@@ -17,7 +17,7 @@ from mucode_agent.graphs.selection import normal_form
 from mucode_agent.models.identity import generator_identity
 from mucode_agent.prompts import render
 from mucode_agent.runs.directory import Judgement, Solve, read_problems
-from mucode_agent.runs.earlier import read_told
+from mucode_agent.runs.earlier import read_finished
 from mucode_agent.runs.reading import read_run
 from mucode_agent.traces import CandidateRow, DecisionRow, read_trace
 from mucode_agent.training.feedback import Feedback, holds_feedback, read_feedback, votes
@@ -202,7 +202,7 @@ class _Imported:
 
     def __init__(self, path: Path) -> None:
         self.problems = read_problems(path)
-        self._solves, self._judgements = read_told(path)
+        self._solves, self._judgements = read_finished(path)
         first: dict[str, list[CandidateRow]] = {}
         decided: set[str] = set()
         for row in read_trace(path / "trace.jsonl"):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from mucode_agent.files import Journal, check_unused, digest, first_cause, lock_file, read_rows
+from mucode_agent.files import Journal, check_unused, digest, first_cause, lock_file, read_bytes, read_rows
 from mucode_agent.graphs.selection import normal_form
 from mucode_agent.problems import read_problem
 from mucode_agent.types import Problem, ProblemError, Record
@@ -138,10 +138,7 @@ def _feedback(row: _Given, where: str) -> Feedback:
 
 def _given(file: Path) -> Iterator[tuple[int, _Given | None]]:
     """Rows with their line numbers; None for any row without consent."""
-    try:
-        lines = file.read_bytes().split(b"\n")
-    except OSError as error:
-        raise ProblemError(f"cannot read {file}: {error.strerror}; give a file of rows (.jsonl)") from None
+    lines = read_bytes(file, remedy="give a file of rows (.jsonl)").split(b"\n")
     for number, line in enumerate(lines, start=1):
         if line.strip():
             yield number, _row(line, f"{file}, line {number}")

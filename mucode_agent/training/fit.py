@@ -217,6 +217,13 @@ def trainable(model: Any, settings: FitSettings, *, task: Literal["SEQ_CLS", "CA
     return model
 
 
+def write_card(directory: Path, name: str, card: Record, readme: str) -> None:
+    """Ends a training: a directory with its card is finished, and needs no checkpoint."""
+    write_whole(directory / "README.md", readme)
+    write_whole(directory / name, card.model_dump_json(indent=2) + "\n")
+    shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+
+
 def merged(model: Any) -> Any:
     """Plain weights, with LoRA adapters merged."""
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model

@@ -4,7 +4,6 @@ The resulting directory is a plain checkpoint, which transformers and vLLM load 
 adapter, for a server that swaps adapters.
 """
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,7 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mucode_agent.files import parsed, write_whole
+from mucode_agent.files import read_card
 from mucode_agent.models.checkpoints import quiet
 from mucode_agent.models.decoding import end_tokens
 from mucode_agent.prompts import prompt_digest
@@ -31,6 +30,7 @@ from mucode_agent.training.fit import (
     seed_everything,
     trainable,
     whole,
+    write_card,
     writing,
 )
 from mucode_agent.training.relabel import Row, rows_sha256
@@ -147,9 +147,7 @@ def train_generator(
         model = whole(model, lambda: trainable(_base(base, settings)[0], settings, task="CAUSAL_LM"))
         if is_main_process():
             _save(model, tokenizer, out, kind, adapter=bool(settings.lora_rank))
-            write_whole(out / "README.md", readme(card))
-            write_whole(out / CARD, card.model_dump_json(indent=2) + "\n")  # last: a directory with a card is finished
-            shutil.rmtree(out / "checkpoints", ignore_errors=True)
+            write_card(out, CARD, card, readme(card))
     return TrainedGenerator(directory=out, card=card, fitted=fitted)
 
 
@@ -170,15 +168,7 @@ def encoded(rows: Sequence[Row], tokenizer: Any, model: Any, settings: Generator
 
 def read_generator_card(directory: Path) -> GeneratorCard | None:
     """The card next to the weights; None if there is none. Raises ProblemError if it is damaged."""
-    path = directory / CARD
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise ProblemError(f"cannot read {path}: {error.strerror}; give a readable generator") from None
-    wrong = "is no generator card of this version"
-    return parsed(TypeAdapter(GeneratorCard), data, str(path), wrong=wrong, remedy="train the generator again")
+    return read_card(directory / CARD, TypeAdapter(GeneratorCard), of="generator")
 
 
 def readme(card: GeneratorCard) -> str:

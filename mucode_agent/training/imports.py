@@ -25,7 +25,7 @@ from mucode_agent.problems import read_problem
 from mucode_agent.runs.directory import Judgement
 from mucode_agent.runs.judging import distinct_programs, judge
 from mucode_agent.traces import CandidateRow, DecisionRow, ProblemRow, TraceRow
-from mucode_agent.training.foreign import ForeignRun, read_runs
+from mucode_agent.training.observed import ObservedRun, read_runs
 from mucode_agent.types import Candidate, Decision, Problem, ProblemError, Record, Sample, Sandbox, Solution
 
 IMPORT_VERSION: Literal[1] = 1
@@ -63,8 +63,8 @@ class Recorded(Record):
     calls_of_no_problem: int
 
 
-def recorded(runs: Sequence[ForeignRun], known: Mapping[str, Problem]) -> Recorded:
-    """The solves in foreign runs, row by row. `known` problems, by id, bring the private tests that the runs lack.
+def recorded(runs: Sequence[ObservedRun], known: Mapping[str, Problem]) -> Recorded:
+    """The solves in other tools' runs, row by row. `known` problems, by id, bring the private tests that the runs lack.
 
     Raises ProblemError if a solve's problem differs from the known one with its id, or is of a newer version.
     """
@@ -73,7 +73,7 @@ def recorded(runs: Sequence[ForeignRun], known: Mapping[str, Problem]) -> Record
         problems.setdefault(given.id, given)
     whole = frozenset(problems)
     steps: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
-    calls: dict[str, list[ForeignRun]] = {}
+    calls: dict[str, list[ObservedRun]] = {}
     for run in runs:
         if _is_step(run):
             steps.setdefault(run.inputs["run_id"], []).append((run.inputs, run.outputs))
@@ -81,13 +81,15 @@ def recorded(runs: Sequence[ForeignRun], known: Mapping[str, Problem]) -> Record
             calls.setdefault(str(run.facts.get("run_id")), []).append(run)
     rows: list[TraceRow] = []
     asked: dict[str, Problem] = {}
-    for run_id, told in steps.items():
-        problem = _problem(told[0][0], problems)
+    for run_id, taken in steps.items():
+        problem = _problem(taken[0][0], problems)
         asked[problem.id] = problems.get(problem.id, problem)
-        settings = told[0][0]["settings"] | _model(calls.get(run_id, ()))
+        settings = taken[0][0]["settings"] | _model(calls.get(run_id, ()))
         rows.append(ProblemRow(run_id=run_id, problem=problem.public(), settings=settings))
-        rows += dict.fromkeys(row for state, update in sorted(told, key=_place) for row in _rows(run_id, state, update))
-    nowhere = 0
+        rows += dict.fromkeys(
+            row for state, update in sorted(taken, key=_place) for row in _rows(run_id, state, update)
+        )
+    of_no_problem = 0
     for run_id in [key for key in calls if key not in steps]:
         made = calls[run_id]
         id_ = str(made[0].facts.get("problem_id"))
@@ -97,14 +99,14 @@ def recorded(runs: Sequence[ForeignRun], known: Mapping[str, Problem]) -> Record
             rows.append(ProblemRow(run_id=run_id, problem=problems[id_].public(), settings=lacking))
             rows += dict.fromkeys(_of_calls(run_id, problems[id_], made))
         else:
-            nowhere += len(made)
+            of_no_problem += len(made)
     models = dict.fromkeys(run.model for made in calls.values() for run in made if run.model)
     return Recorded(
         rows=tuple(rows),
         problems=tuple(asked.values()),
         whole=whole & asked.keys(),
         models=tuple(models),
-        calls_of_no_problem=nowhere,
+        calls_of_no_problem=of_no_problem,
     )
 
 
@@ -191,7 +193,7 @@ def _check_new(directory: Path) -> None:
 # --- from runs to rows ---------------------------------------------------------------------------------------------
 
 
-def _given(run: ForeignRun) -> Problem | None:
+def _given(run: ObservedRun) -> Problem | None:
     """The problem as the caller gave it to the graph, private tests included; None in other runs."""
     given = run.inputs.get("problem") if isinstance(run.inputs, dict) else None
     if not isinstance(given, dict) or "run_id" in run.inputs:
@@ -202,7 +204,7 @@ def _given(run: ForeignRun) -> Problem | None:
         return None
 
 
-def _is_step(run: ForeignRun) -> bool:
+def _is_step(run: ObservedRun) -> bool:
     """Whether it is a node of our graph that decided something."""
     state, update = run.inputs, run.outputs
     return (
@@ -247,7 +249,7 @@ def _rows(run_id: str, state: dict[str, Any], update: dict[str, Any]) -> Iterato
     yield DecisionRow(run_id=run_id, problem_id=id_, decision=decision, solution=solution)
 
 
-def _of_calls(run_id: str, problem: Problem, calls: Sequence[ForeignRun]) -> Iterator[CandidateRow]:
+def _of_calls(run_id: str, problem: Problem, calls: Sequence[ObservedRun]) -> Iterator[CandidateRow]:
     """Only replies, without verdicts and decisions."""
     for run in sorted(calls, key=lambda run: (int(run.facts["turn"]), int(run.facts.get("candidate", 0)))):
         first = int(run.facts.get("candidate", 0))
@@ -265,14 +267,14 @@ def _of_calls(run_id: str, problem: Problem, calls: Sequence[ForeignRun]) -> Ite
             yield CandidateRow(run_id=run_id, problem_id=problem.id, candidate=made)
 
 
-def _model(calls: Iterable[ForeignRun]) -> dict[str, str]:
+def _model(calls: Iterable[ObservedRun]) -> dict[str, str]:
     """The generator's name, if the calls agree on one."""
     names = {run.model for run in calls}
     [name, *others] = names or {None}
     return {"model": name} if name and not others else {}
 
 
-def _seed(run: ForeignRun) -> int:
+def _seed(run: ObservedRun) -> int:
     for key in ("seed", "ls_seed"):
         if isinstance(value := run.metadata.get(key), int):
             return value

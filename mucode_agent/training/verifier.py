@@ -5,7 +5,6 @@ The resulting directory is a plain checkpoint, which transformers and vLLM load 
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from mucode_agent.files import write_whole
 from mucode_agent.metrics import pairwise_accuracy
 from mucode_agent.models.checkpoints import best_device, quiet
 from mucode_agent.training.bases import base_sha256, reading
@@ -34,12 +32,13 @@ from mucode_agent.training.fit import (
     seed_everything,
     trainable,
     whole,
+    write_card,
     writing,
 )
 from mucode_agent.training.settings import GROUP, Loss, VerifierSettings
 from mucode_agent.types import Problem, ProblemError, Record
 from mucode_agent.verifiers.calibration import Platt, fit_platt
-from mucode_agent.verifiers.card import CARD, VerifierCard, read_card, start_logit
+from mucode_agent.verifiers.card import CARD, VerifierCard, read_verifier_card, start_logit
 from mucode_agent.verifiers.scoring import pad_token, padded
 from mucode_agent.verifiers.text import text_digest, verifier_text
 
@@ -129,7 +128,7 @@ def train_verifier(
         near_misses=settings.near_misses,
         seed=settings.seed,
     )
-    if (out / CARD).exists() and (card := read_card(out)) is not None:
+    if (out / CARD).exists() and (card := read_verifier_card(out)) is not None:
         return Trained(directory=out, card=card, fitted=None, groups=len(examples), too_long=0)
     model, tokenizer = _base(base, settings)
     encode = _encoder({entry.problem.id: entry.problem for entry in data}, tokenizer)
@@ -143,15 +142,7 @@ def train_verifier(
         )
     if not begun:  # unusable settings or data leave no directory behind
         begin(out, identity)
-    pad = pad_token(tokenizer)
-    # Logits start and move on the same scale for every base: hidden states differ a hundredfold in scale.
-    scale = _hidden_scale(model.to(best_device()), encoded)
-    model.to(place())
-    if start is None:
-        torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5 / scale)
-    else:
-        torch.nn.init.zeros_(model.score.weight)
-    rates = {_head(settings): 1 / scale}
+    pad, rates = pad_token(tokenizer), _set_head(model, encoded, settings, from_zero=start is not None)
     model = trainable(model, settings, task="SEQ_CLS")
     with hold_training(out):
         fitted = fit(
@@ -185,9 +176,7 @@ def train_verifier(
                 start=start,
             )
             card = calibrated_card(card, out, held_out) if held_out else card
-            write_whole(out / "README.md", readme(card))
-            write_whole(out / CARD, card.model_dump_json(indent=2) + "\n")  # last: a directory with a card is finished
-            shutil.rmtree(out / "checkpoints", ignore_errors=True)
+            write_card(out, CARD, card, readme(card))
             return Trained(directory=out, card=card, fitted=fitted, groups=len(encoded), too_long=too_long)
     card = VerifierCard(
         base=base, text=text_digest(), loss=settings.loss, seed=settings.seed, training={}, data_sha256=sha256
@@ -254,6 +243,22 @@ def _base(base: str, settings: VerifierSettings) -> tuple[Any, Any]:
         model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype=dtype)
     model.config.pad_token_id = pad_token(tokenizer)
     return model.to(place()), tokenizer
+
+
+def _set_head(
+    model: Any, encoded: Sequence[Encoded], settings: VerifierSettings, *, from_zero: bool
+) -> dict[str, float]:
+    """Sets the head's weights; returns the factor of its learning rate.
+
+    Logits start and move on the same scale for every base: hidden states differ a hundredfold in scale.
+    """
+    scale = _hidden_scale(model.to(best_device()), encoded)
+    model.to(place())
+    if from_zero:
+        torch.nn.init.zeros_(model.score.weight)
+    else:
+        torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5 / scale)
+    return {_head(settings): 1 / scale}
 
 
 def _head(settings: VerifierSettings) -> str:

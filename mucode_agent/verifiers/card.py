@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from mucode_agent.files import parsed
+from mucode_agent.files import read_card
 from mucode_agent.models.identity import generator_identity, same_generator
 from mucode_agent.types import ProblemError, Record, Sample, Verifier
 from mucode_agent.verifiers.calibration import Platt
@@ -87,26 +87,13 @@ def calibration_mismatch(verifier: Verifier, model: Any) -> str | None:
     return f"the verifier {verifier.name!r} was calibrated on programs of {known}, not of {ours}"
 
 
-def read_card(directory: Path) -> VerifierCard | None:
+def read_verifier_card(directory: Path) -> VerifierCard | None:
     """The card next to the weights; None if there is none, as for a public reward model.
 
     Raises ProblemError if it is damaged, of another version, or for another wording of the input.
     """
-    path = directory / CARD
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise ProblemError(f"cannot read {path}: {error.strerror}; give a readable verifier") from None
-    card = parsed(
-        TypeAdapter(VerifierCard),
-        data,
-        str(path),
-        wrong=f"is no verifier card of version {CARD_VERSION}",
-        remedy="train the verifier again with this version",
-    )
-    if not is_our_text(card.text):
+    card = read_card(directory / CARD, TypeAdapter(VerifierCard), of="verifier")
+    if card is not None and not is_our_text(card.text):
         raise ProblemError(
             f"the verifier {directory} was trained on the input wording {card.text}, this version writes "
             f"{text_digest()}; train it again, or use the version that trained it"

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from mucode_agent.files import parsed
+from mucode_agent.files import parsed, read_bytes
 from mucode_agent.types import Candidate, LoadedVerifier, Problem, ProblemError, Record, Score
 from mucode_agent.verifiers.calibration import sigmoid
 from mucode_agent.verifiers.features import Evidence, evidence_of, feature_names, features
@@ -191,13 +191,7 @@ class EvidenceVerifier:
 
 def read_evidence_card(path: Path) -> EvidenceCard:
     """Raises ProblemError if the file cannot be read, or is no card of this version."""
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise ProblemError(
-            f"cannot read the verifier {path}: {error.strerror}; give a card of `train verifier`"
-        ) from None
-    return _parsed(text, str(path))
+    return _parsed(read_bytes(path, remedy="give a card of `train verifier`"), str(path))
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from langchain_core.messages import HumanMessage
 from langchain_core.runnables.config import ensure_config, get_executor_for_config
 
 from mucode_agent import wording
+from mucode_agent.calls import in_thread
 from mucode_agent.models.identity import model_name
 from mucode_agent.models.sampling import ask
 from mucode_agent.prompts import shown_tests
@@ -102,7 +103,8 @@ class LLMJudge:
 
     def _grade(self, text: str) -> float:
         model = self.model.bind(logprobs=True, top_logprobs=_LIKELIEST)
-        sample, message = ask(model, [HumanMessage(text)], tools=(), seed=0, temperature=1.0, max_tokens=1)
+        request = ask(model, [HumanMessage(text)], tools=(), seed=0, temperature=1.0, max_tokens=1)
+        sample, message = in_thread(request)
         tokens = (message.response_metadata.get("logprobs") or {}).get("content") or []
         if not tokens or not tokens[0].get("top_logprobs"):
             raise InfrastructureError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mucode_agent.types import Candidate, Problem, ProblemError, Score
-from mucode_agent.verifiers.card import VerifierCard, read_card, start_logit, verifier_name
+from mucode_agent.verifiers.card import VerifierCard, read_verifier_card, start_logit, verifier_name
 
 _REMEMBERED = 4096
 """Maximum number of programs with kept logits."""
@@ -27,7 +27,7 @@ class LocalVerifier:
         if model.startswith(("/", ".", "~")) and not Path(model).expanduser().exists():
             raise ProblemError(f"there is no verifier {model!r}; give a directory that `train verifier` wrote")
         self.model, self._device, self._dtype = model, device, dtype
-        self.card: VerifierCard | None = read_card(Path(model).expanduser())
+        self.card: VerifierCard | None = read_verifier_card(Path(model).expanduser())
         self._scorer: Scorer | None = None
         self._known = KnownLogits()
         self._loading = threading.Lock()

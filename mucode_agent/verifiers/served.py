@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from mucode_agent.types import Candidate, InfrastructureError, Problem, ProblemError, Score
-from mucode_agent.verifiers.card import VerifierCard, read_card, verifier_name
+from mucode_agent.verifiers.card import VerifierCard, read_verifier_card, verifier_name
 from mucode_agent.verifiers.local import KnownLogits, calibrated, calibrated_on
 from mucode_agent.verifiers.text import verifier_text
 
@@ -25,7 +25,7 @@ class ServedVerifier:
         """`model` is the served name; if it is also a directory with a card, the card gives the calibration."""
         self.model = model
         self.url = url.rstrip("/").removesuffix("/v1")
-        self.card: VerifierCard | None = read_card(Path(model).expanduser()) if model else None
+        self.card: VerifierCard | None = read_verifier_card(Path(model).expanduser()) if model else None
         self._client = httpx.Client(timeout=timeout)
         self._known = KnownLogits()
         self._gives_logits = False

@@ -394,6 +394,26 @@ _add(
     _solve("s = socket.socket(fileno=3); s.send(struct.pack('=ci', b'f', 16)); import time; time.sleep(9)", _HIJACK),
 )
 
+# --- blame: each would have the test look like the one at fault, or break what reads the report
+
+BLAME = {
+    "set-up": "frame({'setup': 'x'})",
+    "set-up at import": "pass\nframe({'setup': 'x'})",
+    "a missing name": "class E(NameError): pass\n    e = E(); e.__dict__['name'] = []; raise e",
+    "half a character": "frame({'uses': 'subprocess.\\ud800'}); return 5",
+    "half a character of an exception": "frame({'exc': '\\ud800', 'kinds': ['\\ud800'], 'message': '\\ud800'})",
+    "a name that is none": "pass\nframe({'ok': None, 'names': {'f': 'exception:\\ud800,ValueError'}})",
+    "an iterator that is none": "frame({'ok': ['i', 0]})",
+    "a negative callback": "frame({'ok': ['i', -1]})",
+    "a verdict that is none": "frame({'ok': {'status': [], 'error': {}, 'traceback': ['\\ud800']}})",
+}
+BLAME = {
+    name: f"import json, os, struct, subprocess\ncalled = subprocess.run\n"
+    "def frame(message):\n    data = json.dumps(message).encode()\n"
+    f"    os.write(3, struct.pack('>I', len(data)) + data)\ndef f(x):\n    {body}\n"
+    for name, body in BLAME.items()
+}
+
 # --- secrets
 
 _GIVE = "import os\ndef give(v): raise ValueError(str(v)[:400])"
@@ -668,6 +688,9 @@ _refused("outliving_the_parent", "call(157, 1, 0, 0, 0, 0)")
 _refused("openat2", "call(437, -100, b'/tmp', ctypes.create_string_buffer(24), 24)")
 _refused("nameless_files", "call(257, -100, b'/tmp', 0o20200002, 0o600), call(2, b'/tmp', 0o20200002, 0o600)")
 _refused("vfork_thread", "call(56, 0x10000 | 0x4000, 0, 0, 0, 0)")
+_refused("shared_memory_of_no_file", "call(9, 0, 4096, 3, 0x21, -1, 0), call(9, 0, 4096, 3, 0x23, -1, 0)")
+_refused("huge_pages", "call(9, 0, 1 << 21, 3, 0x40022, -1, 0), call(9, 0, 1 << 21, 3, 0x40021, -1, 0)")
+_refused("another_filter_by_prctl", "call(157, 22, 2, b'\\1\\0' + bytes(14), 0, 0), call(157, 22, 1, 0, 0, 0)")
 _add(
     "process",
     "lease_hint_and_flags_of_a_library_file",

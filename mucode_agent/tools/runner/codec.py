@@ -221,10 +221,12 @@ def builtin_error(name: str) -> type[Exception] | None:
     return kind if isinstance(kind, type) and issubclass(kind, Exception) else None
 
 
-def pack(message: Any) -> bytes:
-    """One frame: the length as four bytes, then JSON. What the message holds as memory follows the JSON."""
+def pack(message: Any, halves: str = "surrogatepass") -> bytes:
+    """One frame: the length as four bytes, then JSON. What the message holds as memory follows the JSON. `halves` says
+    how halves of characters are encoded: as they are, since JSON would join two of them.
+    """
     try:
-        body = text(message).encode("utf-8", "surrogatepass")  # as they are: JSON would join two halves to a character
+        body = text(message).encode("utf-8", halves)
     except TypeError:
         body = _pack_with_memory(message)
     return HEADER.pack(len(body)) + body

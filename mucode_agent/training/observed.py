@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from mucode_agent.types import ProblemError
 
 
-class ForeignRun(NamedTuple):
+class ObservedRun(NamedTuple):
     """One run or span: a node of the graph, a model call, or anything else."""
 
     trace: str
@@ -45,7 +45,7 @@ _OUTPUTS = ("gen_ai.completion", "output.value", "gen_ai.output.messages", "trac
 _METADATA = re.compile(r"(?:langsmith\.metadata|metadata|traceloop\.association\.properties)\.(.+)")
 
 
-def read_runs(path: Path) -> list[ForeignRun]:
+def read_runs(path: Path) -> list[ObservedRun]:
     """Raises ProblemError if the file cannot be read, or has neither form."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -72,7 +72,7 @@ def _values(text: str, path: Path) -> Iterator[Any]:
         yield value
 
 
-def _runs(value: Any, path: Path) -> Iterator[ForeignRun]:
+def _runs(value: Any, path: Path) -> Iterator[ObservedRun]:
     if isinstance(value, list):
         for part in value:
             yield from _runs(part, path)
@@ -94,12 +94,12 @@ def _runs(value: Any, path: Path) -> Iterator[ForeignRun]:
         raise ProblemError(f"{path} holds an object with the keys {', '.join(list(value)[:6])}, no run; {_FORMS}")
 
 
-def _langsmith(run: dict[str, Any]) -> ForeignRun:
+def _langsmith(run: dict[str, Any]) -> ObservedRun:
     extra = _loaded(run.get("extra")) or {}
     metadata = (extra.get("metadata") or {}) | (_loaded(run.get("metadata")) or {})
     outputs = _loaded(run.get("outputs"))
     usage = (outputs.get("usage_metadata") if isinstance(outputs, dict) else None) or {}
-    return ForeignRun(
+    return ObservedRun(
         trace=str(run.get("trace_id") or run.get("id")),
         inputs=_loaded(run.get("inputs")),
         outputs=outputs,
@@ -110,12 +110,12 @@ def _langsmith(run: dict[str, Any]) -> ForeignRun:
     )
 
 
-def _span(trace: str, attributes: dict[str, Any]) -> ForeignRun:
+def _span(trace: str, attributes: dict[str, Any]) -> ObservedRun:
     metadata = _loaded(attributes.get("metadata"))
     found = dict(metadata) if isinstance(metadata, dict) else {}
     found |= {m[1]: value for key, value in attributes.items() if (m := _METADATA.fullmatch(key))}
     first = next((attributes[key] for key in _OUTPUTS if key in attributes), None)
-    return ForeignRun(
+    return ObservedRun(
         trace=trace,
         inputs=next((_loaded(attributes[key]) for key in _INPUTS if key in attributes), None),
         outputs=_loaded(first) if first is not None else _flat_messages(attributes),
