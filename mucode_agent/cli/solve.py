@@ -124,10 +124,10 @@ def solve(
     )
     text = result.model_dump_json(indent=2) if as_json else result.code
     write_text(text.rstrip("\n") + "\n", output)
-    doubt = calibration_mismatch(scorer, model)
-    own = scorer.accept_threshold if doubt is None or search.trust_calibration else None
+    mismatch = calibration_mismatch(scorer, model)
+    own = scorer.accept_threshold if mismatch is None or search.trust_calibration else None
     needed = None if task.public_tests else search.accept_threshold if search.accept_threshold is not None else own
-    _report(result, scorer.name, doubt, needed)
+    _report(result, scorer.name, mismatch, needed)
     raise typer.Exit(SOLVED if result.solved else UNJUDGED if result.unjudged else NOT_SOLVED)
 
 
@@ -176,7 +176,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
         yield status.update
 
 
-def _report(result: SolveOutput, verifier: str, doubt: str | None, needed: float | None) -> None:
+def _report(result: SolveOutput, verifier: str, mismatch: str | None, needed: float | None) -> None:
     """Prints the result: always if something still fails, else only on a terminal.
 
     `needed` is the least P(correct) of an accepted answer without public tests.
@@ -204,7 +204,7 @@ def _report(result: SolveOutput, verifier: str, doubt: str | None, needed: float
             f"{word} in turn {solution.best.turn} of {solution.turns}"
             f" · {solution.best.report.tests_passed if solution.best.report else 0} of "
             f"{len(solution.best.report.results) if solution.best.report else 0} public tests pass"
-            f"{_probability(solution, verifier, doubt)}"
+            f"{_probability(solution, verifier, mismatch)}"
             f" · {usage.candidates} candidates · {usage.completion_tokens} tokens · {usage.seconds:.1f} s",
             markup=False,
         )
@@ -222,7 +222,7 @@ def _probability(solution: Solution, verifier: str, mismatch: str | None) -> str
     score = solution.best.score
     if score is None or score.probability is None:
         return ""
-    return f" · P(correct) {score.probability:.2f} by {verifier}{', calibrated on another model' if doubt else ''}"
+    return f" · P(correct) {score.probability:.2f} by {verifier}{', calibrated on another model' if mismatch else ''}"
 
 
 # --- writing -------------------------------------------------------------------------------------------------------
