@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from mucode_agent.cli.evaluate import ModelSpec, VerifierSpec
+from mucode_agent.cli.evaluate import ModelSpec, RequestTimeout, VerifierSpec
 from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
-from mucode_agent.cli.output import NOT_SOLVED, SOLVED, UNJUDGED, write_bytes
+from mucode_agent.cli.output import NOT_SOLVED, SOLVED, UNJUDGED, messages, write_bytes
 from mucode_agent.files import replacing
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.models.embedded import DEFAULT_MODEL
@@ -73,9 +73,7 @@ def solve(
     running: Annotated[Running, RUNNING],
     model: ModelSpec = DEFAULT_MODEL,
     verifier: VerifierSpec = DEFAULT,
-    request_timeout: Annotated[
-        float | None, typer.Option(help="Seconds for one request to a model server; default: 600 for a URL.")
-    ] = None,
+    request_timeout: RequestTimeout = None,
     trace: Annotated[Path | None, typer.Option(help="Append every candidate and decision to this JSONL file.")] = None,
     output: Annotated[
         Path | None, typer.Option(help="Write the result to this file instead of standard output.")
@@ -183,7 +181,7 @@ def _report(result: SolveOutput, verifier: str, mismatch: str | None, needed: fl
     """
     from mucode_agent.prompts import outcome
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = messages()
     solution = result.solution
     if result.unjudged and result.judgement is not None:
         failure = result.judgement.first_failure
@@ -214,8 +212,8 @@ def _below(solution: Solution, needed: float | None) -> str:
     score = solution.best.score
     if needed is None or score is None or score.probability is None or score.probability >= needed:
         return ""
-    shown = f"the best candidate has {score.probability:.2f}"
-    return f" An answer without public tests needs P(correct) {needed:.2f}; {shown}."
+    best = f"the best candidate has {score.probability:.2f}"
+    return f" An answer without public tests needs P(correct) {needed:.2f}; {best}."
 
 
 def _probability(solution: Solution, verifier: str, mismatch: str | None) -> str:
