@@ -270,10 +270,10 @@ async def test_a_server_that_ends_refuses_and_then_cuts() -> None:
         solving = asyncio.create_task(ask.chat.completions.create(**given))
         await auntil(lambda: bool(solver.parts._sandbox and solver.parts._sandbox._futures))
         server.stop()
-        with pytest.raises(openai.InternalServerError, match="the server is ending"):
+        with pytest.raises(openai.InternalServerError, match="the server is shutting down"):
             await ask.chat.completions.create(**ASKED)
         server.cut()
-        with pytest.raises(openai.InternalServerError, match="the server is ending"):
+        with pytest.raises(openai.InternalServerError, match="the server is shutting down"):
             await solving
 
 
@@ -358,7 +358,7 @@ def test_sigterm_lets_solves_finish_or_cuts_them_and_leaves_nothing_behind() -> 
         server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
         solving.join(30)
-    assert "the server is ending" in str(answers[0])
+    assert "the server is shutting down" in str(answers[0])
     assert not [pid for pid in below if os.path.exists(f"/proc/{pid}")]  # noqa: PTH110
 
 

@@ -142,7 +142,7 @@ def test_batches_hold_every_row_once_within_their_bound(most: int) -> None:
 
 @pytest.mark.parametrize(
     ("spec", "words"),
-    [("", "means nothing"), ("vllm:name", "has no URL"), ("vllm:@ftp://x", "has no URL")],
+    [("", "names no verifier"), ("vllm:name", "has no URL"), ("vllm:@ftp://x", "has no URL")],
 )
 def test_a_verifier_string_that_means_nothing_is_refused(spec: str, words: str) -> None:
     with pytest.raises(ProblemError, match=words):

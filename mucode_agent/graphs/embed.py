@@ -164,7 +164,7 @@ def verdict(solution: Solution) -> str:
     if solution.solved:
         passes = "The code passes all tests." if report and report.passed else "The code was accepted without tests."
         return passes + chance
-    return f"Not solved ({solution.stop_reason}): this is the best candidate. {outcome(report)}{chance}"
+    return f"Not solved ({solution.stop_reason}): this is the best attempt. {outcome(report)}{chance}"
 
 
 def understood(problem: Problem) -> str:
