@@ -1,13 +1,14 @@
 """No hostile program passes, and none does harm."""
 
 import os
+import platform
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from attacks.programs import ATTACKS, BLAME, FAILED, UNPRINT, Attack
+from attacks.programs import ATTACKS, BLAME, CALLS, FAILED, LIES, LIES_SET_UP, UNPRINT, Attack
 from processes import fork_servers
 
 from mucode_agent.tools.local import LocalSandbox
@@ -79,6 +80,20 @@ def test_it_neither_passes_nor_harms(attack: Attack, sandbox: LocalSandbox, cana
     canaries.check()
     honest = sandbox.submit(Job(code="def solve(x):\n    return [] if x == 'a' else x * x", tests=TESTS[:2])).result(60)
     assert honest.passed, honest
+
+
+@pytest.mark.parametrize(("code", "test"), LIES.values(), ids=LIES.keys())
+def test_a_program_does_not_pass_by_what_it_says_of_its_values(code: str, test: str, sandbox: LocalSandbox):
+    report = sandbox.submit(Job(code=code, tests=(test,), setup=LIES_SET_UP, limits=LIMITS)).result(60)
+    assert report.status in FAILED, report
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers of the calls are its own")
+@pytest.mark.parametrize("judge", ["apart", "together"])
+def test_the_kernel_refuses_what_is_no_programs_business(judge: Judge, sandbox: LocalSandbox):
+    report = sandbox.submit(Job(code=CALLS, tests=("found = worked()\nassert found == []",), judge=judge)).result(60)
+    assert CALLS.count("call(") > 50
+    assert report.passed, report
 
 
 @pytest.mark.parametrize("judge", ["apart", "together"])

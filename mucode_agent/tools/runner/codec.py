@@ -82,6 +82,7 @@ _CONTENT: dict[type, Callable[[Any], Any]] = {
 """Their content, whatever the methods of a subclass say."""
 _TYPES |= {"NoneType": type(None), "object": object, "type": type}
 _TYPES |= {n: t for n, t in vars(builtins).items() if isinstance(t, type) and issubclass(t, BaseException)}
+_SINGLE = {"Ellipsis": ..., "NotImplemented": NotImplemented}
 _TYPES_BACK: dict[Any, str] = {kind: name for name, kind in _TYPES.items()}
 _MANY, _SAMPLE = 512, 256
 """From so many numbers on, a list of them moves as its memory; and how many tell how long they are as JSON."""
@@ -313,6 +314,8 @@ def _encode_rare(  # noqa: C901 - a table of types, one line each
     name = f"{getattr(kind, '__module__', '')}.{getattr(kind, '__name__', '')}"
     if issubclass(kind, type) and _TYPES.get(getattr(value, "__name__", "")) is value:
         return ["y", str(getattr(value, "__name__", ""))]
+    if value is ... or value is NotImplemented:
+        return ["E", str(value)]
     if kind is complex:
         return ["c", [value.real.hex(), value.imag.hex()]]
     if kind is bytes or kind is bytearray:
@@ -494,6 +497,7 @@ _COLLECTIONS: dict[str, Callable[[Any, Special], Any]] = {
 }
 _READERS: dict[str, Callable[[Any], Any]] = {
     "y": _TYPES.__getitem__,
+    "E": _SINGLE.__getitem__,
     "p": _numbers,
     "I": lambda body: int(body, 16),
     "b": lambda body: bytes.fromhex(body) if type(body) is str else bytes(memoryview(body)),

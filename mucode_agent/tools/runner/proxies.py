@@ -800,6 +800,10 @@ class Conversation:
         ]
 
 
+_OF_OBJECTS = {"__mro_entries__": "derives a class from", "__reduce_ex__": "pickles"}
+"""Names that Python and its library look for on the object itself, and what a test does then."""
+
+
 class Remote:
     """A function, class or object of the program. Comparing it is refused: the program would decide the outcome."""
 
@@ -839,12 +843,14 @@ class Remote:
 
     def __getattribute__(self, name: str) -> Any:
         """Attributes are the program's, those that Python itself would find here included."""
-        if name.startswith("mucode_"):
+        if name.startswith("mucode_") or name == "__deepcopy__":
             return object.__getattribute__(self, name)
         if name == "__class__":
             conversation = self.mucode_conversation
             conversation.note(f"the test asks for the type of {self.mucode_text()}")
             return self.mucode_type()
+        if name in _OF_OBJECTS:
+            raise self.mucode_unjudged(_OF_OBJECTS[name])
         value = self.mucode_do("get", name)
         if type(value) is Handle and value.mucode_kind == "function":
             object.__setattr__(value, "mucode_name", f"{self.mucode_name}.{name}")
@@ -954,7 +960,7 @@ class Remote:
     __bool__ = __hash__ = __lt__ = __le__ = __gt__ = __ge__ = __index__ = __int__ = __float__ = mucode_refuse
     __complex__ = __bytes__ = __reversed__ = __await__ = __aiter__ = __anext__ = __aenter__ = __aexit__ = mucode_refuse
     __round__ = __trunc__ = __floor__ = __ceil__ = __divmod__ = __rdivmod__ = mucode_refuse_to_compute
-    __mro_entries__ = __fspath__ = mucode_refuse_to_compute
+    __fspath__ = mucode_refuse_to_compute
 
 
 def _computing(operation: str) -> Any:

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from types import CodeType
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from .contained import contained
 from .meeting import excuses
@@ -305,6 +305,10 @@ def _in_place(nodes: list[ast.AST]) -> bool:
     used = {part.id for part in calls if isinstance(part, ast.Name)}
     assigned = [node for node in nodes if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)]
     bound = [node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)]
+    read = [node for node in nodes if isinstance(node, ast.Assert)]
+    read += [node.value for node in assigned if isinstance(node.value, ast.BinOp | ast.UnaryOp | ast.Compare)]
+    reading = {id(part) for node in read for part in ast.walk(node)}
+    used |= {node.id for node in nodes if _loads(node) and id(node) not in reading}  # by which it gets another name
     constants = set[str]()
 
     def pure(node: ast.AST) -> bool:
@@ -321,6 +325,10 @@ def _in_place(nodes: list[ast.AST]) -> bool:
     return bool(tests) and all(
         isinstance(value, ast.Compare) and any(map(pure, (value.left, *value.comparators))) for value in compared
     )
+
+
+def _loads(node: ast.AST) -> TypeGuard[ast.Name]:
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
 
 
 def _keeps(node: ast.AST) -> bool:
