@@ -349,18 +349,26 @@ def test_an_unjudged_program_that_is_no_answer_takes_nothing_out_of_the_figures(
         assert arm_of(results, name).accuracy == arm_of(compute(asked, tasks, solves, judged), name).accuracy
 
 
-def test_an_unjudged_answer_is_counted_aloud_and_never_makes_a_run_look_better():
+def test_a_problem_with_an_unjudged_answer_is_in_no_figure_and_counted_aloud():
     asked, tasks, solves, judged = made(6)
-    plain = compute(asked, tasks, solves, judged)
-    wrong = next(task for task in tasks if plain.outcomes[task.id]["turns"] == 0)
+    odd, others = tasks[0], tasks[1:]
 
-    results = compute(asked, tasks, solves, unjudged(judged, *answers_of(solves, wrong)))
+    results = compute(asked, tasks, solves, unjudged(judged, *answers_of(solves, odd)))
+    without = compute(asked, others, [solve for solve in solves if solve.problem_id != odd.id], judged)
 
-    assert (results.finished, results.unjudged) == (6, (wrong.id,))
+    assert (results.finished, results.unfinished, results.unjudged) == (5, (), (odd.id,))
     assert arm_of(results, "turns").unjudged == 1
+    assert odd.id not in results.outcomes
     for name in ("greedy", "turns", "independent"):
-        assert arm_of(results, name).accuracy[-1].value <= arm_of(plain, name).accuracy[-1].value
-    assert "could not be judged; they count as not right" in tables(results)[0].note
+        assert arm_of(results, name).accuracy == arm_of(without, name).accuracy
+    assert "1 more problems are in no figure" in tables(results)[0].note
+    assert "83.3% of the one shown" in tables(results)[0].note
+
+
+def test_a_run_whose_tests_judge_no_answer_is_one_sentence():
+    asked, tasks, solves, judged = made(2)
+    with pytest.raises(ProblemError, match=r"tests of all 2 finished problems judge no answer, the first of Made/0"):
+        compute(asked, tasks, solves, unjudged(judged, *judged))
 
 
 def test_the_verifier_is_measured_on_programs_that_could_be_judged():

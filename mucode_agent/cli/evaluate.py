@@ -32,7 +32,8 @@ REFERENCE_FAILS = 1
 """Exit code of `check` if a reference does not pass."""
 
 BENCHMARKS = (
-    "humaneval · mbpp:FILE · humaneval+:FILE · mbpp+:FILE · codecontests:FILE · livecodebench:FILE · jsonl:FILE; "
+    "humaneval · mbpp:FILE · humaneval+:FILE · mbpp+:FILE · bigcodebench:FILE · codecontests:FILE · "
+    "livecodebench:FILE · apps:FILE · jsonl:FILE; "
     "NAME:hub reads from the hub"
 )
 ModelSpec = Annotated[str, typer.Option(help=MODELS)]
@@ -257,7 +258,8 @@ def _print_tables(results: "Results") -> None:
     if results.unjudged:
         count, first = len(results.unjudged), results.unjudged[0]
         out.print(
-            f"{count} problems have an answer that could not be judged and counts as not right, the first {first}"
+            f"{count} problems have an answer that could not be judged and are in no figure, the first {first}: see "
+            "`evaluate check`; --preload and --judge may help"
         )
     for table in tables(results):
         out.print(for_terminal(table))

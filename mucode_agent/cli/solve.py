@@ -67,7 +67,7 @@ class SolveOutput(Record):
 @command
 def solve(
     problem: Annotated[
-        str, typer.Argument(help="A problem.json (ours, a HumanEval row or an MBPP row), or - for standard input.")
+        str, typer.Argument(help="A problem.json (ours, or a row of HumanEval(+) or MBPP(+)), or - for standard input.")
     ],
     search: Annotated[StatedSettings, SEARCH],
     running: Annotated[Running, RUNNING],

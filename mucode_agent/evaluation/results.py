@@ -24,7 +24,7 @@ from mucode_agent.metrics import (
 )
 from mucode_agent.runs.config import Arm, ArmName, Identity
 from mucode_agent.runs.directory import Judgement, Solve
-from mucode_agent.types import Budget, Candidate, Problem, Record, Usage
+from mucode_agent.types import Budget, Candidate, Problem, ProblemError, Record, Usage
 
 RESULTS_VERSION: Literal[2] = 2
 
@@ -41,7 +41,7 @@ class ArmResults(Record):
     accuracy: tuple[Estimate, ...]
     """Share of problems with a right answer if the search may use turns up to this one."""
     unjudged: int
-    """Number of answers that the tests could not judge. They count as not right."""
+    """Number of answers, of any turn, that the tests could not judge. Their problems are in no figure."""
     rules: dict[Rule, tuple[Estimate, ...]]
     """The same, with the answer chosen by each rule among all candidates drawn so far, ties averaged exactly."""
     candidates: tuple[float, ...]
@@ -95,11 +95,10 @@ class Results(Record):
     results_version: Literal[2] = RESULTS_VERSION
     identity: Identity
     finished: int
-    """Problems finished in every arm; the figures are over these."""
+    """Problems finished in every arm, and judged; the figures are over these."""
     unfinished: tuple[str, ...]
     unjudged: tuple[str, ...] = ()
-    """Finished problems with an answer, in some arm, that their tests could not judge. It counts as not right;
-    otherwise a program that prevents its own judgement would improve the figures.
+    """Problems finished in every arm that have an answer, of any turn, which their tests could not judge; in no figure.
     """
     judged_together: int = 0
     """Finished problems with verdicts that a hostile program could have forged; see `Problem.judge`."""
@@ -121,24 +120,31 @@ def compute(
     *,
     timing: Mapping[str, float] | None = None,
 ) -> Results | None:
-    """The figures over the problems finished in every arm; None if there is none yet."""
+    """The figures over the problems finished in every arm; None if there is none yet.
+
+    Raises ProblemError if the tests of all of them can judge no answer.
+    """
     table = {arm.name: _solves_of(arm, solves, judgements) for arm in identity.arms}
-    done = [problem for problem in problems if all(problem.id in finished for finished in table.values())]
-    if not done:
+    finished = [problem for problem in problems if all(problem.id in of_arm for of_arm in table.values())]
+    if not finished:
         return None
+    ends = {
+        arm.name: {p.id: _Outcome(p, table[arm.name][p.id], arm, rules_of(identity), judgements) for p in finished}
+        for arm in identity.arms
+    }
+    unjudged = [p for p in finished if any(of_arm[p.id].unjudged for of_arm in ends.values())]
+    done = [p for p in finished if p not in unjudged]
+    if not done:
+        raise ProblemError(_none_judged(unjudged, judgements))
     outcomes: dict[str, dict[str, float]] = {problem.id: {} for problem in done}
     arms: list[ArmResults] = []
     answers: dict[ArmName, list[list[float]]] = {}
-    unjudged: set[str] = set()
     for arm in identity.arms:
-        of_arm = [
-            _Outcome(problem, table[arm.name][problem.id], arm, rules_of(identity), judgements) for problem in done
-        ]
-        arms.append(_arm_results(arm, of_arm))
+        of_arm = [ends[arm.name][problem.id] for problem in done]
+        arms.append(_arm_results(arm, of_arm, sum(ends[arm.name][problem.id].unjudged for problem in unjudged)))
         answers[arm.name] = [outcome.right for outcome in of_arm]
         for problem, outcome in zip(done, of_arm, strict=True):
             outcomes[problem.id][arm.name] = outcome.right[-1]
-            unjudged |= {problem.id} if outcome.unjudged else set()
     sampled = any(arm.name != "greedy" for arm in identity.arms)
     pools = [_independent_samples(problem, table) for problem in done] if sampled else []
     labels = [[_correct(problem, c, judgements) for c in pool] for problem, pool in zip(done, pools, strict=sampled)]
@@ -150,8 +156,8 @@ def compute(
     return Results(
         identity=identity,
         finished=len(done),
-        unfinished=tuple(problem.id for problem in problems if problem.id not in outcomes),
-        unjudged=tuple(problem.id for problem in done if problem.id in unjudged),
+        unfinished=tuple(problem.id for problem in problems if problem not in finished),
+        unjudged=tuple(problem.id for problem in unjudged),
         judged_together=sum(problem.judge == "together" for problem in done),
         arms=tuple(arms),
         best_of_k=_best_of_k(curves) if curves else None,
@@ -159,6 +165,15 @@ def compute(
         comparisons=tuple(_comparisons(identity, answers, curves, n)),
         outcomes=outcomes,
         timing=dict(timing or {}) | {f"solve:{arm.name}": _seconds(table[arm.name].values()) for arm in identity.arms},
+    )
+
+
+def _none_judged(problems: Sequence[Problem], judgements: Judgements) -> str:
+    first = next(row for row in judgements.values() if row.problem_id == problems[0].id and not row.judged)
+    return (
+        f"the tests of all {len(problems)} finished problems judge no answer, the first of {first.problem_id}: "
+        f"{first.error.rstrip('.')}; see `evaluate check`, and run again in another directory with corrected tests, "
+        "--preload or --judge"
     )
 
 
@@ -183,7 +198,7 @@ class _Outcome:
         )
         self.right = [float(_correct(problem, answer, judgements)) for answer in self.answers]
         self.drawn = [len(pool) for pool in self.pools]
-        self.unjudged = not _judged(problem, self.answers[-1], judgements)
+        self.unjudged = not all(_judged(problem, answer, judgements) for answer in self.answers)
         self.rules = {rule: [_choice(problem, pool, rule, judgements) for pool in self.pools] for rule in rules}
 
 
@@ -274,7 +289,7 @@ def _solves_of(arm: Arm, solves: Sequence[Solve], judgements: Judgements) -> dic
     }
 
 
-def _arm_results(arm: Arm, outcomes: Sequence[_Outcome]) -> ArmResults:
+def _arm_results(arm: Arm, outcomes: Sequence[_Outcome], unjudged: int) -> ArmResults:
     turns = range(len(outcomes[0].right))
     accepted = [outcome for outcome in outcomes if outcome.accepted]
     reasons = [outcome.solve.solution.stop_reason for outcome in outcomes]
@@ -287,7 +302,7 @@ def _arm_results(arm: Arm, outcomes: Sequence[_Outcome]) -> ArmResults:
             for rule in outcomes[0].rules
         },
         candidates=tuple(sum(outcome.drawn[turn] for outcome in outcomes) / len(outcomes) for turn in turns),
-        unjudged=sum(outcome.unjudged for outcome in outcomes),
+        unjudged=unjudged,
         accepted=proportion([float(outcome.accepted) for outcome in outcomes]),
         accepted_right=proportion([outcome.right[-1] for outcome in accepted]) if accepted else None,
         candidates_to_acceptance=(sum(outcome.drawn[-1] for outcome in accepted) / len(accepted) if accepted else None),

@@ -106,14 +106,17 @@ _COMPARED = (
 
 def _accuracy(results: Results) -> Table:
     turns = max(len(arm.accuracy) for arm in results.arms)
-    unjudged = sum(arm.unjudged for arm in results.arms)
-    counted = f" {unjudged} answers could not be judged; they count as not right." if unjudged else ""
+    unjudged, share = len(results.unjudged), results.finished / (results.finished + len(results.unjudged))
+    left_out = (
+        f" {unjudged} more problems are in no figure, since their tests could not judge an answer: were all of those "
+        f"wrong, an accuracy would be {share:.1%} of the one shown."
+    )
     return Table(
         title="Accuracy by turn",
         note=(
             f"Share of {results.finished} problems whose answer passes all public and private tests, in %, with Wilson "
             f"intervals. Selector: {results.identity.arms[0].selector}. For independent samples, a turn is a group of "
-            f"N without feedback. Every search stops at its first accepted answer.{counted}"
+            f"N without feedback. Every search stops at its first accepted answer.{left_out if unjudged else ''}"
         ),
         columns=("search", *(f"turn {turn + 1}" for turn in range(turns)), "accepted", "accepted and right"),
         rows=tuple(

@@ -3,6 +3,7 @@
 import ast
 import re
 
+from mucode_agent.problems import labelled_examples
 from mucode_agent.prompts import TESTS, shown_tests
 from mucode_agent.syntax import parse
 from mucode_agent.types import Problem
@@ -14,9 +15,9 @@ _QUOTES = re.compile(r'"""|' + "'''")
 def without_examples(problem: Problem) -> Problem:
     """The same task with its tests left out of the prompt; they still run, and their failures are still fed back.
 
-    Examples in the statement go too: doctest blocks, lines that call the entry point, and headings they leave empty.
-    Examples in prose stay. If the statement does not show the function's signature, the reference's is added, as in the
-    paper's prompt, because nothing else shows the parameters.
+    Examples in the statement go too: doctest blocks, lines that call the entry point, inputs with their outputs, and
+    headings they leave empty. Examples in prose stay. If the statement does not show the function's signature, the
+    reference's is added, as in the paper's prompt, because nothing else shows the parameters.
     """
     prompt = problem.prompt
     if problem.entry_point is not None:
@@ -48,7 +49,9 @@ def _without_example_lines(prompt: str, entry_point: str) -> str:
 
 
 def _example_lines(lines: list[str], entry_point: str) -> set[int]:
-    """Indices of doctest blocks, up to the empty line or quotes that end them, and of calls outside the signature."""
+    """Indices of doctest blocks, up to the empty line or quotes that end them, of calls outside the signature, and of
+    inputs with their outputs.
+    """
     call = re.compile(rf"(?<![\w.])(?<!def ){re.escape(entry_point)}\s*\(")
     found: set[int] = set()
     in_doctest = False
@@ -56,7 +59,8 @@ def _example_lines(lines: list[str], entry_point: str) -> set[int]:
         in_doctest = line.lstrip(" '\"").startswith(">>>") or (in_doctest and bool(line.strip(" '\"")))
         if in_doctest or call.search(line):
             found.add(number)
-    return found
+    labelled = labelled_examples("\n".join(lines), entry_point)
+    return found.union(*(numbers for _, _, numbers in labelled))
 
 
 def _quotes_of(line: str) -> str | None:

@@ -22,7 +22,7 @@ from mucode_agent.calls import Call, both_forms
 from mucode_agent.graphs.parts import Generator, OwningGraph
 from mucode_agent.graphs.settings import Options
 from mucode_agent.graphs.solver import Solver, SolverInput, create_solver
-from mucode_agent.problems import example_tests, parse_problem, read_problem
+from mucode_agent.problems import example_tests, parse_problem, read_problem, without_markup
 from mucode_agent.prompts import outcome
 from mucode_agent.syntax import parse
 from mucode_agent.traces import TraceSink
@@ -325,7 +325,7 @@ def problem_in(text: str) -> Problem:
         raise ProblemError("the message is empty; give the task in it, with asserts that call the function to write")
     named: dict[str, Any] = {}
     if not tests:
-        named["entry_point"] = name = _named(text)
+        named["entry_point"] = name = _named(text) or _named(without_markup(text))
         tests = _samples(text) if name is None else _examples(text, name)
     return read_problem({"prompt": text, "public_tests": tests, "show_tests": False, **named})
 
@@ -358,13 +358,6 @@ def _pairs(value: Any) -> Iterator[StdioTest]:
         yield from _pairs(part)
 
 
-_CALL_AND_RESULT = re.compile(
-    r"[*_]*\binput:[ \t*]*(?P<call>[^\n]*\))[ \t*]*\n\s{0,9}[^\w\n]*output:[ \t*]*", re.IGNORECASE
-)
-_ARGUMENTS_AND_RESULT = re.compile(
-    r"[*_]*\binput:[ \t*]*(?P<given>[a-z_]\w*[ \t]*=[^\n]*?)[ \t*]*\n\s{0,9}[^\w\n]*output:[ \t*]*", re.IGNORECASE
-)
-"""LeetCode's `Input: nums = [1, 2], k = 3` above `Output: 4`."""
 _FENCE = re.compile(r"^[ \t]*```[^\n]*$", re.MULTILINE)
 _SAMPLE = re.compile(
     r"^[^\w\n]*(?P<what>sample |example )?input\b[^\n]*\n+(?P<fence>[ \t]*```[^\n]*\n)?(?P<stdin>.{0,4000}?)\n"
@@ -384,19 +377,21 @@ _SAMPLE_IN_LINES = re.compile(
 
 
 def _examples(text: str, entry_point: str) -> list[CodeTest]:
-    plain = _FENCE.sub("", _unquoted(text)).replace("`", "")
-    plain = _CALL_AND_RESULT.sub(r"\g<call> == ", plain)
-    plain = _ARGUMENTS_AND_RESULT.sub(lambda found: _called(entry_point, found), plain)
-    plain = re.sub(r"(?<=\d)\.(?=\s|$)", "", plain)  # the end of a sentence, not of a number
-    return example_tests(plain, entry_point)
+    return example_tests(_FENCE.sub("", _unquoted(text)), entry_point, _signature(text, entry_point))
 
 
-def _called(entry_point: str, found: re.Match[str]) -> str:
-    """A call with the shown arguments in their order; the text as it is where these are no arguments."""
-    match _statements(f"{entry_point}({found['given']})"):
-        case [ast.Expr(ast.Call(args=[], keywords=[_, *_] as given))]:
-            return f"{entry_point}({', '.join(ast.unparse(argument.value) for argument in given)}) == "
-    return found[0]
+def _signature(text: str, entry_point: str) -> ast.FunctionDef | None:
+    """The function with the parameters that the text first gives it, in a definition or as in `f(x, y)`."""
+    for named in itertools.islice(re.finditer(rf"(?<![\w.]){re.escape(entry_point)} *\(", text), 20):
+        head = text[named.start() :][:_LONG_SIGNATURE]
+        for closing in itertools.islice(re.finditer(r"\)", head), 10):
+            match _statements(f"def {head[: closing.end()]}: pass"):
+                case [ast.FunctionDef() as function]:
+                    return function
+    return None
+
+
+_LONG_SIGNATURE = 1000
 
 
 def _samples(text: str) -> list[StdioTest]:
@@ -482,51 +477,93 @@ def _asserts(texts: Sequence[str]) -> list[str]:
     for text in texts:
         nodes = _statements(text)
         shown = _plain_asserts(nodes or list(_asserts_in_prose(_unquoted(text))))
+        fixtures = {node.name: node for node in nodes if isinstance(node, ast.FunctionDef) and _is_fixture(node)}
         for node in nodes:
             for function in node.body if isinstance(node, ast.ClassDef) else [node]:
                 if isinstance(function, ast.FunctionDef) and function.name.startswith("test"):
-                    shown += _tests_of(function)
+                    shown += _tests_of(function, fixtures, node if isinstance(node, ast.ClassDef) else None)
         imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
         found += [whole for test in shown if (whole := _with_imports(test, imports))]
     return list(dict.fromkeys(found))
 
 
 def _with_imports(test: str, imports: Sequence[ast.Import | ast.ImportFrom]) -> str:
-    """The test with the standard-library imports it needs; empty if it needs a test framework."""
+    """The test with the standard-library imports it needs; empty if it needs pytest."""
     names = {part.id for part in ast.walk(parse(test)) if isinstance(part, ast.Name)}
     needed = []
     for node in imports:
         if names.isdisjoint(alias.asname or alias.name.partition(".")[0] for alias in node.names):
             continue
         module = (getattr(node, "module", None) or node.names[0].name).partition(".")[0]
-        if module in ("pytest", "unittest"):
-            return ""
         if module in sys.stdlib_module_names:
             needed.append(ast.unparse(node))
-    return "\n".join([*needed, test])
+    return "" if "pytest" in names else "\n".join([*needed, test])
 
 
 def _plain_asserts(nodes: Sequence[ast.stmt]) -> list[str]:
     return [ast.unparse(ast.Assert(test=node.test, msg=None)) for node in nodes if isinstance(node, ast.Assert)]
 
 
-def _tests_of(function: ast.FunctionDef) -> list[str]:
-    """The asserts of a test function, or its whole body for each row of pytest's `parametrize`; those of unittest too.
+def _tests_of(
+    function: ast.FunctionDef, fixtures: Mapping[str, ast.FunctionDef], kind: ast.ClassDef | None
+) -> list[str]:
+    """The asserts of a test function, or its whole body for each row of pytest's `parametrize`.
 
-    Empty if it needs something else: a fixture, or its class.
+    Asserts of unittest and expected exceptions become Python's own. A test that needs more of its class becomes the
+    class with this test alone. Empty if it needs a fixture that the message does not define.
     """
     body = [
         node for node in map(_plain_assert, function.body) if not isinstance(getattr(node, "value", 0), ast.Constant)
     ]
+    if any(isinstance(part, ast.Name) and part.id == "self" for node in body for part in ast.walk(node)):
+        return [] if kind is None else _alone(function, kind)
     needed = [argument.arg for argument in function.args.args if argument.arg != "self"]
-    rows = _rows(function, needed) if needed else [""]
-    own = any(isinstance(part, ast.Name) and part.id == "self" for node in body for part in ast.walk(node))
-    if own or not any(isinstance(node, ast.Assert) for node in body):
+    setup = [code for name in needed for code in _given_by(name, fixtures)]
+    rows = _rows(function, [name for name in needed if name not in fixtures]) if set(needed) - set(fixtures) else [""]
+    if not any(isinstance(node, ast.Assert | ast.Try) for node in body):
         return []
-    if rows == [""] and all(isinstance(node, ast.Assert) for node in body):
+    if rows == [""] and not setup and all(isinstance(node, ast.Assert) for node in body):
         return _plain_asserts(body)
     code = "\n".join(map(ast.unparse, body))
-    return [f"{row}\n{code}".strip() for row in rows]
+    return ["\n".join(filter(None, [*dict.fromkeys(setup), row, code])) for row in rows]
+
+
+def _alone(function: ast.FunctionDef, kind: ast.ClassDef) -> list[str]:
+    """The class of unittest with one of its tests, for a runner."""
+    bases = [ast.unparse(base) for base in kind.bases]
+    if not any(base.endswith("TestCase") for base in bases):
+        return []
+    rest = [node for node in kind.body if not (isinstance(node, ast.FunctionDef) and node.name.startswith("test"))]
+    lone = ast.ClassDef(kind.name, kind.bases, [], [*rest, function], [], **_NO_PARAMETERS)
+    return [ast.unparse(ast.fix_missing_locations(lone))]
+
+
+_NO_PARAMETERS: dict[str, Any] = {"type_params": []} if sys.version_info >= (3, 12) else {}
+
+
+def _is_fixture(function: ast.FunctionDef) -> bool:
+    return any("fixture" in ast.unparse(mark) for mark in function.decorator_list)
+
+
+def _given_by(name: str, fixtures: Mapping[str, ast.FunctionDef]) -> list[str]:
+    """What gives a test the value of the fixture `name`; nothing where it is none of them."""
+    if name not in fixtures:
+        return []
+    needed = [argument.arg for argument in fixtures[name].args.args]
+    others = {other: fixture for other, fixture in fixtures.items() if other != name}  # so that a circle ends
+    plain = ast.unparse(_undecorated(fixtures[name]))
+    yields = any(isinstance(part, ast.Yield) for part in ast.walk(fixtures[name]))
+    call = f"{name}({', '.join(needed)})"
+    return [
+        *(code for other in needed for code in _given_by(other, others)),
+        plain,
+        f"{name} = next({call})" if yields else f"{name} = {call}",
+    ]
+
+
+def _undecorated(function: ast.FunctionDef) -> ast.FunctionDef:
+    copy = ast.FunctionDef(function.name, function.args, function.body, [], function.returns, **_NO_PARAMETERS)
+    return ast.fix_missing_locations(copy)
 
 
 def _rows(function: ast.FunctionDef, needed: Sequence[str]) -> list[str]:
@@ -547,24 +584,45 @@ _UNITTEST: dict[str, str] = {
     "assertDictEqual": "{} == {}",
     "assertTupleEqual": "{} == {}",
     "assertSetEqual": "{} == {}",
+    "assertSequenceEqual": "{} == {}",
+    "assertMultiLineEqual": "{} == {}",
     "assertNotEqual": "{} != {}",
+    "assertGreater": "{} > {}",
+    "assertGreaterEqual": "{} >= {}",
+    "assertLess": "{} < {}",
+    "assertLessEqual": "{} <= {}",
     "assertIn": "{} in {}",
     "assertNotIn": "{} not in {}",
     "assertIs": "{} is {}",
     "assertTrue": "{}",
     "assertFalse": "not {}",
     "assertIsNone": "{} is None",
+    "assertIsNotNone": "{} is not None",
+    "assertAlmostEqual": "round({} - {}, 7) == 0",
 }
+"""The others need their class: see `_alone`."""
 
 
 def _plain_assert(node: ast.stmt) -> ast.stmt:
-    """A call of unittest's as an assert; any other statement as it is."""
+    """A call of unittest's as an assert, an expected exception as a `try`; any other statement as it is."""
     match node:
-        case ast.Expr(ast.Call(ast.Attribute(ast.Name("self"), name), values)) if name in _UNITTEST:
+        case ast.Expr(ast.Call(ast.Attribute(ast.Name("self"), name), values, keywords)) if name in _UNITTEST:
             parts = [f"({ast.unparse(value)})" for value in values]
             wanted = _UNITTEST[name].count("{}")
-            if len(parts) >= wanted:
+            exact = name == "assertAlmostEqual"  # a third argument is its places
+            if (len(parts) == wanted or (len(parts) > wanted and not exact)) and {k.arg for k in keywords} <= {"msg"}:
                 return parse(f"assert {_UNITTEST[name].format(*parts[:wanted])}").body[0]
+        case ast.With(
+            [
+                ast.withitem(
+                    ast.Call(ast.Attribute(ast.Name("self" | "pytest"), "assertRaises" | "raises"), [error]), None
+                )
+            ],
+            body,
+        ):
+            inside = textwrap.indent("\n".join(map(ast.unparse, body)), "    ")
+            raised = ast.unparse(error)
+            return parse(f"try:\n{inside}\nexcept {raised}:\n    pass\nelse:\n    assert False").body[0]
     return node
 
 

@@ -78,7 +78,7 @@ class SolverInput(TypedDict):
     """The graph's input."""
 
     problem: dict[str, Any]
-    """A problem in JSON form: ours, a HumanEval row or an MBPP row."""
+    """A problem in JSON form: ours, or a row of HumanEval(+) or MBPP(+)."""
 
 
 class SolverOutput(TypedDict):
