@@ -1,6 +1,7 @@
 """`TransformersChatModel`: a LangChain chat model that runs a transformers checkpoint in this process."""
 
 import asyncio
+import importlib.util
 import os
 import secrets
 import sys
@@ -192,7 +193,9 @@ def _check_installed(model: str) -> None:
     prepare_torch()
     try:
         import torch  # noqa: F401
-        import transformers  # noqa: F401
+
+        if importlib.util.find_spec("transformers") is None:  # its import takes seconds, and not every model needs it
+            raise ModuleNotFoundError(name="transformers")
     except ImportError as error:
         raise ProblemError(
             f"{model!r} runs in this process and needs {error.name}: pip install 'mucode-agent[local]', "
@@ -204,15 +207,17 @@ def _load(model: str, device: str | None, dtype: str | None) -> "Engine":
     _check_installed(model)
     import torch
 
-    from mucode_agent.models.checkpoints import INT8, int8_runs, load_engine
-    from mucode_agent.models.embedded import EMBEDDED, embedded_checkpoint
+    from mucode_agent.models.checkpoints import INT8, best_device, best_dtype, int8_runs, load_embedded, load_engine
+    from mucode_agent.models.embedded import EMBEDDED, embedded_checkpoint, int8_checkpoint
 
     if dtype not in (None, INT8) and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise ProblemError(f"unknown dtype {dtype!r}: give int8, or one of torch's, such as 'float32' or 'bfloat16'")
     if model not in EMBEDDED:
         return load_engine(model, device, dtype)
-    if dtype is None and EMBEDDED[model].int8 and int8_runs(device):
-        dtype = INT8
+    if int8_runs(device) and (dtype == INT8 or (dtype is None and EMBEDDED[model].int8)):
+        return load_embedded(int8_checkpoint(model), INT8)
+    if dtype is None and (device or best_device()) == "cpu" and best_dtype("cpu") == "float32":
+        return load_embedded(embedded_checkpoint(model), "float32")
     return load_engine(str(embedded_checkpoint(model)), device, dtype)
 
 

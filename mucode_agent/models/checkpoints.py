@@ -1,27 +1,25 @@
 """Loads a checkpoint (a directory, a GGUF file or a hub id) into an `Engine`; converts GGUF to a directory, optionally
 with an adapter.
 
-All model objects of a process share one copy of the same weights.
+All model objects of a process share one copy of the same weights. transformers is imported where it is needed: that
+takes seconds.
 """
 
 import contextlib
 import io
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-import huggingface_hub
 import torch
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel
-from transformers.utils import logging
 
 from mucode_agent.models.adapter import merge
-from mucode_agent.models.decoding import Engine
+from mucode_agent.models.decoder import EmbeddedEngine
+from mucode_agent.models.decoding import Engine, TransformersEngine
 from mucode_agent.models.int8 import available, to_int8
 from mucode_agent.types import ProblemError
 
@@ -39,15 +37,23 @@ def load_engine(model: str, device: str | None = None, dtype: str | None = None)
         raise ProblemError(
             f"dtype 'int8' needs an x86 CPU, got device {device!r}: give another dtype, such as 'float32'"
         )
-    key = (model, device, dtype)
+    return _shared((model, device, dtype), lambda: _load(model, device, dtype))
+
+
+def load_embedded(directory: Path, dtype: str) -> Engine:
+    """An embedded model's directory on the CPU, without transformers; `dtype` is `int8` or `float32`."""
+    return _shared((str(directory), "embedded", dtype), lambda: EmbeddedEngine(directory, int8=dtype == INT8))
+
+
+def _shared(key: tuple[str, str, str], load: Callable[[], Engine]) -> Engine:
     with _loading:
         engine = _engines.get(key)
         if engine is None:
             try:
-                engine = _engines[key] = _load(model, device, dtype)
+                engine = _engines[key] = load()
             except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
                 raise ProblemError(
-                    f"no causal language model could be loaded from {model!r} ({first_line(error)}): give a directory "
+                    f"no causal language model could be loaded from {key[0]!r} ({first_line(error)}): give a directory "
                     "made by `save_pretrained`, a .gguf file, or a hub id that this machine can reach"
                 ) from error
         return engine
@@ -103,10 +109,12 @@ def _load(name: str, device: str, dtype: str) -> Engine:
         to_int8(model)
     else:
         model, tokenizer = _read(name, getattr(torch, dtype))
-    return Engine(model.train(False).to(device=device), tokenizer)
+    return TransformersEngine(model.train(False).to(device=device), tokenizer)
 
 
-def _read(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
+def _read(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
     path = Path(name).expanduser()
     with quiet():
         if not (path.suffix == ".gguf" and path.is_file()):
@@ -122,6 +130,9 @@ def _read(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
 
 def of_the_hub(name: str) -> str:
     """The argument of `from_pretrained` for a hub id: its copy in the hub's cache, or the id if the hub answers."""
+    import huggingface_hub
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
     try:
         return huggingface_hub.snapshot_download(name, local_files_only=True)
     except LocalEntryNotFoundError:
@@ -138,6 +149,8 @@ def of_the_hub(name: str) -> str:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """No log lines and no progress bars of transformers, whose switches are global."""
+    from transformers.utils import logging
+
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
