@@ -16,7 +16,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.typing import ContextT, InputT, OutputT, StateT
 
 from mucode_agent.models.identity import model_name
-from mucode_agent.tools.sandbox import Programs, SharedSandbox, load_sandbox
+from mucode_agent.tools.sandbox import SANDBOXES, Programs, SharedSandbox, load_sandbox
 from mucode_agent.types import LoadedVerifier, ProblemError, Sandbox, Verifier
 from mucode_agent.verifiers import load_verifier
 
@@ -40,7 +40,8 @@ class Parts:
                 "wrap a function in RunnableLambda"
             )
         if not isinstance(sandbox, str) and not callable(getattr(sandbox, "submit", None)):
-            raise ProblemError(f"sandbox must be 'local', 'e2b' or an object with submit, got {kind(sandbox)}")
+            names = ", ".join(map(repr, SANDBOXES))
+            raise ProblemError(f"sandbox must be {names} or an object with submit, got {kind(sandbox)}")
         if not isinstance(verifier, str) and not callable(getattr(verifier, "score", None)):
             raise ProblemError(
                 f"verifier must be a string or have a method score, got {kind(verifier)}; give 'none' to score nothing"

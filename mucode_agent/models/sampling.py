@@ -112,7 +112,7 @@ async def ask(
 def side_by_side(one: Callable[[int], Steps[T]], numbers: Sequence[int], config: RunnableConfig) -> Call[list[T]]:
     """`one` of every number, up to the config's `max_concurrency` at once.
 
-    Where one raises, threads wait for those under way, and an event loop cancels them.
+    If one raises, threads wait for those in flight, and an event loop cancels them.
     """
 
     def block() -> list[T]:
@@ -180,7 +180,7 @@ class _Draw:
     def _asks_at_once(self) -> bool:
         return self.is_native and "n" not in self.refused
 
-    # --- each way of asking returns the failure that ended it, if one did
+    # --- two ways of asking; each returns the failure that ended it, if any
 
     async def _at_once(self) -> Exception | None:
         """All n in one request."""
@@ -213,7 +213,7 @@ class _Draw:
             self.refused.add("n")
 
     async def _each(self, missing: Sequence[int]) -> Exception | None:
-        """One request for each that is missing. Once one failed, what is under way is waited for, and no more begun."""
+        """One request for each missing answer. After a failure it waits for those in flight and starts no more."""
         failures: list[Exception] = []
         configs = dict(zip(missing, get_config_list(self.config, len(missing)), strict=True))
 

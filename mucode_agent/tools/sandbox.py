@@ -13,6 +13,8 @@ from mucode_agent.tools.local import LocalSandbox, Require
 from mucode_agent.types import ExecutionReport, InfrastructureError, Job, ProblemError, Sandbox
 
 _CLOSED = "the sandbox was closed while programs ran: create a new one, or close it later"
+SANDBOXES = ("local", "e2b")
+"""The names that `load_sandbox` knows."""
 IN_FLIGHT = 256
 """Jobs of `arun` that have been submitted and have not ended."""
 
@@ -38,7 +40,7 @@ def load_sandbox(
 
         sandbox: Sandbox = E2BSandbox(machines=2 if workers is None else workers)
         return sandbox
-    raise ProblemError(f"no sandbox is called {spec!r}: use 'local' or 'e2b'")
+    raise ProblemError(f"no sandbox is called {spec!r}: use {' or '.join(map(repr, SANDBOXES))}")
 
 
 def is_installed(name: str) -> bool:
