@@ -1,4 +1,4 @@
-"""Reads problems: our own form, a HumanEval row or an MBPP row, each unchanged.
+"""Reads problems: our own form, or a row of HumanEval(+) or MBPP(+), each unchanged.
 
 Split into public and private tests: HumanEval's public tests are the examples in its docstring, MBPP's is its first
 assert; everything else is private.
@@ -8,11 +8,12 @@ import ast
 import builtins
 import contextlib
 import doctest
+import html
 import itertools
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 from mucode_agent.files import first_cause, shortened
 from mucode_agent.syntax import parse, parse_expression
 from mucode_agent.types import CodeTest, Problem, ProblemError
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def load_problem(path: str | Path) -> Problem:
@@ -58,12 +61,12 @@ def json_object(raw: bytes | str, source: str, what: str) -> dict[str, Any]:
 
 
 def read_problem(row: Mapping[str, Any]) -> Problem:
-    """The problem in a row: our own form, HumanEval's or MBPP's. Raises ProblemError naming the field and the rule."""
+    """The problem in a row: our own form, HumanEval(+)'s or MBPP(+)'s. Raises ProblemError naming field and rule."""
     if not isinstance(row, Mapping):
         raise ProblemError(f"a problem is an object with a prompt and tests, got {shortened(row)}")
     try:
         if "test_list" in row:
-            _refuse(row, "test", "public_tests", "private_tests", beside="test_list")
+            _refuse(row, "public_tests", "private_tests", beside="test_list")
             problem = MbppRow.model_validate(row).problem()
         elif "test" in row:
             _refuse(row, "public_tests", "private_tests", "setup", "limits", beside="test")
@@ -76,7 +79,7 @@ def read_problem(row: Mapping[str, Any]) -> Problem:
 
 
 def _refuse(row: Mapping[str, Any], *names: str, beside: str) -> None:
-    """Two forms in one row: following one would drop tests of the other without a word."""
+    """Raises ProblemError for two forms in one row: following one would silently drop the other's tests."""
     if both := [name for name in names if name in row]:
         raise ProblemError(f"fields {beside} and {both[0]} belong to different forms of problem; keep one form")
 
@@ -88,12 +91,14 @@ def problem_schema() -> dict[str, Any]:
 
 
 def docstring_tests(prompt: str, entry_point: str) -> list[CodeTest]:
-    """The examples in the docstring of `entry_point`, as asserts; those whose result is no literal are left out.
+    """The examples in the docstring of `entry_point`, as asserts; those without a literal result are left out.
 
-    Reads doctest (`>>> f(1)` with its result below, `>>> print(f(1))`, `>>> f(1) == 2` with True below) and forms
-    within a line, one or several: `f(1) == 2`, `f(1) -> 2`, `f(1) returns 2`. What a line denies is no example.
+    Reads doctest (`>>> f(1)` with its result below, `>>> print(f(1))`, `>>> f(1) == 2` with True below), asserts,
+    `Input: f(1)`, `Input: x = 1` and `Input: 1` above `Output: 2`, and forms within a line, one or several:
+    `f(1) == 2`, `f(1) -> 2`, `f(1) returns 2`, `f(1) is 2`. What a line denies is no example.
     """
-    return example_tests(_docstring(prompt, entry_point), entry_point)
+    _, function = _function(prompt, entry_point)
+    return example_tests((ast.get_docstring(function) or "") if function else "", entry_point, function)
 
 
 _IN = re.compile(r"^([ \t]*)In \[\d+\]: ", re.MULTILINE)
@@ -101,9 +106,12 @@ _OUT = re.compile(r"(?<!\S)Out\[\d+\]: ")
 """IPython's prompts."""
 
 
-def example_tests(text: str, entry_point: str) -> list[CodeTest]:
-    """The examples in any text about `entry_point`, in the forms that `docstring_tests` reads."""
-    text = _OUT.sub("", _IN.sub(r"\1>>> ", text))
+def example_tests(text: str, entry_point: str, function: Function | None = None) -> list[CodeTest]:
+    """The examples in any text about `entry_point`, in the forms that `docstring_tests` reads.
+
+    Arguments without a call must fit `function`, where it is known.
+    """
+    text = _OUT.sub("", _IN.sub(r"\1>>> ", without_markup(text)))
     lines = text.splitlines()
     tests: list[str] = []
     for example in _doctests(text):
@@ -113,10 +121,34 @@ def example_tests(text: str, entry_point: str) -> list[CodeTest]:
         lines[example.lineno : end] = [""] * (end - example.lineno)
         if example.exc_msg is None and (test := _test_of(example, entry_point)):
             tests.append(test)
-    for call, result in (pair for line in lines for pair in _one_line_examples(line, entry_point)):
-        if _is_closed(call, entry_point):
-            tests.append(f"assert {call} == {result}")
+    labelled = labelled_examples("\n".join(lines), entry_point, function)
+    examples = [(call, result) for call, result, _ in labelled]
+    for line in lines:
+        asserted = _MARKER.sub("", line).strip()
+        if re.match(r"assert\b", asserted):
+            tests += _asserted(asserted, entry_point)
+        else:
+            examples += _one_line_examples(line, entry_point)
+    tests += [f"assert {call} == {result}" for call, result in examples if _is_closed(call, entry_point)]
     return [CodeTest(code=test) for test in dict.fromkeys(tests)]
+
+
+_MARKUP = re.compile(
+    r"(?P<quoted>(?<!\w\w)'[^'\n]*'|\"[^\"\n]*\")|(?P<line><br\s*/?>|</?(?:p|pre|ul|ol|li|div)(?:\s[^<>]*)?>)"
+    r"|(?P<mark></?(?:code|strong|em|span|b|i)(?:\s[^<>]*)?>|`+)|&(?:lt|gt|quot|amp|apos|nbsp|#\d+);",
+    re.IGNORECASE,
+)
+
+
+def without_markup(text: str) -> str:
+    """The text without tags and entities of HTML and without backticks, but for those in quotes."""
+
+    def plain(found: re.Match[str]) -> str:
+        if found["quoted"]:
+            return found[0]
+        return "\n" if found["line"] else "" if found["mark"] else html.unescape(found[0]).replace("\xa0", " ")
+
+    return _MARKUP.sub(plain, text)
 
 
 def _test_of(example: doctest.Example, entry_point: str) -> str | None:
@@ -200,7 +232,7 @@ class HumanEvalRow(BaseModel):
 
 
 class MbppRow(BaseModel):
-    """A row of MBPP (Austin et al., 2021), full or sanitized. The first assert is public, the others are private."""
+    """A row of MBPP (Austin et al., 2021), full or sanitized, or of MBPP+. Only the first assert is public."""
 
     model_config = ConfigDict(extra="allow")
     task_id: str | int = ""
@@ -211,13 +243,16 @@ class MbppRow(BaseModel):
     test_imports: _MaybeTexts = []
     test_setup_code: str | None = ""
     challenge_test_list: _MaybeTexts = []
+    test: _Text | None = None
+    """EvalPlus's suite, which a row of MBPP+ has besides."""
 
     def problem(self) -> Problem:
         prompt = self.text or self.prompt
         if prompt is None:
             raise ProblemError("field text is missing; an MBPP row says in it what to write")
         setup = "\n".join([*self.test_imports, self.test_setup_code or ""]).replace("\r\n", "\n").strip()
-        tests = [CodeTest(code=f"{setup}\n{test}".strip()) for test in [*self.test_list, *self.challenge_test_list]]
+        sources = [*self.test_list, *self.challenge_test_list, *([self.test] if self.test else [])]
+        tests = [CodeTest(code=f"{setup}\n{test}".strip()) for test in sources]
         return Problem(
             id=f"MBPP/{self.task_id}" if self.task_id != "" else "",
             prompt=prompt,
@@ -376,7 +411,7 @@ def _defined_functions(source: str) -> set[str]:
         return set()
 
 
-def _function(prompt: str, entry_point: str) -> tuple[ast.Module | None, ast.FunctionDef | ast.AsyncFunctionDef | None]:
+def _function(prompt: str, entry_point: str) -> tuple[ast.Module | None, Function | None]:
     for completed in (prompt, prompt + "\n    pass\n"):
         try:
             tree = parse(completed)
@@ -395,11 +430,6 @@ def _last_function(prompt: str) -> str:
     return str(names[-1])
 
 
-def _docstring(prompt: str, entry_point: str) -> str:
-    _, function = _function(prompt, entry_point)
-    return (ast.get_docstring(function) or "") if function else ""
-
-
 def _before(prompt: str, entry_point: str) -> str:
     """What the prompt defines before the function to write: imports and helpers."""
     tree, function = _function(prompt, entry_point)
@@ -416,7 +446,8 @@ def _doctests(docstring: str) -> list[doctest.Example]:
 
 
 _SEPARATOR = re.compile(
-    r"\s*(?:==>|==|=>|➞|→|->|=|⇒|⟶|↦|returns?|should return|gives|yields|equals|evaluates to"
+    r"\s*(?:==>|==|=>|➞|→|->|=|⇒|⟶|↦"
+    r"|(?:(?:should|must|will|shall)\s+)?(?:is|be|returns?|gives?|yields?|equals?|evaluates?\s+to)\b(?:\s+equal\s+to\b)?"
     r"|`?\s*\|\s*`?|#\s*(?:=>|returns)?)\s*",
     re.IGNORECASE,
 )
@@ -424,19 +455,86 @@ _SEPARATOR = re.compile(
 
 _DENIAL = re.compile(
     r"\b(?:not|never|wrong(?:ly)?|incorrect(?:ly)?|instead of|rather than|false|bug(?:gy|s)?|bad|broken|naive(?:ly)?|"
-    r"counter-?example|before|if|unless|would|or|what|round(?:ed|s)?|approx\w*|about|roughly|nearly|almost)\b"
+    r"counter-?example|before|if|unless|would|or|what|round(?:ed|s)?|approx\w*|about|roughly|nearly|almost|whether|"
+    r"when|until|while|suppose|assum\w+|let|might|mod|modulo)\b"
     r"|n't\b|[\u2248~\u2260\u2717\u2718]",
     re.IGNORECASE,
 )
 """Words around a call and its result that make them no example, or say the result only roughly."""
 _WITHIN = re.compile(
     r"(?:[-+*/%<>=^@([{]|\b(?:return|in|not|len|twice|double|half|plus|minus|times|divided by|modulo))\s*$"
-    r"|\b(?:sum|difference|product|quotient|length|maximum|max|minimum|min|average|mean|square) of\b[^.;:,]*$",
+    r"|(?<!\bvalue )(?<!\bresult )(?<!\boutput )\bof\s*$"
+    r"|\b(?:sum|difference|product|quotient|length|maximum|max|minimum|min|average|mean|square) of\b[^.;:,]*"
+    r"\b(?:of|in|from|for|by|with|and|or|over)\s*$",
     re.IGNORECASE,
 )
 """What a call stands behind when it is a part of an expression or statement."""
 _MARKER = re.compile(r"^\s*(?:[-*+>]+|\d+[.)])\s+")
 _SAYS_MORE = re.compile(r"\s+(?!(?:and|as|because|since|where|which|for|with|so)\b)[A-Za-z]|\s*[-+*/%^]\s*[\w(]")
+_LABEL = re.compile(
+    r"[*_]*\b(?:(?:sample|expected)\s)?(?P<name>input|output|explanation|example|constraint|note)s?(?:\s\d+)?"
+    r"[ \t]*[*_]*:[*_]*|\Z",
+    re.IGNORECASE,
+)
+
+
+def labelled_examples(
+    text: str, entry_point: str, function: Function | None = None
+) -> Iterator[tuple[str, str, range]]:
+    """`Input:` with a call or its arguments, above or beside `Output:` with a literal; either may take several lines.
+
+    Yields the call, its result, and the indices of the lines.
+    """
+    labels = list(_LABEL.finditer(text))
+    for first, second, third in zip(labels, labels[1:], labels[2:], strict=False):
+        if [(label["name"] or "").lower() for label in (first, second)] == ["input", "output"]:
+            call = _called_with(text[first.end() : second.start()].strip(" \t\n,;|*-"), entry_point, function)
+            said = text[second.end() : third.start()].strip().partition("\n\n")[0]
+            result = _literal(said) or _stated(said.partition("\n")[0])
+            if call and result:
+                start, end = (text.count("\n", 0, at) for at in (first.start(), second.end()))
+                yield call, result, range(start, end + said.count("\n") + 1)
+
+
+def _called_with(given: str, entry_point: str, function: Function | None) -> str | None:
+    """The call that is given, or one with the given arguments: literals, named or not."""
+    for arguments in (given, ", ".join(given.splitlines())):
+        with contextlib.suppress(SyntaxError):
+            match parse_expression(f"{entry_point}({arguments})"):
+                case ast.Call(args=[ast.Call(ast.Name(name))], keywords=[]) if name == entry_point:
+                    return given
+                case ast.Call(args=[], keywords=[_, *_] as named) if all(part.arg for part in named):
+                    values = [part.value for part in named]
+                    names = [part.arg for part in named if part.arg]
+                    return _fitting(values, names, entry_point, function)
+                case ast.Call(args=[_, *_] as values, keywords=[]):
+                    return _fitting(values, [], entry_point, function)
+    return None
+
+
+def _fitting(
+    values: Sequence[ast.expr], names: Sequence[str], entry_point: str, function: Function | None
+) -> str | None:
+    """The call in the order of the function's parameters where all values are literals and it takes so many."""
+    if any(_literal(ast.unparse(value)) is None for value in values):
+        return None
+    if function is not None:
+        parameters = [part.arg for part in (*function.args.posonlyargs, *function.args.args)]
+        least = len(parameters) - len(function.args.defaults)
+        if not least <= len(values) <= (len(parameters) if function.args.vararg is None else len(values)):
+            return None
+        if set(names) == set(parameters):
+            values = [values[names.index(name)] for name in parameters]
+    return f"{entry_point}({', '.join(map(ast.unparse, values))})"
+
+
+def _asserted(line: str, entry_point: str) -> list[str]:
+    """The assert that a line is, without its message."""
+    with contextlib.suppress(SyntaxError):
+        match parse(line).body:
+            case [ast.Assert(test)] if _is_closed(ast.unparse(test), entry_point):
+                return [f"assert {ast.unparse(test)}"]
+    return []
 
 
 def _one_line_examples(line: str, entry_point: str) -> list[tuple[str, str]]:
@@ -495,6 +593,8 @@ def _stated(line: str) -> str | None:
         if rest and not re.match(r"\s*(?:\.(?![.\w])|[,;#(|]|$)|\s+[A-Za-z]", rest):
             continue
         said = line[:end].strip()
+        if re.search(r"\d\.$", said):
+            continue  # the end of a sentence
         text = {"true": "True", "false": "False"}.get(said, said)
         if (literal := _literal(text)) is None:
             continue

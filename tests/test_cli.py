@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import mucode
 from fakes import fenced
 from openai_server import ChatServer, serve
 from processes import alive, busy_programs, descendants
 from waiting import until
 
-from mucode_agent.cli.app import main
 from mucode_agent.cli.output import BAD_INPUT, INFRASTRUCTURE, INTERRUPTED, NOT_SOLVED, READER_GONE, SOLVED
 from mucode_agent.cli.solve import SolveOutput
 from mucode_agent.models.embedded import EMBEDDED
@@ -41,18 +41,6 @@ def problem(tmp_path: Path) -> Path:
 def good() -> Iterator[ChatServer]:
     with serve([fenced(BAD), fenced(GOOD)]) as server:
         yield server
-
-
-def mucode(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["mucode_agent", *map(str, arguments)])
-    previous = signal.getsignal(signal.SIGTERM)
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    return 0
 
 
 def test_the_solution_is_printed_and_nothing_else(
@@ -145,7 +133,7 @@ def test_a_bad_problem_is_one_sentence(
     [
         (["--n", "0"], "--n: input should be greater than or equal to 1, got 0"),
         (["--turns", "0"], "--turns: input should be greater than or equal to 1, got 0"),
-        (["--model", "gpt"], "'gpt' means nothing here"),
+        (["--model", "gpt"], "'gpt' names no model"),
         (["--selector", "best"], "--selector: input should be"),
         (["--sandbox", "docker"], "no sandbox is called 'docker'"),
         (["--timeout", "0"], "--timeout: input should be greater than 0, got 0"),
@@ -238,9 +226,9 @@ def test_the_doctor_says_which_weights_are_there_and_downloads_nothing(
 ) -> None:
     monkeypatch.setenv("MUCODE_CACHE", str(tmp_path))
     mucode(monkeypatch, "doctor")
-    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("weights")]
-    assert [line.split()[2] for line in told] == [f"{name}:" for name in EMBEDDED]
-    assert all("not in" in line and "MB" in line for line in told)
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("weights")]
+    assert [line.split()[2] for line in printed] == [f"{name}:" for name in EMBEDDED]
+    assert all("not in" in line and "MB" in line for line in printed)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -329,6 +329,16 @@ def test_an_assert_in_a_comment_is_no_test(message: str) -> None:
     assert problem_in(message).public_tests == (CodeTest(code="assert inc(1) == 2"),)
 
 
+SET_UP = "import unittest\nclass T(unittest.TestCase):\n\n    def setUp(self):\n        self.x = 1\n"
+EQUAL = "    def test_a(self):\n        self.assertEqual(inc(self.x), 2)"
+RAISES = "try:\n    inc('a')\nexcept TypeError:\n    pass\nelse:\n    assert False"
+FIXTURES = (
+    "@pytest.fixture\ndef one():\n    return 1\n@pytest.fixture(scope='module')\ndef ones(one):\n    yield [one]\n"
+)
+GIVEN = (
+    "def one():\n    return 1\none = one()\ndef ones(one):\n    yield [one]\nones = next(ones(one))\n"
+    "assert inc(ones[0]) == 2"
+)
 TEST_CODE = {
     "unittest": (
         (
@@ -356,7 +366,23 @@ TEST_CODE = {
             "import pytest\ndef test_no():\n    with pytest.raises(TypeError):\n        inc('a')\n"
             "    assert inc(1) == 2\ndef test_yes():\n    assert inc(2) == 3"
         ),
-        ["assert inc(2) == 3"],
+        [
+            "try:\n    inc('a')\nexcept TypeError:\n    pass\nelse:\n    assert False\nassert inc(1) == 2",
+            "assert inc(2) == 3",
+        ],
+    ),
+    "what only pytest knows": (
+        "import pytest\ndef test_a():\n    assert inc(1) == pytest.approx(2)\ndef test_b(home):\n    assert inc(home)",
+        [],
+    ),
+    "fixtures": (f"import pytest\n{FIXTURES}def test_inc(ones):\n    assert inc(ones[0]) == 2", [GIVEN]),
+    "a set-up": (
+        f"{SET_UP}{EQUAL}\n    def test_b(self):\n        self.assertTrue(inc(2))",
+        [f"{SET_UP}\n{EQUAL}", "assert inc(2)"],
+    ),
+    "nearly equal": (
+        f"{SET_UP}    def test_a(self):\n        self.assertAlmostEqual(inc(.1), 1)\n        self.assertIs(inc(1), X)",
+        ["assert round(inc(0.1) - 1, 7) == 0", "assert inc(1) is X"],
     ),
     "a local name": ("def test_inc():\n    y = inc(1)\n    assert y == 2", ["y = inc(1)\nassert y == 2"]),
 }
@@ -388,3 +414,21 @@ def test_arguments_above_an_output_are_examples(examples: str) -> None:
     problem = problem_in(f"Write a function `inc`.\n\n{examples}\n")
     tests = [test.code for test in problem.public_tests if isinstance(test, CodeTest)]
     assert tests == ["assert inc([1], 2) == 2", "assert inc([], 4) == 5"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "<p>Write a function <code>inc</code>.</p>\n<pre>\n<b>Input:</b> x = 1\n<b>Output:</b> 2\n</pre>",
+        "Write a function inc.<br>inc(1) is 2.",
+        "Write `inc(x)`: inc(1) -&gt; 2",
+        "Write `inc(x)`.\n\n**Example 1:**\n\n- **Input:** `1`\n- **Output:** `2`\n",
+    ],
+)
+def test_marks_of_html_and_markdown_hide_no_example(message: str) -> None:
+    problem = problem_in(message)
+    assert [test.code for test in problem.public_tests if isinstance(test, CodeTest)] == ["assert inc(1) == 2"]
+
+
+def test_one_tuple_is_no_two_arguments() -> None:
+    assert problem_in("Implement `add(a, b)`.\nInput: (1, 2)\nOutput: 3").public_tests == ()

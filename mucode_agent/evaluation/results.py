@@ -1,8 +1,8 @@
-"""From finished solves and judgements to the figures of a run. Pure: the same rows give the same results.
+"""The figures of a run from its finished solves and judgements. Pure: the same rows give the same results.
 
-Three ways to spend the compute stand side by side, each on every problem ("arms"): `greedy`, one candidate a turn at
-temperature 0; `turns`, N candidates a turn for up to T turns; `independent`, N·T candidates of the first turn, which is
-what the same compute buys without feedback.
+A run compares up to three ways to spend compute ("arms"), each on every problem: `greedy`, one candidate per turn at
+temperature 0; `turns`, N candidates per turn for up to T turns; `independent`, N·T candidates of the first turn, the
+same compute without feedback.
 """
 
 import functools
@@ -24,32 +24,32 @@ from mucode_agent.metrics import (
 )
 from mucode_agent.runs.config import Arm, ArmName, Identity
 from mucode_agent.runs.directory import Judgement, Solve
-from mucode_agent.types import Budget, Candidate, Problem, Record, Usage
+from mucode_agent.types import Budget, Candidate, Problem, ProblemError, Record, Usage
 
 RESULTS_VERSION: Literal[2] = 2
 
 Judgements = Mapping[tuple[str, str], Judgement]
 Rule = Literal["random", "tests", "verifier", "tests+verifier", "oracle"]
 RULES: tuple[Rule, ...] = ("random", "tests", "verifier", "tests+verifier", "oracle")
-"""The selectors, and the bound that a selector which knew the private tests would reach."""
+"""The selectors, and the oracle: the bound of a selector that knows the private tests."""
 
 
 class ArmResults(Record):
-    """What one arm reached and spent. Sequences have one entry per turn, 1 to T (waves of N, for `independent`)."""
+    """Results and cost of one arm. Sequences have one entry per turn, 1 to T (groups of N for `independent`)."""
 
     arm: Arm
     accuracy: tuple[Estimate, ...]
-    """The share of problems whose answer is right when the search may go on to this turn."""
+    """Share of problems with a right answer if the search may use turns up to this one."""
     unjudged: int
-    """Answers that the tests could not judge. They count as not right."""
+    """Number of answers, of any turn, that the tests could not judge. Their problems are in no figure."""
     rules: dict[Rule, tuple[Estimate, ...]]
-    """The same with the answer chosen again by each rule among all candidates drawn so far, ties averaged exactly."""
+    """The same, with the answer chosen by each rule among all candidates drawn so far, ties averaged exactly."""
     candidates: tuple[float, ...]
     """Mean candidates drawn per problem up to this turn; a search that has accepted draws no more."""
     accepted: Estimate
     """The share of problems with an accepted answer."""
     accepted_right: Estimate | None
-    """Of the accepted answers, the share that is right; None where none was accepted."""
+    """Precision: share of accepted answers that are right; None if none was accepted."""
     candidates_to_acceptance: float | None
     """Mean over accepted problems."""
     stop_reasons: dict[str, int]
@@ -63,9 +63,9 @@ class BestOfK(Record):
     """Best-of-k over independent first-turn samples, k = 1..samples: paper, figure 3 and section 4.3."""
 
     samples: int
-    """Per problem; estimates are unbiased for every k up to this."""
+    """Samples per problem; estimates are unbiased for every k up to this."""
     curves: dict[Rule, tuple[Estimate, ...]]
-    """By rule, one estimate per k. `oracle` is pass@k. No majority votes: their outcome is not a ranking."""
+    """By rule, one estimate per k. `oracle` is pass@k. Majority votes are left out, because they give no ranking."""
 
 
 class VerifierQuality(Record):
@@ -74,7 +74,7 @@ class VerifierQuality(Record):
     candidates: int
     problems: int
     auc: float | None
-    """Over all candidates together."""
+    """AUC over all candidates together."""
     within: Estimate | None
     """P(a right program scores above a wrong one of the same problem), mean over problems that have both."""
     calibration: Calibration | None
@@ -95,13 +95,13 @@ class Results(Record):
     results_version: Literal[2] = RESULTS_VERSION
     identity: Identity
     finished: int
-    """Problems finished in every arm: the figures are of these."""
+    """Problems finished in every arm, and judged; the figures are over these."""
     unfinished: tuple[str, ...]
     unjudged: tuple[str, ...] = ()
-    """Finished problems with an answer of some arm that their tests could not judge. It counts as not right: else a
-    program that breaks its own judgement would be left out of the figures that it lowers."""
+    """Problems finished in every arm that have an answer, of any turn, which their tests could not judge; in no figure.
+    """
     judged_together: int = 0
-    """Of the finished problems, those whose verdicts a hostile program could have forged; see `Problem.judge`."""
+    """Finished problems with verdicts that a hostile program could have forged; see `Problem.judge`."""
     arms: tuple[ArmResults, ...]
     best_of_k: BestOfK | None
     verifier: VerifierQuality | None
@@ -120,24 +120,31 @@ def compute(
     *,
     timing: Mapping[str, float] | None = None,
 ) -> Results | None:
-    """The figures over the problems finished in every arm; None where there is none yet."""
+    """The figures over the problems finished in every arm; None if there is none yet.
+
+    Raises ProblemError if the tests of all of them can judge no answer.
+    """
     table = {arm.name: _solves_of(arm, solves, judgements) for arm in identity.arms}
-    done = [problem for problem in problems if all(problem.id in finished for finished in table.values())]
-    if not done:
+    finished = [problem for problem in problems if all(problem.id in of_arm for of_arm in table.values())]
+    if not finished:
         return None
+    ends = {
+        arm.name: {p.id: _Outcome(p, table[arm.name][p.id], arm, rules_of(identity), judgements) for p in finished}
+        for arm in identity.arms
+    }
+    unjudged = [p for p in finished if any(of_arm[p.id].unjudged for of_arm in ends.values())]
+    done = [p for p in finished if p not in unjudged]
+    if not done:
+        raise ProblemError(_none_judged(unjudged, judgements))
     outcomes: dict[str, dict[str, float]] = {problem.id: {} for problem in done}
     arms: list[ArmResults] = []
     answers: dict[ArmName, list[list[float]]] = {}
-    unjudged: set[str] = set()
     for arm in identity.arms:
-        of_arm = [
-            _Outcome(problem, table[arm.name][problem.id], arm, rules_of(identity), judgements) for problem in done
-        ]
-        arms.append(_arm_results(arm, of_arm))
+        of_arm = [ends[arm.name][problem.id] for problem in done]
+        arms.append(_arm_results(arm, of_arm, sum(ends[arm.name][problem.id].unjudged for problem in unjudged)))
         answers[arm.name] = [outcome.right for outcome in of_arm]
         for problem, outcome in zip(done, of_arm, strict=True):
             outcomes[problem.id][arm.name] = outcome.right[-1]
-            unjudged |= {problem.id} if outcome.unjudged else set()
     sampled = any(arm.name != "greedy" for arm in identity.arms)
     pools = [_independent_samples(problem, table) for problem in done] if sampled else []
     labels = [[_correct(problem, c, judgements) for c in pool] for problem, pool in zip(done, pools, strict=sampled)]
@@ -149,8 +156,8 @@ def compute(
     return Results(
         identity=identity,
         finished=len(done),
-        unfinished=tuple(problem.id for problem in problems if problem.id not in outcomes),
-        unjudged=tuple(problem.id for problem in done if problem.id in unjudged),
+        unfinished=tuple(problem.id for problem in problems if problem not in finished),
+        unjudged=tuple(problem.id for problem in unjudged),
         judged_together=sum(problem.judge == "together" for problem in done),
         arms=tuple(arms),
         best_of_k=_best_of_k(curves) if curves else None,
@@ -161,8 +168,17 @@ def compute(
     )
 
 
+def _none_judged(problems: Sequence[Problem], judgements: Judgements) -> str:
+    first = next(row for row in judgements.values() if row.problem_id == problems[0].id and not row.judged)
+    return (
+        f"the tests of all {len(problems)} finished problems judge no answer, the first of {first.problem_id}: "
+        f"{first.error.rstrip('.')}; see `evaluate check`, and run again in another directory with corrected tests, "
+        "--preload or --judge"
+    )
+
+
 def rules_of(identity: Identity) -> tuple[Rule, ...]:
-    """The rules that mean something in a run: those with a verifier need one."""
+    """The rules that apply to a run; those with a verifier need one."""
     return tuple(rule for rule in RULES if identity.verifier != "none" or "verifier" not in rule)
 
 
@@ -173,7 +189,7 @@ _form = functools.lru_cache(maxsize=1 << 16)(normal_form)  # each program is ask
 
 
 class _Outcome:
-    """What one solve came to, turn by turn."""
+    """The result of one solve, turn by turn."""
 
     def __init__(self, problem: Problem, solve: Solve, arm: Arm, rules: Sequence[Rule], judgements: Judgements) -> None:
         self.solve, self.arm = solve, arm
@@ -182,7 +198,7 @@ class _Outcome:
         )
         self.right = [float(_correct(problem, answer, judgements)) for answer in self.answers]
         self.drawn = [len(pool) for pool in self.pools]
-        self.unjudged = not _judged(problem, self.answers[-1], judgements)
+        self.unjudged = not all(_judged(problem, answer, judgements) for answer in self.answers)
         self.rules = {rule: [_choice(problem, pool, rule, judgements) for pool in self.pools] for rule in rules}
 
 
@@ -205,9 +221,9 @@ def _as_turns(solve: Solve, arm: Arm) -> _Told:
 
 
 def _as_groups(problem: Problem, solve: Solve, arm: Arm, size: int) -> _Told:
-    """Independent samples counted N at a time, until one is accepted: the rule of `turns`, without feedback.
+    """Independent samples counted N at a time until one is accepted: like `turns`, without feedback.
 
-    After the last group the answer is the solve's own, which may rest on a majority of all samples.
+    After the last group the answer is the solve's own, which may depend on all samples.
     """
     answers: list[Candidate] = []
     pools: list[Sequence[Candidate]] = []
@@ -251,8 +267,8 @@ def _keys(pool: Sequence[Candidate], labels: Sequence[bool], rule: Rule) -> list
 
 
 def _correct(problem: Problem, candidate: Candidate, judgements: Judgements) -> bool:
-    """R(x, y): all public and private tests pass. A reply without a program is wrong, one that could not be judged not
-    right.
+    """R(x, y): all public and private tests pass. A reply without a program is wrong; one that could not be judged
+    counts as not right.
     """
     return bool(candidate.code) and judgements[problem.id, _form(candidate.code)].correct
 
@@ -273,7 +289,7 @@ def _solves_of(arm: Arm, solves: Sequence[Solve], judgements: Judgements) -> dic
     }
 
 
-def _arm_results(arm: Arm, outcomes: Sequence[_Outcome]) -> ArmResults:
+def _arm_results(arm: Arm, outcomes: Sequence[_Outcome], unjudged: int) -> ArmResults:
     turns = range(len(outcomes[0].right))
     accepted = [outcome for outcome in outcomes if outcome.accepted]
     reasons = [outcome.solve.solution.stop_reason for outcome in outcomes]
@@ -286,7 +302,7 @@ def _arm_results(arm: Arm, outcomes: Sequence[_Outcome]) -> ArmResults:
             for rule in outcomes[0].rules
         },
         candidates=tuple(sum(outcome.drawn[turn] for outcome in outcomes) / len(outcomes) for turn in turns),
-        unjudged=sum(outcome.unjudged for outcome in outcomes),
+        unjudged=unjudged,
         accepted=proportion([float(outcome.accepted) for outcome in outcomes]),
         accepted_right=proportion([outcome.right[-1] for outcome in accepted]) if accepted else None,
         candidates_to_acceptance=(sum(outcome.drawn[-1] for outcome in accepted) / len(accepted) if accepted else None),
@@ -300,7 +316,7 @@ def _arm_results(arm: Arm, outcomes: Sequence[_Outcome]) -> ArmResults:
 def _independent_samples(problem: Problem, table: Mapping[ArmName, Mapping[str, Solve]]) -> list[Candidate]:
     """Every sampled candidate of a first turn: one state, one temperature, so they are exchangeable.
 
-    The two sampling arms give the first turn's samples the same seeds, so the larger one holds the smaller one's.
+    The two sampling arms use the same seeds for the first turn's samples, so the larger arm contains the smaller's.
     """
     name: ArmName = "independent" if "independent" in table else "turns"
     return [candidate for candidate in table[name][problem.id].candidates if candidate.turn == 1]
@@ -309,7 +325,7 @@ def _independent_samples(problem: Problem, table: Mapping[ArmName, Mapping[str, 
 def _curves(
     pools: Sequence[Sequence[Candidate]], labels: Sequence[Sequence[bool]], identity: Identity
 ) -> dict[Rule, list[list[float]]]:
-    """By rule and problem, P(right) of Best-of-k for every k that all problems have samples for."""
+    """By rule and problem, P(right) of Best-of-k for every k for which all problems have enough samples."""
     most = min(len(pool) for pool in pools)
 
     def curve(pool: Sequence[Candidate], correct: Sequence[bool], rule: Rule) -> list[float]:

@@ -1,4 +1,4 @@
-"""The solver inside somebody's agent: as a node of a graph, as a tool, and as a sub-agent of deepagents."""
+"""The solver inside another agent: as a node of a graph, as a tool, and as a sub-agent of deepagents."""
 
 import ast
 import html
@@ -18,10 +18,11 @@ from langgraph.graph import END, START, StateGraph, add_messages
 from langgraph.types import CachePolicy, RetryPolicy
 from pydantic import BaseModel, Field
 
+from mucode_agent.calls import Call, both_forms
 from mucode_agent.graphs.parts import Generator, OwningGraph
 from mucode_agent.graphs.settings import Options
 from mucode_agent.graphs.solver import Solver, SolverInput, create_solver
-from mucode_agent.problems import example_tests, parse_problem, read_problem
+from mucode_agent.problems import example_tests, parse_problem, read_problem, without_markup
 from mucode_agent.prompts import outcome
 from mucode_agent.syntax import parse
 from mucode_agent.traces import TraceSink
@@ -62,8 +63,8 @@ def add_solver(
 
     `options` are those of LangGraph's `add_node`: `retry_policy=RetryPolicy()` retries a failed model or sandbox.
 
-    `graph.add_node(node, solver)` does the same where both keys have these names, but LangGraph drops the answer
-    without a word where the parent has no such key. Raises ProblemError naming a key that the parent lacks.
+    `graph.add_node(node, solver)` does the same if both keys have these names, but LangGraph silently drops the answer
+    if the parent has no such key. Raises ProblemError naming a key that the parent lacks.
     """
     for key in (problem, solution):
         if key not in graph.channels:
@@ -76,13 +77,11 @@ def add_solver(
         held = state.get(problem) if isinstance(state, Mapping) else getattr(state, problem, None)
         return {"problem": held or {}}
 
-    def run(state: Any, config: RunnableConfig) -> dict[str, Any]:
-        return {solution: solver.invoke(given(state), config)["solution"]}
+    async def run(state: Any, config: RunnableConfig) -> dict[str, Any]:
+        ended = await Call(solver.invoke, solver.ainvoke, given(state), config)
+        return {solution: ended["solution"]}
 
-    async def arun(state: Any, config: RunnableConfig) -> dict[str, Any]:
-        return {solution: (await solver.ainvoke(given(state), config))["solution"]}
-
-    graph.add_node(node, RunnableLambda(run, arun, name=node), **options)
+    graph.add_node(node, RunnableLambda(*both_forms(run), name=node), **options)
 
 
 # --- as a tool -----------------------------------------------------------------------------------------------------
@@ -118,8 +117,8 @@ def create_solver_tool(
 ) -> BaseTool:
     """The solver as a LangChain tool, sync and async; the arguments are those of `create_solver`.
 
-    Content is the verdict in one sentence and the code; the artifact is the whole `Solution` in JSON form. A task that
-    cannot be used is an answer to the calling model; a broken model, sandbox or verifier raises InfrastructureError.
+    The content is the verdict in one sentence and the code; the artifact is the whole `Solution` in JSON form. An
+    unusable task is reported to the calling model; a broken model, sandbox or verifier raises InfrastructureError.
     """
     solver = create_solver(
         model,
@@ -140,18 +139,13 @@ def create_solver_tool(
         except ProblemError as error:
             raise ToolException(f"The task cannot be used: {error}.") from None
 
-    def answer(task: SolverInput, state: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        text, _ = response_of(Problem.model_validate(task["problem"]), Solution.model_validate(state["solution"]))
-        return text, dict(state["solution"])
-
-    def solve(*prompt: str, config: RunnableConfig, **task: Any) -> tuple[str, dict[str, Any]]:
+    async def run(*prompt: str, config: RunnableConfig, **task: Any) -> tuple[str, dict[str, Any]]:
         asked = given(*prompt, **task)
-        return answer(asked, solver.invoke(asked, config))
+        solution = (await Call(solver.invoke, solver.ainvoke, asked, config))["solution"]
+        text, _ = response_of(Problem.model_validate(asked["problem"]), Solution.model_validate(solution))
+        return text, dict(solution)
 
-    async def asolve(*prompt: str, config: RunnableConfig, **task: Any) -> tuple[str, dict[str, Any]]:
-        asked = given(*prompt, **task)
-        return answer(asked, await solver.ainvoke(asked, config))
-
+    solve, asolve = both_forms(run)
     return StructuredTool.from_function(
         func=solve,
         coroutine=asolve,
@@ -164,7 +158,7 @@ def create_solver_tool(
 
 
 def verdict(solution: Solution) -> str:
-    """How a solve ended, in words: passed or not, and what still fails."""
+    """The result of a solve in words: passed or not, and what still fails."""
     report, score = solution.best.report, solution.best.score
     chance = f" P(correct) is {score.probability:.2f}." if score and score.probability is not None else ""
     if solution.solved:
@@ -174,7 +168,7 @@ def verdict(solution: Solution) -> str:
 
 
 def understood(problem: Problem) -> str:
-    """What was asked for, as it was read: the function or program, and its tests."""
+    """The task as it was understood: the function or program, and its tests."""
     asked = f"The function `{problem.entry_point}`" if problem.entry_point else "A program on standard input"
     if not problem.public_tests:
         return f"{asked} was asked for, without tests: nothing has checked the code."
@@ -198,20 +192,20 @@ class SubAgent(TypedDict):
 
 
 class SubAgentInput(TypedDict, total=False):
-    """What the host gives."""
+    """The sub-agent's input."""
 
     messages: Annotated[list[AnyMessage], add_messages]
     problem: dict[str, Any] | None
-    """A problem in JSON form; where it is missing, the last human message holds the task."""
+    """A problem in JSON form; without it, the last human message is the task."""
 
 
 class SubAgentOutput(TypedDict):
-    """What the host gets."""
+    """The sub-agent's output."""
 
     messages: Annotated[list[AnyMessage], add_messages]
-    """The answer for people."""
+    """The answer as text."""
     structured_response: dict[str, Any] | None
-    """The answer for programs: solved, code, verdict, stop_reason, turns, understood. None where no task was read."""
+    """The answer as fields: solved, code, verdict, stop_reason, turns, understood. None if there was no task."""
 
 
 class _SubAgentState(TypedDict, total=False):
@@ -258,7 +252,7 @@ def _read(state: _SubAgentState) -> dict[str, Any]:
 
 
 def task_in(messages: Sequence[BaseMessage], problem: Mapping[str, Any] | None = None) -> Problem:
-    """The problem that is given, else the one in the last human message. Raises ProblemError."""
+    """The given problem, else the one in the last human message. Raises ProblemError."""
     if isinstance(problem, Mapping) and problem:
         return read_problem(problem)
     said = [message for message in messages if isinstance(message, HumanMessage)]
@@ -278,7 +272,7 @@ def _answer(state: _SubAgentState) -> dict[str, Any]:
 
 
 def response_of(problem: Problem, solution: Solution) -> tuple[str, dict[str, Any]]:
-    """The answer for people, and for programs: solved, code, verdict, stop_reason, turns, understood."""
+    """The answer as text, and as fields: solved, code, verdict, stop_reason, turns, understood."""
     response = {
         "solved": solution.solved,
         "code": solution.code,
@@ -301,16 +295,16 @@ _ASSERT = re.compile(r"\bassert\b[ (]")
 
 
 MOST_PROSE = 40_000
-"""Characters of a message that is no JSON: hostile ones of this length take seconds to read."""
+"""Maximum characters of a message that is not JSON; a hostile message of this length takes seconds to read."""
 
 
 def problem_in(text: str) -> Problem:
     """The problem in a message: a JSON object, bare or fenced, or prose with tests in it.
 
-    Tests are asserts on lines of their own, in lists, quotes, backticks, fenced blocks and sentences. Without asserts
-    they are the examples of the function to write, which is the first that the text defines, names or calls: `>>> f(1)`
-    with its result, `f(1) == 2`, `f(1) -> 2`, `f(1) returns 2`, `Input: f(1)` above `Output: 2`. Prose that names no
-    function asks for a program on standard input, whose tests are its sample inputs and outputs. Raises ProblemError.
+    Tests are asserts on separate lines, in lists, quotes, backticks, fenced blocks and sentences. Without asserts, the
+    tests are the examples of the function to write, the first that the text defines, names or calls: `>>> f(1)` with
+    its result, `f(1) == 2`, `f(1) -> 2`, `f(1) returns 2`, `Input: f(1)` above `Output: 2`. Prose that names no
+    function asks for a program on standard input; its tests are the sample inputs and outputs. Raises ProblemError.
     """
     text = text.replace("\r\n", "\n").removeprefix("\ufeff")
     blocks = [textwrap.dedent(_unquoted(block)).strip() for block in _FENCED.findall(text)]
@@ -320,7 +314,7 @@ def problem_in(text: str) -> Problem:
             return parse_problem(whole, source="the message")
     if len(text) > MOST_PROSE:
         raise ProblemError(
-            f"the message has {len(text)} characters, and tests are looked for in {MOST_PROSE} at most; shorten it, or "
+            f"the message has {len(text)} characters, and tests are searched in at most {MOST_PROSE}; shorten it, or "
             "give the problem as JSON"
         )
     said = [part for value in data for part in _strings(value)]
@@ -331,7 +325,7 @@ def problem_in(text: str) -> Problem:
         raise ProblemError("the message is empty; give the task in it, with asserts that call the function to write")
     named: dict[str, Any] = {}
     if not tests:
-        named["entry_point"] = name = _named(text)
+        named["entry_point"] = name = _named(text) or _named(without_markup(text))
         tests = _samples(text) if name is None else _examples(text, name)
     return read_problem({"prompt": text, "public_tests": tests, "show_tests": False, **named})
 
@@ -364,13 +358,6 @@ def _pairs(value: Any) -> Iterator[StdioTest]:
         yield from _pairs(part)
 
 
-_CALL_AND_RESULT = re.compile(
-    r"[*_]*\binput:[ \t*]*(?P<call>[^\n]*\))[ \t*]*\n\s{0,9}[^\w\n]*output:[ \t*]*", re.IGNORECASE
-)
-_ARGUMENTS_AND_RESULT = re.compile(
-    r"[*_]*\binput:[ \t*]*(?P<given>[a-z_]\w*[ \t]*=[^\n]*?)[ \t*]*\n\s{0,9}[^\w\n]*output:[ \t*]*", re.IGNORECASE
-)
-"""LeetCode's `Input: nums = [1, 2], k = 3` above `Output: 4`."""
 _FENCE = re.compile(r"^[ \t]*```[^\n]*$", re.MULTILINE)
 _SAMPLE = re.compile(
     r"^[^\w\n]*(?P<what>sample |example )?input\b[^\n]*\n+(?P<fence>[ \t]*```[^\n]*\n)?(?P<stdin>.{0,4000}?)\n"
@@ -379,30 +366,32 @@ _SAMPLE = re.compile(
     r"(?(fence)\n[ \t]*```|(?=\n[^\S\n]*\n|\n[^\w\n]*(?:sample |example |input\b)|\Z))",
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
-"""An input and the output below it, in fences or under the word sample or example: else it describes a format."""
+"""An input and the output below it, in fences or under the word sample or example; otherwise it describes a format."""
 _HEADING = re.compile(r"^[^\w\n]*(?:examples?|samples?)\b[^\w\n]*\d*[^\w\n]*$", re.MULTILINE | re.IGNORECASE)
 _SAMPLE_IN_LINES = re.compile(
     r"^[^\w\n]*(?P<what>sample |example )?(?:input|stdin)\b[^\n:]*:[ \t*`]*(?P<stdin>[^\s`][^\n`]*?)[`* \t]*\n+"
     r"[^\w\n]*(?:sample |example )?(?:output|stdout)\b[^\n:]*:[ \t*`]*(?P<stdout>[^\s`][^\n`]*?)[`* \t]*$",
     re.MULTILINE | re.IGNORECASE,
 )
-"""The same on two lines; without such a word or heading, only numbers are no description."""
+"""The same on two lines; without such a word or heading, only numbers count."""
 
 
 def _examples(text: str, entry_point: str) -> list[CodeTest]:
-    plain = _FENCE.sub("", _unquoted(text)).replace("`", "")
-    plain = _CALL_AND_RESULT.sub(r"\g<call> == ", plain)
-    plain = _ARGUMENTS_AND_RESULT.sub(lambda found: _called(entry_point, found), plain)
-    plain = re.sub(r"(?<=\d)\.(?=\s|$)", "", plain)  # the end of a sentence, not of a number
-    return example_tests(plain, entry_point)
+    return example_tests(_FENCE.sub("", _unquoted(text)), entry_point, _signature(text, entry_point))
 
 
-def _called(entry_point: str, found: re.Match[str]) -> str:
-    """A call with the shown arguments in their order; the text as it is where these are no arguments."""
-    match _statements(f"{entry_point}({found['given']})"):
-        case [ast.Expr(ast.Call(args=[], keywords=[_, *_] as given))]:
-            return f"{entry_point}({', '.join(ast.unparse(argument.value) for argument in given)}) == "
-    return found[0]
+def _signature(text: str, entry_point: str) -> ast.FunctionDef | None:
+    """The function with the parameters that the text first gives it, in a definition or as in `f(x, y)`."""
+    for named in itertools.islice(re.finditer(rf"(?<![\w.]){re.escape(entry_point)} *\(", text), 20):
+        head = text[named.start() :][:_LONG_SIGNATURE]
+        for closing in itertools.islice(re.finditer(r"\)", head), 10):
+            match _statements(f"def {head[: closing.end()]}: pass"):
+                case [ast.FunctionDef() as function]:
+                    return function
+    return None
+
+
+_LONG_SIGNATURE = 1000
 
 
 def _samples(text: str) -> list[StdioTest]:
@@ -475,7 +464,7 @@ _WORDS = frozenset(
         "dict",
     ]
 )
-"""What may stand where a function's name could."""
+"""Words that may stand where a function's name is expected."""
 
 
 def _unquoted(text: str) -> str:
@@ -488,51 +477,93 @@ def _asserts(texts: Sequence[str]) -> list[str]:
     for text in texts:
         nodes = _statements(text)
         shown = _plain_asserts(nodes or list(_asserts_in_prose(_unquoted(text))))
+        fixtures = {node.name: node for node in nodes if isinstance(node, ast.FunctionDef) and _is_fixture(node)}
         for node in nodes:
             for function in node.body if isinstance(node, ast.ClassDef) else [node]:
                 if isinstance(function, ast.FunctionDef) and function.name.startswith("test"):
-                    shown += _tests_of(function)
+                    shown += _tests_of(function, fixtures, node if isinstance(node, ast.ClassDef) else None)
         imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
         found += [whole for test in shown if (whole := _with_imports(test, imports))]
     return list(dict.fromkeys(found))
 
 
 def _with_imports(test: str, imports: Sequence[ast.Import | ast.ImportFrom]) -> str:
-    """The test below what it needs of the standard library; empty where it needs a test framework."""
+    """The test with the standard-library imports it needs; empty if it needs pytest."""
     names = {part.id for part in ast.walk(parse(test)) if isinstance(part, ast.Name)}
     needed = []
     for node in imports:
         if names.isdisjoint(alias.asname or alias.name.partition(".")[0] for alias in node.names):
             continue
         module = (getattr(node, "module", None) or node.names[0].name).partition(".")[0]
-        if module in ("pytest", "unittest"):
-            return ""
         if module in sys.stdlib_module_names:
             needed.append(ast.unparse(node))
-    return "\n".join([*needed, test])
+    return "" if "pytest" in names else "\n".join([*needed, test])
 
 
 def _plain_asserts(nodes: Sequence[ast.stmt]) -> list[str]:
     return [ast.unparse(ast.Assert(test=node.test, msg=None)) for node in nodes if isinstance(node, ast.Assert)]
 
 
-def _tests_of(function: ast.FunctionDef) -> list[str]:
-    """The asserts of a test function, or its whole body for each row of pytest's `parametrize`; those of unittest too.
+def _tests_of(
+    function: ast.FunctionDef, fixtures: Mapping[str, ast.FunctionDef], kind: ast.ClassDef | None
+) -> list[str]:
+    """The asserts of a test function, or its whole body for each row of pytest's `parametrize`.
 
-    Empty where it needs more than it says: a fixture, or its class.
+    Asserts of unittest and expected exceptions become Python's own. A test that needs more of its class becomes the
+    class with this test alone. Empty if it needs a fixture that the message does not define.
     """
     body = [
         node for node in map(_plain_assert, function.body) if not isinstance(getattr(node, "value", 0), ast.Constant)
     ]
+    if any(isinstance(part, ast.Name) and part.id == "self" for node in body for part in ast.walk(node)):
+        return [] if kind is None else _alone(function, kind)
     needed = [argument.arg for argument in function.args.args if argument.arg != "self"]
-    rows = _rows(function, needed) if needed else [""]
-    own = any(isinstance(part, ast.Name) and part.id == "self" for node in body for part in ast.walk(node))
-    if own or not any(isinstance(node, ast.Assert) for node in body):
+    setup = [code for name in needed for code in _given_by(name, fixtures)]
+    rows = _rows(function, [name for name in needed if name not in fixtures]) if set(needed) - set(fixtures) else [""]
+    if not any(isinstance(node, ast.Assert | ast.Try) for node in body):
         return []
-    if rows == [""] and all(isinstance(node, ast.Assert) for node in body):
+    if rows == [""] and not setup and all(isinstance(node, ast.Assert) for node in body):
         return _plain_asserts(body)
     code = "\n".join(map(ast.unparse, body))
-    return [f"{row}\n{code}".strip() for row in rows]
+    return ["\n".join(filter(None, [*dict.fromkeys(setup), row, code])) for row in rows]
+
+
+def _alone(function: ast.FunctionDef, kind: ast.ClassDef) -> list[str]:
+    """The class of unittest with one of its tests, for a runner."""
+    bases = [ast.unparse(base) for base in kind.bases]
+    if not any(base.endswith("TestCase") for base in bases):
+        return []
+    rest = [node for node in kind.body if not (isinstance(node, ast.FunctionDef) and node.name.startswith("test"))]
+    lone = ast.ClassDef(kind.name, kind.bases, [], [*rest, function], [], **_NO_PARAMETERS)
+    return [ast.unparse(ast.fix_missing_locations(lone))]
+
+
+_NO_PARAMETERS: dict[str, Any] = {"type_params": []} if sys.version_info >= (3, 12) else {}
+
+
+def _is_fixture(function: ast.FunctionDef) -> bool:
+    return any("fixture" in ast.unparse(mark) for mark in function.decorator_list)
+
+
+def _given_by(name: str, fixtures: Mapping[str, ast.FunctionDef]) -> list[str]:
+    """What gives a test the value of the fixture `name`; nothing where it is none of them."""
+    if name not in fixtures:
+        return []
+    needed = [argument.arg for argument in fixtures[name].args.args]
+    others = {other: fixture for other, fixture in fixtures.items() if other != name}  # so that a circle ends
+    plain = ast.unparse(_undecorated(fixtures[name]))
+    yields = any(isinstance(part, ast.Yield) for part in ast.walk(fixtures[name]))
+    call = f"{name}({', '.join(needed)})"
+    return [
+        *(code for other in needed for code in _given_by(other, others)),
+        plain,
+        f"{name} = next({call})" if yields else f"{name} = {call}",
+    ]
+
+
+def _undecorated(function: ast.FunctionDef) -> ast.FunctionDef:
+    copy = ast.FunctionDef(function.name, function.args, function.body, [], function.returns, **_NO_PARAMETERS)
+    return ast.fix_missing_locations(copy)
 
 
 def _rows(function: ast.FunctionDef, needed: Sequence[str]) -> list[str]:
@@ -553,29 +584,50 @@ _UNITTEST: dict[str, str] = {
     "assertDictEqual": "{} == {}",
     "assertTupleEqual": "{} == {}",
     "assertSetEqual": "{} == {}",
+    "assertSequenceEqual": "{} == {}",
+    "assertMultiLineEqual": "{} == {}",
     "assertNotEqual": "{} != {}",
+    "assertGreater": "{} > {}",
+    "assertGreaterEqual": "{} >= {}",
+    "assertLess": "{} < {}",
+    "assertLessEqual": "{} <= {}",
     "assertIn": "{} in {}",
     "assertNotIn": "{} not in {}",
     "assertIs": "{} is {}",
     "assertTrue": "{}",
     "assertFalse": "not {}",
     "assertIsNone": "{} is None",
+    "assertIsNotNone": "{} is not None",
+    "assertAlmostEqual": "round({} - {}, 7) == 0",
 }
+"""The others need their class: see `_alone`."""
 
 
 def _plain_assert(node: ast.stmt) -> ast.stmt:
-    """A call of unittest's as an assert; any other statement as it is."""
+    """A call of unittest's as an assert, an expected exception as a `try`; any other statement as it is."""
     match node:
-        case ast.Expr(ast.Call(ast.Attribute(ast.Name("self"), name), values)) if name in _UNITTEST:
+        case ast.Expr(ast.Call(ast.Attribute(ast.Name("self"), name), values, keywords)) if name in _UNITTEST:
             parts = [f"({ast.unparse(value)})" for value in values]
             wanted = _UNITTEST[name].count("{}")
-            if len(parts) >= wanted:
+            exact = name == "assertAlmostEqual"  # a third argument is its places
+            if (len(parts) == wanted or (len(parts) > wanted and not exact)) and {k.arg for k in keywords} <= {"msg"}:
                 return parse(f"assert {_UNITTEST[name].format(*parts[:wanted])}").body[0]
+        case ast.With(
+            [
+                ast.withitem(
+                    ast.Call(ast.Attribute(ast.Name("self" | "pytest"), "assertRaises" | "raises"), [error]), None
+                )
+            ],
+            body,
+        ):
+            inside = textwrap.indent("\n".join(map(ast.unparse, body)), "    ")
+            raised = ast.unparse(error)
+            return parse(f"try:\n{inside}\nexcept {raised}:\n    pass\nelse:\n    assert False").body[0]
     return node
 
 
 def _asserts_in_prose(text: str) -> Iterator[ast.stmt]:
-    """Raises ProblemError where words and asserts cannot be told apart within a time that grows as the text does."""
+    """Raises ProblemError if words and asserts cannot be separated within a time proportional to the text."""
     at, left = 0, 50 * len(text) + 2000
     while start := _ASSERT.search(text, at):
         at = start.end()
@@ -586,7 +638,7 @@ def _asserts_in_prose(text: str) -> Iterator[ast.stmt]:
         for part in _ends_of_assert(text[start.start() :], alone):
             if (left := left - len(part)) < 0:
                 raise ProblemError(
-                    f"the asserts of the message cannot be told from its words, near {text[start.start() :][:60]!r}; "
+                    f"the message's asserts cannot be separated from its words, near {text[start.start() :][:60]!r}; "
                     "put each on a line of its own"
                 )
             nodes = _statements(part)
@@ -597,7 +649,7 @@ def _asserts_in_prose(text: str) -> Iterator[ast.stmt]:
 
 
 _COMMENT = re.compile(r"(?:^|\s)(?:#+|//|<!--)\s*$")
-"""What makes of a statement behind it a comment: it is switched off."""
+"""What turns the statement after it into a comment."""
 
 
 _DENIED = re.compile(
@@ -625,7 +677,7 @@ def _ends_of_assert(text: str, alone: bool) -> Iterator[str]:
 
 
 _LONG_ASSERT = 4000
-"""Characters up to which the end of an assert is looked for, unless it is a whole line."""
+"""Maximum characters in which the end of an assert is searched, unless it is a whole line."""
 _END_OF_ASSERT = re.compile(
     r"[`\"'.,;:!?)|]|\*\*|</|\s+(?:and|but|or|so|then|is|should|must|passes|holds|#)\b|\s+[-–—(#]"
 )

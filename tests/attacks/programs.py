@@ -613,6 +613,7 @@ _add(
     _solve("import os\nfor i in range(2000): os.mkdir('d', 0o700); os.chdir('d')\nos.mkdir('locked', 0)\nreturn 5"),
     "wrong_answer",
     "exception",
+    "timeout",
 )
 _add("resource", "descriptors", _solve("a = [open('/dev/null') for _ in range(10000)]"), "exception")
 _add("resource", "big_value", _solve("return list(range(10**6))"), "output_limit")

@@ -168,6 +168,8 @@ class Program:
             self._set_up(message["setup"])
         except Exception as error:  # noqa: BLE001 - trusted code, so the caller's mistake and not the program's
             return {"setup": f"{type(error).__name__}: {error}"[:500]}
+        if message["setup"]:
+            self._send({"ready": True})  # from here on, the program could say that the set-up has failed
         if message["main"]:
             _run_to_the_end(compiled, self._space)
         exec(compiled, self._space)  # noqa: S102 - what this process is for

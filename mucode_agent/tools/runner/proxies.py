@@ -14,7 +14,7 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from . import codec
 from .mirror import Mirror
@@ -62,11 +62,13 @@ def too_slow(*_: Any) -> None:
 class Ended(BaseException):
     """The program is over; `status` says how. A test may swallow it; `Conversation.fate` remembers."""
 
-    def __init__(self, status: str, error: str, exit_code: int | None = None) -> None:
+    def __init__(self, status: str, error: str, exit_code: int | None = None, *, by_test: bool = False) -> None:
         super().__init__(error)
         self.status = status
         self.error = error
         self.exit_code = exit_code
+        self.by_test = by_test
+        """The test alone is what cannot be judged: it would be so for every program."""
 
 
 _TEST_FRAMEWORKS = {"unittest", "doctest"}
@@ -77,20 +79,26 @@ class InvalidTest(Ended):
     """The test is at fault: it can judge no program."""
 
     def __init__(self, error: str) -> None:
-        super().__init__("unjudged", error)
-
-
-class SetUpFailed(Ended):
-    """The program's process says so, where the program runs, too."""
+        super().__init__("unjudged", error, by_test=True)
 
 
 class NotData(BaseException):
     """The test did with an object of the program what cannot be judged safely."""
 
-    def __init__(self, status: str, error: str) -> None:
+    def __init__(self, status: str, error: str, *, by_test: bool = False) -> None:
         super().__init__(error)
         self.status = status
         self.error = error
+        self.by_test = by_test
+        """As of `Ended`."""
+
+
+class Doubt(NamedTuple):
+    """Why a failed test is `unjudged`; empty where it is not."""
+
+    why: str
+    by_test: bool = False
+    """As of `Ended`."""
 
 
 class RemoteError(Exception):
@@ -148,12 +156,12 @@ class Conversation:
         self._limits = limits
         self._spans = spans
         self.pid, self._channel, self._streams = server.fork(int(limits["file_mb"]))
-        self._main = False
+        self._main, self._set_up = False, True
         self.fate: Ended | NotData | None = None
         """The end of the program, or what this span's test did that cannot be judged: the first, whatever follows."""
         self.mentioned: frozenset[str] = frozenset()
         """Names in the test. One that names StopIteration or SystemExit means to see it; any other must not lose it."""
-        self.doubt = ""
+        self.doubt = Doubt("")
         """Why a failure of this test may be owed to the two processes, and not to the program."""
         self.all_changes = False
         """The test sees the changed arguments of a call that returned something, too."""
@@ -200,7 +208,7 @@ class Conversation:
         """Start a new span of CPU time, for another test."""
         if isinstance(self.fate, NotData):
             self.fate = None
-        self.doubt, self.contended, self.unseen, self.plain_base = "", False, False, False
+        self.doubt, self.contended, self.unseen, self.plain_base = Doubt(""), False, False, False
         self._cpu_start = self.cpu_s()
         self._waited = self._held = self._disk = self._asked = 0.0
         self._schedule: dict[str, Any] | None = None
@@ -282,7 +290,7 @@ class Conversation:
         message["together"] = together
         if marks:
             message["marks"] = marks
-        self._main = main
+        self._main, self._set_up = main, not setup
         answer = self._request(message)
         kinds = answer.get("names")
         if not isinstance(kinds, dict):
@@ -332,6 +340,11 @@ class Conversation:
         self.fate = self.fate or fate
         return fate
 
+    def note(self, why: str, *, by_test: bool = False) -> None:
+        """A failure of this test may have that reason: the first counts, one of the test alone before the others."""
+        if not self.doubt.why or (by_test and not self.doubt.by_test):
+            self.doubt = Doubt(why, by_test=by_test)
+
     def _operate(
         self,
         operation: str,
@@ -347,7 +360,8 @@ class Conversation:
         try:
             forms = self._give(values, message, shares=back != "never" or self.changing or self.keeping)
         except codec.NotPlain as error:
-            raise NotData("unjudged", f"the test passes what cannot be copied: {error}") from None
+            by_test = self.calls == 1  # later, what it passes may hold what the program gave
+            raise NotData("unjudged", f"the test passes what cannot be copied: {error}", by_test=by_test) from None
         message["args"] = forms[: len(arguments)]
         if keywords:
             message["kw"] = dict(zip(keywords, forms[len(arguments) :], strict=True))
@@ -373,7 +387,7 @@ class Conversation:
                 pass
         forms, message["sync"] = self._mirror.forms(values)
         if self._mirror.loose:
-            self.doubt = self.doubt or _LOOSE
+            self.note(_LOOSE)
         return forms
 
     def _take(self, answer: dict[str, Any], values: tuple[Any, ...], *, always: bool) -> None:
@@ -390,7 +404,7 @@ class Conversation:
             keep = _none if self.all_changes else lambda number: number % 2 == 0 and number not in seen()
             self.unseen |= self._bounded(self._mirror.apply, section, keep)
             if self._mirror.loose:
-                self.doubt = self.doubt or _LOOSE
+                self.note(_LOOSE)
         for name, form in names.items() if isinstance(names, dict) else ():
             if name in self._variables and self.space.get(name) is self._variables[name]:
                 self.space[name] = self._variables[name] = self._decode(form)
@@ -404,6 +418,9 @@ class Conversation:
             answer = self._receive()
             if "uses" in answer:
                 self._note_use(str(answer["uses"]))
+                continue
+            if "ready" in answer:
+                self._set_up = True
                 continue
             if "callback" not in answer:
                 break
@@ -423,8 +440,8 @@ class Conversation:
             ended = self._stop("syntax_error", str(syntax.get("error", ""))[:500])
             ended.frames = _texts(syntax.get("frames"))  # type: ignore[attr-defined]
             raise ended
-        if "setup" in answer:
-            raise SetUpFailed("unjudged", f"the set-up code failed: {answer['setup']}"[:500])
+        if "setup" in answer and not self._set_up:
+            raise InvalidTest(f"the set-up code failed: {answer['setup']}"[:500])
         if "ok" not in answer:
             raise self._broken()
         return answer
@@ -489,7 +506,8 @@ class Conversation:
         except codec.Malformed:
             raise self._broken() from None
         self._rest = bytes(buffer[size:])
-        if not isinstance(message, dict) or (self._rest and "uses" not in message):  # an answer that nobody asked for
+        unasked = self._rest and (not isinstance(message, dict) or message.keys().isdisjoint(("uses", "ready")))
+        if not isinstance(message, dict) or unasked:
             raise self._broken()
         self._received += size // codec.SHARED if "sync" in message else size
         if self._received > _MOST_RECEIVED:
@@ -511,8 +529,8 @@ class Conversation:
         if issubclass(type(value), codec.BASES):
             if codec.own_names(value):
                 what = f"the test passes a {type(value).__name__}, and its methods stay with the test"
-                raise self.settled(NotData("unjudged", what))
-            self.doubt = self.doubt or "the test passes an object of a class of its own, and its plain base arrives"
+                raise self.settled(NotData("unjudged", what, by_test=True))
+            self.note("the test passes an object of a class of its own, and its plain base arrives", by_test=True)
             return codec.encode(codec.plain(value), self._opaque, depth + 1, seen)
         if self.records.get(type(value).__name__) is type(value) and hasattr(value, "__dict__"):
             fields = {key: codec.encode(item, self._opaque, depth + 1, seen) for key, item in vars(value).items()}
@@ -521,7 +539,8 @@ class Conversation:
             return ["C", [self._callback(value), str(getattr(value, "__name__", ""))]]
         if hasattr(type(value), "__next__") and not hasattr(value, "read"):
             return ["i", self._callback(_Items(value))]
-        raise NotData("unjudged", f"the test passes a {type(value).__name__}, which is not plain data")
+        what = f"the test passes a {type(value).__name__}, which is not plain data"
+        raise NotData("unjudged", what, by_test=True)
 
     def _callback(self, value: Any) -> int:
         key = value if isinstance(value, types.FunctionType | types.MethodType) else id(value)
@@ -828,7 +847,7 @@ class Remote:
             return object.__getattribute__(self, name)
         if name == "__class__":
             conversation = self.mucode_conversation
-            conversation.doubt = conversation.doubt or f"the test asks for the type of {self.mucode_text()}"
+            conversation.note(f"the test asks for the type of {self.mucode_text()}")
             return self.mucode_type()
         if name in _OF_OBJECTS:
             raise self.mucode_unjudged(_OF_OBJECTS[name])
@@ -849,9 +868,7 @@ class Remote:
             if type(instance) in conversation.guards:
                 raise self.mucode_unjudged("asks what is a")
             if type(instance) not in (*_PLAIN, *MUTABLE):
-                conversation.doubt = (
-                    conversation.doubt or f"the test asks whether a plain value is a {self.mucode_name}"
-                )
+                conversation.note(f"the test asks whether a plain value is a {self.mucode_name}")
             return False
         return instance.mucode_do("isinstance", self) is True
 
@@ -917,6 +934,9 @@ class Remote:
         conversation = self.mucode_conversation
         what = f"the program gave {self.mucode_text()}, which is not plain data"
         if isinstance(other, Remote):
+            classes = self.mucode_kind == other.mucode_kind == "class"
+            if classes and conversation.fate is None and self.mucode_do("equality") == "none":
+                return self.mucode_do("is", other) is True
             fate = NotData("unjudged", "two objects of the program are compared: it would decide the outcome itself")
         elif callable(other) or (conversation.fate is None and self.mucode_do("equality") == "own"):
             fate = NotData("unjudged", f"{what}, and its class decides what equals it")
@@ -924,7 +944,8 @@ class Remote:
             fate = NotData("wrong_answer", what)
         raise conversation.settled(fate)
 
-    __ne__ = __eq__
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
     def mucode_refuse(self, *_: Any) -> Any:
         raise self.mucode_unjudged("needs the truth, order or hash of")

@@ -59,6 +59,8 @@ _LIBRARY = {
     "numpy": "numpy",
 }
 """Names that tests take from an import in the program: they get the library's own, or the program would compare."""
+_OF_NO_PROGRAM = frozenset({"__class__", "__file__", "__path__", "__builtins__", "__annotations__", "__cached__"})
+"""Names that a module or method has without defining them."""
 _OPERATORS = {
     "Eq": "==",
     "NotEq": "!=",
@@ -377,7 +379,7 @@ def _names(nodes: list[ast.AST], entry_point: str | None) -> tuple[frozenset[str
     modules = {name for name in free & bases if name in sys.stdlib_module_names and name not in called}
     library = {name: module for name, module in _LIBRARY.items() if name in free and name != entry_point}
     taken = free - modules - library.keys()
-    wanted = {name for name in taken if not hasattr(builtins, name) and not name.startswith("__")}
+    wanted = {name for name in taken if name == "__doc__" or not hasattr(builtins, name)} - _OF_NO_PROGRAM
     if entry_point:
         wanted.add(entry_point)
     elif not wanted and called:
