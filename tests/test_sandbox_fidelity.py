@@ -239,6 +239,23 @@ def test_a_test_does_not_know_the_name_of_the_module(sandbox):
     assert judged(sandbox, "def f(): return 2", guards, entry_point=None).status == "wrong_answer"
 
 
+LONG = {
+    "ASCII": "'hello' * 5000",
+    "other letters": "'äöü€字😀' * 5000",
+    "halves of pairs": "'\\ud83d' * 20_000 + '\\ude00' * 20_000",
+    "null bytes": "'\\0' * 20_000",
+    "in a list": "['ä' * 20_000, 1]",
+    "a key": "{'k' * 20_000: 'v' * 20_000}",
+}
+
+
+@pytest.mark.parametrize("value", LONG.values(), ids=LONG.keys())
+def test_long_text_arrives_as_it_is(sandbox, value):
+    test = f"x = {value}\nassert solve(x) == x\nassert made() == x"
+    report = judged(sandbox, f"def solve(x): return x\ndef made(): return {value}", test)
+    assert report.status == "passed", report
+
+
 # --- what only one process could see is unjudged, and never a pass ---
 
 

@@ -185,10 +185,12 @@ def checkpoint_of(name: str, weights: Weights) -> Path:
     try:
         _keep(name, weights, checkpoint, lambda: _make(name, weights, checkpoint))
     except OSError as error:
+        free = "free some room"
+        do = remedy(error, free)
+        size = f", {weights.room} MB during its first use" if do == free else ""
         raise ProblemError(
-            f"the cache {str(checkpoint.parent)!r} cannot take {name!r}, {weights.room} MB during its first use "
-            f"({error.strerror or error}): {remedy(error, 'free some room')}, or name a writable directory in "
-            "MUCODE_CACHE"
+            f"the cache {str(checkpoint.parent)!r} cannot take {name!r}{size} ({error.strerror or error}): {do}, or "
+            "name a writable directory in MUCODE_CACHE"
         ) from error
     return checkpoint
 

@@ -1,5 +1,6 @@
 """A reply's log-probabilities, summed over all its tokens and over those of its code."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -30,9 +31,17 @@ def summed(pieces: Sequence[str], logprobs: Sequence[float]) -> LogProbs:
     return LogProbs(sum(logprobs), len(logprobs), sum(inside), len(inside))
 
 
+def of_tokens(tokens: Sequence[Mapping[str, Any]]) -> LogProbs | None:
+    """Those of OpenAI's list of tokens; None where one of them has no text or is no finite number."""
+    pieces, values = [token.get("token") for token in tokens], [token.get("logprob") for token in tokens]
+    texts = [piece for piece in pieces if isinstance(piece, str)]
+    numbers = [value for value in values if isinstance(value, int | float) and math.isfinite(value)]
+    return summed(texts, numbers) if len(texts) == len(numbers) == len(tokens) else None
+
+
 def logprobs_of(facts: Mapping[str, Any]) -> LogProbs | None:
     """The sums for a message, from its `response_metadata`: sums that our models put there, or OpenAI's token list."""
     if (known := facts.get("mucode_logprobs")) is not None:
         return LogProbs(*known)
     tokens = (facts.get("logprobs") or {}).get("content")
-    return summed([token["token"] for token in tokens], [token["logprob"] for token in tokens]) if tokens else None
+    return of_tokens(tokens) if tokens else None

@@ -24,7 +24,7 @@ from langgraph.errors import GraphBubbleUp
 
 from mucode_agent.calls import Call, Steps, all_done, in_loop, in_thread, sleep
 from mucode_agent.models.logprobs import logprobs_of
-from mucode_agent.models.refusals import REFUSALS, overflows, pause_s, read_refusal
+from mucode_agent.models.refusals import REFUSALS, Refusal, overflows, pause_s, read_refusal
 from mucode_agent.models.usage import NamesModel, heard_first, usage_parts
 from mucode_agent.types import (
     ContextOverflowError,
@@ -293,7 +293,7 @@ class _Draw:
             self.refused |= refused
             return 0.0
         failure = InfrastructureError(
-            f"model {self.name} failed ({type(error).__name__}: {_line(error)}): {_remedy(error, refusal.status)}"
+            f"model {self.name} failed ({type(error).__name__}: {_line(error)}): {_remedy(error, refusal)}"
         )
         failure.samples = tuple(self._drawn())
         raise failure from error
@@ -397,23 +397,30 @@ def _sample(message: AIMessage, seed: int) -> Sample:
     )
 
 
-def _remedy(error: Exception, status: int | None) -> str:
-    if status == 400 and "tool" in str(error):
+def _remedy(error: Exception, refusal: Refusal) -> str:
+    if refusal.status == 400 and "tool" in str(error):
         return "start its server with tool calls (vLLM: --enable-auto-tool-choice --tool-call-parser), or use no tools"
-    match status:
+    match refusal.status:
         case 401 | 403:
             return "give its key, in MUCODE_API_KEY or the provider's own variable"
         case 404:
             return "check the model's name and the URL"
+        case 429 if "quota" in refusal.text:
+            return "raise the account's quota, or take another model"
         case 429:
             return "wait, or lower max_concurrency"
-        case int() if status >= 500:
+        case int() as status if status >= 500:
             return "look at the server's log, and try again"
     kind = type(error).__name__
     if "Timeout" in kind:
         return "raise the timeout, or lower n or max_tokens"
     if "Connect" in kind:
         return "start the server, or fix the URL"
+    if isinstance(error, ValueError | TypeError | LookupError | AttributeError):  # of a client that could not read it
+        return (
+            "if its server answered with something other than a chat completion, check the URL (it ends in /v1 on most "
+            "servers) and the server's log; else see the exception that is its cause"
+        )
     return "see the exception that is its cause"
 
 

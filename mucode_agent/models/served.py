@@ -7,7 +7,7 @@ from langchain_core.outputs import ChatResult
 from langchain_openai.chat_models.base import BaseChatOpenAI
 
 from mucode_agent.models.base import AnswersOnce
-from mucode_agent.models.logprobs import summed
+from mucode_agent.models.logprobs import of_tokens
 from mucode_agent.models.usage import usage_parts
 
 _PROMPT_ONLY: dict[str, Any] = {"n": 1, "max_tokens": 1, "logprobs": False}
@@ -55,6 +55,10 @@ class ServedChatModel(AnswersOnce, BaseChatOpenAI):
 
     def _create_chat_result(self, response: Any, generation_info: dict[str, Any] | None = None) -> ChatResult:
         result: ChatResult = super()._create_chat_result(response, generation_info)
+        result.llm_output = {
+            **(result.llm_output or {}),
+            "model_name": getattr(response, "model", None) or self.model_name,
+        }
         # The parent gives every choice the same dict, and the usage of all choices together.
         total = (result.llm_output or {}).get("token_usage") or {}
         parts = usage_parts([generation.text for generation in result.generations], total)
@@ -65,7 +69,7 @@ class ServedChatModel(AnswersOnce, BaseChatOpenAI):
                 facts.pop("logprobs", None)
             if tokens is not None:
                 parts[i] = (parts[i][0], len(tokens))
-                facts["mucode_logprobs"] = summed([t["token"] for t in tokens], [t["logprob"] for t in tokens])
+                facts["mucode_logprobs"] = of_tokens(tokens)
             if i and isinstance(generation.message, AIMessage):
                 generation.message.usage_metadata = None
             generation.generation_info = {**facts, "mucode_usage": parts[i]} if total else facts

@@ -346,7 +346,7 @@ class Program:
             if not part:
                 raise EOFError
             data = codec.joined(data, part)
-        return codec.unpack(data[codec.HEADER.size :])
+        return codec.unpack(memoryview(data)[codec.HEADER.size :])
 
 
 def _run_to_the_end(code: types.CodeType, space: dict[str, Any]) -> None:

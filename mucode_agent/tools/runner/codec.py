@@ -86,6 +86,8 @@ _SINGLE = {"Ellipsis": ..., "NotImplemented": NotImplemented}
 _TYPES_BACK: dict[Any, str] = {kind: name for name, kind in _TYPES.items()}
 _MANY, _SAMPLE = 512, 256
 """From so many numbers on, a list of them moves as its memory; and how many tell how long they are as JSON."""
+_LONG = 1 << 14
+"""From so many characters on, a text moves as its memory: JSON would look at each."""
 _PRIME = 2654435761
 """Steps of it meet no period of the numbers."""
 _CODES = {int: "bhiq", float: "d"}
@@ -112,7 +114,7 @@ def encode(value: Any, opaque: Opaque | None = None, depth: int = 0, seen: tuple
     """JSON form of plain data. `opaque` gives the form of anything else; without it NotPlain is raised."""
     kind = type(value)
     if kind in _AS_THEY_ARE:
-        return value
+        return ["s", value.encode("utf-8", "surrogatepass")] if kind is str and len(value) >= _LONG else value
     if kind is int:
         return value if -_EXACT < value < _EXACT else ["I", hex(value)]
     if depth > MAX_DEPTH or id(value) in seen:
@@ -229,7 +231,7 @@ def pack(message: Any, halves: str = "surrogatepass") -> bytes:
     try:
         body = text(message).encode("utf-8", halves)
     except TypeError:
-        body = _pack_with_memory(message)
+        return _pack_with_memory(message)
     return HEADER.pack(len(body)) + body
 
 
@@ -246,7 +248,8 @@ def _pack_with_memory(message: Any) -> bytes:
     body = json.dumps(message, separators=(",", ":"), ensure_ascii=False, check_circular=False, default=put_aside)
     data = body.encode("utf-8", "surrogatepass")
     sizes = [len(data), len(pieces), *map(len, pieces)]
-    return b"".join([b"\0", struct.pack(f">{len(sizes)}I", *sizes), data, *pieces])
+    head = b"\0" + struct.pack(f">{len(sizes)}I", *sizes)
+    return b"".join([HEADER.pack(len(head) + sum(sizes) - len(pieces)), head, data, *pieces])
 
 
 def _unpack_with_memory(body: memoryview) -> Any:
@@ -281,12 +284,12 @@ def text(message: Any) -> str:
     return "".join(_write(message, 0))
 
 
-def unpack(body: bytes | bytearray) -> Any:
+def unpack(body: bytes | bytearray | memoryview) -> Any:
     """The message of a frame's body. Raises Malformed."""
     try:
         if body[:1] == b"\0":
             return _unpack_with_memory(memoryview(body))
-        found = body.decode("utf-8", "surrogatepass")
+        found = str(body, "utf-8", "surrogatepass")
         message, end = _DECODER.raw_decode(found)
     except (ValueError, LookupError, TypeError, struct.error, RecursionError) as error:
         raise Malformed(f"the message is not JSON: {type(error).__name__}") from None
@@ -499,6 +502,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "y": _TYPES.__getitem__,
     "E": _SINGLE.__getitem__,
     "p": _numbers,
+    "s": lambda body: str(body, "utf-8", "surrogatepass"),
     "I": lambda body: int(body, 16),
     "b": lambda body: bytes.fromhex(body) if type(body) is str else bytes(memoryview(body)),
     "B": lambda body: bytearray.fromhex(body) if type(body) is str else bytearray(memoryview(body)),

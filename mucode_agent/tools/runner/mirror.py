@@ -13,7 +13,7 @@ from typing import Any
 
 from . import codec
 
-_MOST_VALUES, _MOST_NUMBERED = 100_000, 500_000
+_MOST_VALUES, _MOST_NUMBERED = 50_000, 100_000
 """At one time, and of one side in all."""
 _MOST_WORK = 5_000_000
 """Looks at values for changes, and at 16 items of one each. Beyond these bounds values cross as copies."""

@@ -502,7 +502,7 @@ class Conversation:
         self._look()
         self._size = size
         try:
-            message = codec.unpack(buffer[codec.HEADER.size : size])
+            message = codec.unpack(memoryview(buffer)[codec.HEADER.size : size])
         except codec.Malformed:
             raise self._broken() from None
         self._rest = bytes(buffer[size:])

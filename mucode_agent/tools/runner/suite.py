@@ -305,7 +305,7 @@ def _in_place(nodes: list[ast.AST]) -> bool:
     used = {part.id for part in calls if isinstance(part, ast.Name)}
     assigned = [node for node in nodes if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)]
     bound = [node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)]
-    read = [node for node in nodes if isinstance(node, ast.Assert)]
+    read: list[ast.AST] = [node for node in nodes if isinstance(node, ast.Assert)]
     read += [node.value for node in assigned if isinstance(node.value, ast.BinOp | ast.UnaryOp | ast.Compare)]
     reading = {id(part) for node in read for part in ast.walk(node)}
     used |= {node.id for node in nodes if _loads(node) and id(node) not in reading}  # by which it gets another name
