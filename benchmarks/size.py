@@ -30,8 +30,8 @@ def main() -> None:
         part = file.relative_to(root).parts[:-1]
         parts.setdefault("/".join(part) or "(modules)", Counter()).update(counted(file.read_text()))
     parts["in all"] = sum(parts.values(), Counter[str]())
-    for part, count in parts.items():
-        print(f"{part:14}", *(f"{count[kind]:7,} {kind}" for kind in ("all", "code", "docstrings", "blank")))
+    for name, count in parts.items():
+        print(f"{name:14}", *(f"{count[kind]:7,} {kind}" for kind in ("all", "code", "docstrings", "blank")))
 
 
 if __name__ == "__main__":

@@ -406,7 +406,8 @@ class _Nodes:
     async def _run(self, jobs: Iterable[Job]) -> list[ExecutionReport]:
         with blamed("the sandbox"):
             sandbox = await Call(self._parts.sandbox, functools.partial(asyncio.to_thread, self._parts.started_sandbox))
-            return await Call(run, arun, sandbox, jobs)
+            reports: list[ExecutionReport] = await Call(run, arun, sandbox, jobs)
+            return reports
 
     def _probes(self, state: SolverState) -> list[str]:
         """The state's probes; if the problem gave none, those for the parameters that the programs declare."""

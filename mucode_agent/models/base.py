@@ -18,7 +18,8 @@ class AnswersOnce(BaseChatModel):
 
         `options` are the request's: `n`, `seed`, `temperature` and so on, and LangChain's `run_manager`.
         """
-        return await Call(super()._generate, super()._agenerate, messages, stop, **options)
+        answer: ChatResult = await Call(super()._generate, super()._agenerate, messages, stop, **options)  # type: ignore[safe-super]
+        return answer
 
     def _generate(
         self,

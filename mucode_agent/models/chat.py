@@ -76,7 +76,8 @@ class TransformersChatModel(AnswersOnce):
         return loaded
 
     async def _answer(self, messages: list[BaseMessage], stop: list[str] | None = None, **options: Any) -> ChatResult:
-        return await Call(self._draw, self._draw_in_thread, messages, stop, **options)
+        answer: ChatResult = await Call(self._draw, self._draw_in_thread, messages, stop, **options)
+        return answer
 
     def _stream(
         self,

@@ -107,9 +107,9 @@ class Decoder:
         x = functional.embedding(ids, self._embeddings).float()
         for i, layer in enumerate(self._layers):
             heads = layer.qkv(self._normed(x, layer.norm)).view(count, length, -1, self.size)
-            turned, values = heads.split((self.heads + self.groups, self.groups), 2)
+            turned, values = torch.split(heads, [self.heads + self.groups, self.groups], 2)
             turned = turned * cosines + turned.roll(self.size // 2, -1) * sines
-            queries, keys = turned.split((self.heads, self.groups), 2)
+            queries, keys = torch.split(turned, [self.heads, self.groups], 2)
             x = x + layer.out(attend(i, queries, keys, values).reshape(count, length, -1))
             gate, up = layer.up(self._normed(x, layer.second_norm)).chunk(2, -1)
             x = x + layer.down(functional.silu(gate) * up)
@@ -159,7 +159,7 @@ class SharedRows:
             together = q.transpose(0, 1).reshape(groups, -1, size)  # all rows read the prompt at once
             of_prompt = (together @ before[0].mT).view(groups, self._count, over, -1).transpose(0, 1)
             weights = torch.cat((of_prompt, q @ own.mT), -1).softmax(-1)
-            of_prompt, of_own = weights.split((self._read, at + 1), -1)
+            of_prompt, of_own = torch.split(weights, [self._read, at + 1], -1)
             from_prompt = of_prompt.transpose(0, 1).reshape(groups, -1, self._read) @ before_values[0]
             return from_prompt.view(groups, self._count, over, size).transpose(0, 1) + of_own @ own_values
 
@@ -243,7 +243,8 @@ class EmbeddedEngine(Engine):
         self.has_chat_template = True
         facts = json.loads((directory / "tokenizer_config.json").read_bytes())
         ends = json.loads((directory / "generation_config.json").read_bytes())["eos_token_id"]
-        self.ends = {*(ends if isinstance(ends, list) else [ends]), self.tokenizer.token_to_id(facts["eos_token"])}
+        end = self.tokenizer.token_to_id(facts["eos_token"])
+        self.ends = {*(ends if isinstance(ends, list) else [ends]), *([] if end is None else [end])}
 
     def _rows(self) -> SharedRows:
         return SharedRows(self.model)
