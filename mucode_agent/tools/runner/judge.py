@@ -215,7 +215,7 @@ class _Run:
             space.clear()  # the tests' functions hold it, and it them: without this they stay until a collection
         if conversation.calls == 0 and all(result["status"] == "passed" for result in results):
             alone = suite.wanted <= kinds.keys()  # else that may be why
-            untouched = {"status": "unjudged", "error": "no test used the program"}
+            untouched: Result = {"status": "unjudged", "error": "no test used the program"}
             untouched |= {"invalid_test": alone, "by_program": not alone}
             return [{**result, **untouched} for result in results]
         return results
