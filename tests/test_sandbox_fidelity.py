@@ -385,3 +385,34 @@ def test_members_of_an_enumeration_of_the_set_up_are_themselves_on_both_sides(sa
 )
 def test_a_script_finds_what_an_interpreter_gives_it(sandbox, code):
     assert judged(sandbox, code, StdioTest(stdin="", stdout="4\n"), entry_point=None).passed
+
+
+OWN = "def f(x): return x + 1\ndef sum(xs): return 42\nclass A:\n    v = 3"
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "from solution import f\nassert f(1) == 2",
+        "from solution import *\nassert f(1) == 2",
+        "import solution\nassert solution.f(1) == 2",
+        "import solution as s, math\nassert s.f(1) == math.floor(2.5)",
+        "from solution import sum\nassert sum([1]) == 42",
+        "import solution\nassert solution.sum([1]) == 42",
+        "from solution import f as g, A\nassert g(1) == 2 and A().v == 3",
+        "def test_f():\n    from solution import f\n    assert f(1) == 2",
+        "from solution import f\ndef check(candidate):\n    assert candidate(1) == f(1) == 2",
+    ],
+)
+@pytest.mark.parametrize("judge", ["apart", "together"])
+def test_a_test_may_import_the_program_as_the_module_solution(sandbox, test, judge):
+    right, wrong = (
+        sandbox.submit(Job(code=code, tests=(test,), judge=judge, entry_point="f")).result(60)
+        for code in (OWN, OWN.replace("x + 1", "x").replace("42", "41"))
+    )
+    assert (right.status, wrong.status) == ("passed", "wrong_answer"), (right, wrong)
+
+
+def test_a_name_imported_from_the_program_must_be_there(sandbox):
+    test = "from solution import f, g\nassert f(1) == 2"
+    assert sandbox.submit(Job(code=OWN, tests=(test,))).result(60).status == "missing_entry_point"
