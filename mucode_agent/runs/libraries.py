@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from mucode_agent.problems import top_level_imports
 from mucode_agent.syntax import parse
+from mucode_agent.tools.runner.suite import PROGRAM
 from mucode_agent.tools.sandbox import is_installed
 from mucode_agent.types import CodeTest, Problem, ProblemError
 
@@ -32,7 +33,10 @@ def preloads(problems: Iterable[Problem], given: Sequence[str] = (), sandbox: st
 
 
 def libraries(problem: Problem) -> set[str]:
-    """Top-level packages outside the standard library that the problem's tests and set-up import."""
+    """Top-level packages outside the standard library that the problem's tests and set-up import.
+
+    The module `solution` is the program itself.
+    """
     tests = [test.code for test in (*problem.public_tests, *problem.private_tests) if isinstance(test, CodeTest)]
     found: set[str] = set()
     for source in [problem.setup, *tests]:
@@ -45,4 +49,4 @@ def libraries(problem: Problem) -> set[str]:
             found |= top_level_imports(tree) | {
                 _USED_WITHOUT_IMPORT[name] for name in used & _USED_WITHOUT_IMPORT.keys()
             }
-    return found
+    return found - {PROGRAM}
