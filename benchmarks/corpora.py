@@ -106,8 +106,8 @@ def _statement(example: doctest.Example) -> str | None:
         name, _, message = example.exc_msg.strip().partition(": ")
         check = f" and str(error) == {message!r}" if message and "..." not in message else ""
         body = "\n    ".join(source.splitlines())
-        told = f"assert type(error).__name__ == {name.rpartition('.')[2]!r}{check}"
-        return f"try:\n    {body}\nexcept Exception as error:\n    {told}\nelse:\n    raise AssertionError"
+        same = f"assert type(error).__name__ == {name.rpartition('.')[2]!r}{check}"
+        return f"try:\n    {body}\nexcept Exception as error:\n    {same}\nelse:\n    raise AssertionError"
     try:
         expression = ast.parse(source, mode="eval")
     except SyntaxError:

@@ -1,42 +1,76 @@
 """How often the embedded models solve examples/problem.json: one sample against the default N and T.
 
-python benchmarks/embedded_example.py [--model qwen0.5b] [--seeds 20]
+python benchmarks/embedded_example.py [--model qwen0.5b --model smollm2] [--seeds 20] [--record seeds.jsonl]
+
+With --record each answer is appended to a file, and the same command goes on where an earlier one ended. The weights
+are loaded once.
 """
 
 import argparse
 import json
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from mucode_agent import LocalSandbox, Solution, create_solver, load_model
+from mucode_agent.files import Journal
 from mucode_agent.models.embedded import DEFAULT_MODEL
+from mucode_agent.types import Record
 
 PROBLEM = Path(__file__).parent.parent / "examples" / "problem.json"
+SETTINGS = ((1, 1), (5, 3))
+
+
+class Answer(Record):
+    """Of one seed."""
+
+    model: str
+    n: int
+    max_turns: int
+    seed: int
+    solved: bool
+    seconds: float
+    candidates: int
+    turns: int
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--model", action="append", default=[])
+    parser.add_argument("--record", type=Path)
     given = parser.parse_args()
-    problem, model, sandbox = json.loads(PROBLEM.read_text()), load_model(given.model), LocalSandbox()
-    for n, turns in ((1, 1), (5, 3)):
-        solutions, seconds = [], []
-        for seed in range(given.seeds):
-            started = time.monotonic()
-            answer = create_solver(model, sandbox=sandbox, n=n, max_turns=turns, seed=seed).invoke({"problem": problem})
-            seconds.append(time.monotonic() - started)
-            solutions.append(Solution.model_validate(answer["solution"]))
-        solved = sum(solution.solved for solution in solutions)
-        print(
-            f"{problem['id']}, {given.model}, N={n} T={turns}: solved with {solved} of {given.seeds} seeds"
-            f" · median {statistics.median(seconds):.1f} s ({min(seconds):.1f}-{max(seconds):.1f})"
-            f" · mean {statistics.mean(s.usage.candidates for s in solutions):.1f} candidates,"
-            f" {statistics.mean(s.turns for s in solutions):.1f} turns",
-            flush=True,
-        )
+    scratch = tempfile.TemporaryDirectory()
+    journal = Journal(given.record or Path(scratch.name) / "seeds.jsonl", TypeAdapter(Answer))
+    problem, sandbox = json.loads(PROBLEM.read_text()), LocalSandbox()
+    for name in given.model or [DEFAULT_MODEL]:
+        model = load_model(name)
+        for n, turns in SETTINGS:
+            there = {a.seed: a for a in journal.rows if (a.model, a.n, a.max_turns) == (name, n, turns)}
+            for seed in set(range(given.seeds)) - there.keys():
+                started = time.monotonic()
+                solver = create_solver(model, sandbox=sandbox, n=n, max_turns=turns, seed=seed)
+                found = Solution.model_validate(solver.invoke({"problem": problem})["solution"])
+                there[seed] = Answer(
+                    model=name, n=n, max_turns=turns, seed=seed, solved=found.solved,
+                    seconds=time.monotonic() - started, candidates=found.usage.candidates, turns=found.turns,
+                )  # fmt: skip
+                journal.append([there[seed]])
+            answers = [there[seed] for seed in range(given.seeds)]
+            seconds, solved = [answer.seconds for answer in answers], sum(answer.solved for answer in answers)
+            print(
+                f"{problem['id']}, {name}, N={n} T={turns}: solved with {solved} of {given.seeds}"
+                f" seeds · median {statistics.median(seconds):.1f} s ({min(seconds):.1f}-{max(seconds):.1f})"
+                f" · mean {statistics.mean(a.candidates for a in answers):.1f} candidates,"
+                f" {statistics.mean(a.turns for a in answers):.1f} turns",
+                flush=True,
+            )
+    journal.close()
     sandbox.close()
+    scratch.cleanup()
 
 
 if __name__ == "__main__":

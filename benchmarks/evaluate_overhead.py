@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatResult
@@ -27,6 +26,7 @@ from pydantic import Field
 
 from mucode_agent.evaluation.benchmarks import load_benchmark
 from mucode_agent.evaluation.runner import run_benchmark
+from mucode_agent.models.base import AnswersOnce
 from mucode_agent.models.load import load_model
 from mucode_agent.runs.config import Benchmark, Pace
 from mucode_agent.tools.sandbox import load_sandbox
@@ -35,7 +35,7 @@ from mucode_agent.types import Sample, Sandbox
 ROLES = {"human": "user", "ai": "assistant", "system": "system"}
 
 
-class Recorder(BaseChatModel):
+class Recorder(AnswersOnce):
     """Passes requests on and keeps them by problem: what the raw passes send."""
 
     native_n: bool = True
@@ -46,26 +46,11 @@ class Recorder(BaseChatModel):
     def _llm_type(self) -> str:
         return "recorder"
 
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        raise NotImplementedError("an evaluation asks asynchronously")
-
-    async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        spoken = [{"role": ROLES[message.type], "content": message.content} for message in messages]
-        options = {name: kwargs[name] for name in ("n", "seed", "temperature", "max_tokens")}
-        self.requests.setdefault(str(messages[0].content), []).append({"messages": spoken, **options})
-        result: ChatResult = await self.inner._agenerate(messages, stop, run_manager, **kwargs)  # noqa: SLF001
+    async def _answer(self, messages: list[BaseMessage], stop: list[str] | None = None, **options: Any) -> ChatResult:
+        sent = [{"role": ROLES[message.type], "content": message.content} for message in messages]
+        asked = {name: options[name] for name in ("n", "seed", "temperature", "max_tokens")}
+        self.requests.setdefault(str(messages[0].content), []).append({"messages": sent, **asked})
+        result: ChatResult = await self.inner._answer(messages, stop, **options)  # noqa: SLF001
         return result
 
 

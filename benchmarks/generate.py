@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 from langchain_core.messages import HumanMessage
 
 from mucode_agent.models.chat import TransformersChatModel
-from mucode_agent.models.checkpoints import INT8, int8_runs
-from mucode_agent.models.embedded import EMBEDDED
+from mucode_agent.models.checkpoints import INT8, int8_runs, load_engine
+from mucode_agent.models.decoding import TransformersEngine
+from mucode_agent.models.embedded import EMBEDDED, embedded_checkpoint
 from mucode_agent.models.load import load_model
 from mucode_agent.models.sampling import sample
 
@@ -53,18 +54,19 @@ def ours(model: Any) -> Draw:
     return draw
 
 
-def plain(model: TransformersChatModel) -> Draw:
+def plain(model: str, tokens: int, dtype: str) -> Draw:
     """By transformers alone."""
     import torch
 
     def draw(n: int, number: int) -> list[int]:
-        engine = model.engine
+        engine = load_engine(str(embedded_checkpoint(model)) if model in EMBEDDED else model, "cpu", dtype)
+        assert isinstance(engine, TransformersEngine)
         content = QUESTION.format(str(number).zfill(PLACES))
         prompt = engine.encode([{"role": "user", "content": content}])
         torch.manual_seed(number)
         rows = engine.model.generate(
             prompt, attention_mask=torch.ones_like(prompt), do_sample=True, temperature=0.7, top_k=0,
-            num_return_sequences=n, max_new_tokens=model.max_tokens, pad_token_id=engine.tokenizer.eos_token_id,
+            num_return_sequences=n, max_new_tokens=tokens, pad_token_id=engine.tokenizer.eos_token_id,
         )[:, prompt.shape[1] :].tolist()  # fmt: skip
         return [next((i + 1 for i, token in enumerate(row) if token in engine.ends), len(row)) for row in rows]
 
@@ -89,7 +91,7 @@ def contenders(model: str, tokens: int, url: str | None, asked: Sequence[str]) -
         mine = TransformersChatModel(model=model, max_tokens=tokens, dtype=dtype, device="cpu")
         found[f"ours, {dtype}"] = ours(mine)
         if dtype != INT8:
-            found[f"generate, {dtype}"] = plain(mine)
+            found[f"generate, {dtype}"] = plain(model, tokens, dtype)
     if url is not None:
         found["vLLM"] = ours(load_model(url if url.startswith("vllm:") else f"vllm:{url}", max_tokens=tokens))
     return found

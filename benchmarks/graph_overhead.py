@@ -17,16 +17,13 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from langchain_core.callbacks import CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
 from langgraph.checkpoint.memory import InMemorySaver
 
 from mucode_agent.extraction import extract_code
 from mucode_agent.graphs.selection import best_over_turns, decide, normal_form, select
 from mucode_agent.graphs.solver import SolverInput, create_solver
 from mucode_agent.models.sampling import sample
+from mucode_agent.models.scripted import ScriptedModel
 from mucode_agent.prompts import render
 from mucode_agent.types import (
     Budget,
@@ -52,26 +49,9 @@ FRESH = itertools.count()
 FAILED = ExecutionReport(status="wrong_answer", results=(TestResult(status="wrong_answer", test="assert f"),) * 3)
 
 
-class InstantModel(BaseChatModel):
+def instant_model() -> ScriptedModel:
     """Answers n wrong programs at once, and never the same one twice: caches help nobody."""
-
-    native_n: bool = True
-
-    @property
-    def _llm_type(self) -> str:
-        return "instant"
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        *,
-        n: int = 1,
-        **kwargs: Any,
-    ) -> ChatResult:
-        replies = [f"```python\ndef after(x):\n    return x + {next(FRESH)}\n```" for _ in range(n)]
-        return ChatResult(generations=[ChatGeneration(message=AIMessage(reply)) for reply in replies])
+    return ScriptedModel(replies=lambda *_: f"```python\ndef after(x):\n    return x + {next(FRESH)}\n```")
 
 
 class NullSandbox:
@@ -88,7 +68,7 @@ class NullSandbox:
         pass
 
 
-def plain_loop(model: BaseChatModel, n: int, max_turns: int) -> Solution:
+def plain_loop(model: ScriptedModel, n: int, max_turns: int) -> Solution:
     """What the graph does, as a function."""
     sandbox, verifier, usage = NullSandbox(), NoVerifier(), Usage()
     turns: list[Turn] = []
@@ -133,7 +113,7 @@ def plain_loop(model: BaseChatModel, n: int, max_turns: int) -> Solution:
         turns.append(Turn(best=best, candidates=n))
 
 
-# ruff: noqa: ARG002 - the signatures are LangChain's and the protocol's
+# ruff: noqa: ARG002 - the signatures are the protocol's
 
 
 def milliseconds(run: Callable[[], Any], repeats: int) -> list[float]:
@@ -154,7 +134,7 @@ def spread(times: Sequence[float]) -> str:
 
 def overhead(n: int, max_turns: int, saver: str, repeats: int) -> list[float]:
     """Milliseconds a turn above the loop's fastest, one for each solve."""
-    model = InstantModel()
+    model = instant_model()
     given: SolverInput = {"problem": PROBLEM.model_dump(mode="json")}
     loop = min(milliseconds(lambda: plain_loop(model, n, max_turns), repeats))
     with tempfile.TemporaryDirectory() as directory:
@@ -173,7 +153,7 @@ def overhead(n: int, max_turns: int, saver: str, repeats: int) -> list[float]:
 
 def in_flight(solves: int, n: int, max_turns: int) -> float:
     """Milliseconds a turn with `solves` solves at once in one event loop."""
-    graph = create_solver(InstantModel(), sandbox=NullSandbox(), n=n, max_turns=max_turns)
+    graph = create_solver(instant_model(), sandbox=NullSandbox(), n=n, max_turns=max_turns)
     given: Any = {"problem": PROBLEM.model_dump(mode="json")}
 
     async def together() -> float:

@@ -17,6 +17,7 @@ VALUES = {
     "10^6 integers": "list(range(10**6))",
     "10^6 floats": "[n / 7 for n in range(10**6)]",
     "5 MB of text that is not ASCII": "'äöü€字' * 400_000",
+    "5 MB of ASCII": "'hello wor\\n' * 500_000",
 }
 IN = ("def f(x): return len(x)", "x = {value}\nassert f(x) == len(x)")
 OUT = ("def f(): return {value}", "assert f() == {value}")

@@ -35,8 +35,8 @@ def rows(count: int) -> list[Any]:
     for problem in load_benchmark("humaneval").problems[: (count + 1) // 2]:
         asked = Message(role="user", content=task(problem.public()))
         failed = Message(role="assistant", content=f"```python\n{problem.reference}\n```")
-        told = Message(role="user", content="Feedback:\n1 of 3 tests passed.\n\nCorrect the code.")
-        for messages in ((asked,), (asked, failed, told)):
+        feedback = Message(role="user", content="Feedback:\n1 of 3 tests passed.\n\nCorrect the code.")
+        for messages in ((asked,), (asked, failed, feedback)):
             answer = answer_text(problem.reference or "pass")
             made.append(Row(problem_id=problem.id, messages=messages, answer=answer, correct=True))
     return made[:count]

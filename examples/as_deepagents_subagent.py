@@ -10,7 +10,7 @@ TASK = "Write add(a, b), which adds two numbers.\nassert add(1, 2) == 3"
 
 
 CALL = {"name": "task", "args": {"description": TASK, "subagent_type": "coder"}, "id": "1"}
-# Plays the agent's model: it hands the task over, then answers. Put your own chat model in its place.
+# Plays the agent's model: it delegates the task, then answers. Replace it by your own chat model.
 CHAT = ScriptedModel(replies=[AIMessage("", tool_calls=[CALL]), "Here is add, tested."], tools=True)
 
 agent = create_deep_agent(CHAT, subagents=[create_solver_subagent(CODER, n=1)])

@@ -10,7 +10,7 @@ TASK = {"prompt": "Write add(a, b), which adds two numbers.", "tests": ["assert 
 
 
 CALL = {"name": "solve_coding_problem", "args": TASK, "id": "1"}
-# Plays the agent's model: it calls the tool once, then answers. Put your own chat model in its place.
+# Plays the agent's model: it calls the tool once, then answers. Replace it by your own chat model.
 CHAT = ScriptedModel(replies=[AIMessage("", tool_calls=[CALL]), "Here is add, tested."], tools=True)
 
 agent = create_agent(CHAT, tools=[create_solver_tool(CODER, n=1)])

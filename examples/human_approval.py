@@ -1,4 +1,4 @@
-"""A person approves the code before it is accepted: LangGraph's interrupt, and a checkpointer that waits for days."""
+"""A person approves the code before it is accepted, by LangGraph's interrupt and a checkpointer."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ MODEL = ScriptedModel(replies=[ONE, TWO])  # or "qwen0.5b", or any LangChain cha
 
 
 def review(question: dict[str, Any]) -> dict[str, Any]:
-    """What the person says: empty is yes, anything else is the reason why not, and the model reads it."""
+    """The person's answer: empty means yes; anything else is the reason for no, which the model reads."""
     print(f"{question['reason']}:\n{question['code']}")
     print("Enter to accept, or say what is wrong: ", end="", flush=True)
     comment = sys.stdin.readline().strip()

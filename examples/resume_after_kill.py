@@ -1,4 +1,6 @@
-"""A solve is killed in its second turn and goes on where it stood. Needs `pip install langgraph-checkpoint-sqlite`."""
+"""A solve is killed in its second turn and continues from its checkpoint. Needs
+`pip install langgraph-checkpoint-sqlite`.
+"""
 
 import json
 import os
@@ -17,7 +19,7 @@ RIGHT = "```python\ndef is_palindrome(s):\n    return s.lower() == s.lower()[::-
 
 
 def power_cut(messages: list[BaseMessage], _: object) -> str:
-    """A model whose process is killed when it is asked a second time."""
+    """A model that kills its process at the second request."""
     print(f"asked, {len(messages)} messages", flush=True)
     if len(messages) > 1:
         os.kill(os.getpid(), 9)
@@ -28,7 +30,7 @@ def solve(database: str, given: Any, model: ScriptedModel) -> dict[str, Any]:
     with SqliteSaver.from_conn_string(database) as saver:
         solver = create_solver(model, n=1, max_turns=3, checkpointer=saver)
         thread: Any = {"configurable": {"thread_id": "ticket-17"}}
-        # durability="sync" writes each step before the next one begins.
+        # durability="sync" writes each step before the next one starts.
         return solver.invoke(given, thread, durability="sync")["solution"]
 
 
@@ -41,7 +43,7 @@ def main() -> None:
         database = f"{directory}/solves.sqlite"
         killed = subprocess.run([sys.executable, __file__, database], check=False)
         print(f"killed by signal {-killed.returncode}")
-        solution = solve(database, None, ScriptedModel(replies=[RIGHT]))  # None: go on with the thread
+        solution = solve(database, None, ScriptedModel(replies=[RIGHT]))  # None: continue the thread
         print(f"solved: {solution['solved']}, turns: {solution['turns']}")
 
 

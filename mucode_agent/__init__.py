@@ -1,6 +1,6 @@
 """Multi-turn code generation that runs its code and learns which attempt is right: µCODE as a LangGraph component.
 
-The names stand in the order of the flow. They load on first use, so importing the package costs nothing.
+The names are listed in the order of the flow. Each loads at first use, so importing the package is cheap.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,7 @@
-"""Files that survive a kill: whole writes, files that only grow, locks that end with their process, and their readers.
+"""Files that survive a kill: atomic writes, append-only files, locks that end with their process, and their readers.
 
-A line that ends is whole: what stands after the last line end is half a row of a writer that was killed, or that is
-still writing. Readers pass over it, and the next append cuts it off.
+A line with a line end is complete. Text after the last line end is an incomplete row of a writer that was killed or is
+still writing. Readers ignore it, and the next append removes it.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ RESTORE = "restore the file, or run again into another directory"
 
 
 def remedy(error: OSError, room: str = "free room") -> str:
-    """What to do where the file system refuses; `room` where it is full, or says no more."""
+    """What to do about an error of the file system; `room` if it is full or gives no cause."""
     if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ENOENT):
         return "give another path, or move away what is there"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -38,14 +38,14 @@ def remedy(error: OSError, room: str = "free room") -> str:
 
 
 class DiskError(InfrastructureError):
-    """What is made now could not be kept: no run goes on."""
+    """The disk failed, so nothing can be saved and the run must end."""
 
 
 # --- whole files ----------------------------------------------------------------------------------------------------
 
 
 def write_whole(path: Path, text: str) -> None:
-    """`path` holds all of `text`, or what it held before. Raises InfrastructureError."""
+    """Writes `text` to `path`, completely or not at all. Raises InfrastructureError."""
     try:
         with replacing(path) as file:
             file.write(text.encode("utf-8", "backslashreplace"))
@@ -55,9 +55,9 @@ def write_whole(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path`, on disk, when the block ends well. Raises OSError.
+    """A file that replaces `path`, on disk, when the block ends without an exception. Raises OSError.
 
-    It has the rights of the file that it replaces, or those that a new file gets.
+    It has the permissions of the file that it replaces, or those of a new file.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -75,7 +75,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def sync_directory(directory: Path) -> None:
-    """A renamed file is still there after a crash of the machine only where its directory is on disk too."""
+    """Flushes a directory: a renamed file survives a crash of the machine only if its directory is on disk too."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -87,9 +87,9 @@ def sync_directory(directory: Path) -> None:
 
 
 def append_lines(descriptor: int, lines: bytes, *, sync: bool = True) -> None:
-    """Puts `lines` behind the last whole line of an open file: all of them, or none. Raises OSError.
+    """Appends `lines` after the last complete line of an open file: all of them, or none. Raises OSError.
 
-    With `sync` they are on disk when this returns, else a crash of the machine may lose them.
+    With `sync` they are on disk when this returns; otherwise a crash of the machine may lose them.
     """
     end = end_of_last_line(descriptor)
     os.ftruncate(descriptor, end)
@@ -107,7 +107,7 @@ def append_lines(descriptor: int, lines: bytes, *, sync: bool = True) -> None:
 
 def end_of_last_line(descriptor: int) -> int:
     end = os.lseek(descriptor, 0, os.SEEK_END)
-    step = 1  # nearly always the last byte ends a line
+    step = 1  # almost always the last byte ends a line
     while end > 0:
         start = max(0, end - step)
         newline = os.pread(descriptor, end - start, start).rfind(b"\n")
@@ -118,10 +118,10 @@ def end_of_last_line(descriptor: int) -> int:
 
 
 class Journal(Generic[Row]):
-    """Rows in a file that only grows: on disk when `append` returns, whole or not at all. Threads may share it."""
+    """Rows in an append-only file: on disk when `append` returns, complete or not at all. Threads may share it."""
 
     def __init__(self, path: Path, form: TypeAdapter[Row]) -> None:
-        """Reads what is there and cuts off half a last row. Raises ProblemError naming a damaged line."""
+        """Reads the existing rows and removes an incomplete last one. Raises ProblemError naming a damaged line."""
         self.path, self._lock = path, threading.Lock()
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -135,7 +135,7 @@ class Journal(Generic[Row]):
             raise
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Raises DiskError, and takes back what was half written, where the disk refuses."""
+        """Raises DiskError, and removes what was partly written, if the disk fails."""
         with self._lock:
             try:
                 append_lines(self._descriptor, as_lines(rows).encode())
@@ -161,10 +161,10 @@ def as_lines(rows: Sequence[Record]) -> str:
 def read_rows(
     path: Path, form: TypeAdapter[Row], *, needed_for: str = "", version: tuple[str, int] | None = None
 ) -> Iterator[Row]:
-    """The whole rows of a file that only grows; fields that another version may have added are passed over.
+    """The complete rows of an append-only file; fields that another version may have added are ignored.
 
-    Raises ProblemError naming the line that is damaged. `needed_for` begins the message where there is no file;
-    `version` is the field that every row has its version in, and the one that is read.
+    Raises ProblemError naming the line that is damaged. If there is no file, the message begins with `needed_for`.
+    `version` is the field with every row's version, and the version that is read.
     """
     for number, line in enumerate(read_bytes(path, needed_for).split(b"\n")[:-1], start=1):
         where = f"{path}, line {number}"
@@ -173,13 +173,33 @@ def read_rows(
         yield parsed(form, line, where, extra="ignore")
 
 
-def read_bytes(path: Path, needed_for: str = "") -> bytes:
-    """Raises ProblemError where the file cannot be read."""
+def read_bytes(path: Path, needed_for: str = "", *, remedy: str = "give a directory that a run has written") -> bytes:
+    """Raises ProblemError if the file cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
         sentence = f"{needed_for}: cannot read {path.name}" if needed_for else f"cannot read {path}"
-        raise ProblemError(f"{sentence}: {error.strerror}; give a directory that a run has written") from None
+        raise ProblemError(f"{sentence}: {error.strerror}; {remedy}") from None
+
+
+def read_card(path: Path, form: TypeAdapter[Row], *, of: str) -> Row | None:
+    """The card beside the weights of a verifier or generator, which `of` names; None if there is none.
+
+    Raises ProblemError if it cannot be read, or is damaged or of another version.
+    """
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ProblemError(f"cannot read {path}: {error.strerror}; give a readable {of}") from None
+    return parsed(
+        form,
+        data,
+        str(path),
+        wrong=f"is no {of} card of this version",
+        remedy=f"train the {of} again",
+    )
 
 
 def parsed(
@@ -193,7 +213,7 @@ def parsed(
 ) -> Row:
     """Raises ProblemError: `where` `wrong`: the field and the cause; `remedy`.
 
-    `extra="ignore"` passes over fields that another version of this package may have added.
+    `extra="ignore"` ignores fields that another version of this package may have added.
     """
     try:
         return form.validate_json(data, extra=extra)
@@ -202,10 +222,10 @@ def parsed(
 
 
 def first_cause(error: ValidationError, whole: str = "the row", form: type[BaseModel] | None = None) -> str:
-    """The first field that is wrong, why, and its value: the words of every mistake that pydantic finds.
+    """The first wrong field, why, and its value: the text for every error that pydantic finds.
 
-    `whole` is what the value is called where no single field is at fault. With `form`, the record that was asked for,
-    an unknown field is answered with those that there are.
+    `whole` names the value if no single field is wrong. With `form`, the expected record, the text for an unknown field
+    lists the known ones.
     """
     return cause_of(error.errors(include_url=False)[0], whole, form)
 
@@ -246,7 +266,7 @@ _UNION_TAGS = {"str", "int", "float", "bool"}
 
 
 def _fields(form: type[BaseModel] | None, place: Sequence[str]) -> list[str]:
-    """Fields of the record at this place of a form; none where it is not known."""
+    """Fields of the record at this place of a form; empty if it is unknown."""
     for part in place:
         field = form.model_fields.get(part) if form else None
         kind = field.annotation if field else None
@@ -255,13 +275,13 @@ def _fields(form: type[BaseModel] | None, place: Sequence[str]) -> list[str]:
 
 
 def shortened(value: Any) -> str:
-    """As Python writes it, in at most 80 characters."""
+    """The value's `repr`, in at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def check_version(where: Path | str, data: bytes, field: str, version: int) -> None:
-    """Raises ProblemError where the JSON object says that another version of this package wrote it."""
+    """Raises ProblemError if another version of this package wrote the JSON object."""
     try:
         found = json.loads(data)[field]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -289,9 +309,9 @@ def file_sha256(path: Path) -> str:
 
 @contextmanager
 def lock_file(path: Path, *, wait: bool = False) -> Iterator[int]:
-    """Holds the lock on `path`, made if needed, until the block or the process ends; yields its descriptor.
+    """Holds the lock on `path`, created if needed, until the block or the process ends; yields its descriptor.
 
-    Raises BlockingIOError where another holds it, unless `wait`, and OSError where the file cannot be locked.
+    Raises BlockingIOError if another holds it, unless `wait`, and OSError if the file cannot be locked.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -303,7 +323,7 @@ def lock_file(path: Path, *, wait: bool = False) -> Iterator[int]:
 
 @contextmanager
 def hold_directory(directory: Path) -> Iterator[None]:
-    """Holds a directory for this process. Raises ProblemError where another does."""
+    """Locks a directory for this process. Raises ProblemError if another holds it."""
     path = directory / "lock"
     with contextlib.ExitStack() as held:
         try:
@@ -323,9 +343,9 @@ def hold_directory(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def claim_file(path: Path) -> Iterator[bool]:
-    """Whether what `path` names is this caller's, until the end of the block, which removes the file.
+    """Whether this caller got the lock `path`, until the end of the block, which removes the file.
 
-    False where another holds it. Raises InfrastructureError where the directory takes no lock.
+    False if another holds it. Raises InfrastructureError if the directory cannot hold locks.
     """
     with contextlib.ExitStack() as held:
         mine = True
@@ -335,8 +355,8 @@ def claim_file(path: Path) -> Iterator[bool]:
                 with contextlib.suppress(FileNotFoundError):
                     if os.path.samestat(os.fstat(descriptor), path.stat()):
                         break
-                held.close()  # its holder has just finished and removed it: what is locked is no longer the lock
-            held.callback(path.unlink, missing_ok=True)  # while held: who waits for it looks again
+                held.close()  # its holder has just finished and removed it: the locked file is no longer the lock
+            held.callback(path.unlink, missing_ok=True)  # while held, so a waiting process checks again
         except BlockingIOError:
             mine = False
         except OSError as error:
@@ -352,7 +372,7 @@ def claim_file(path: Path) -> Iterator[bool]:
 def check_same(
     held: dict[str, Any], asked: dict[str, Any], directory: Path, kind: str = "results of another run"
 ) -> None:
-    """Raises ProblemError saying what differs where the results of two identities would be mixed in `directory`."""
+    """Raises ProblemError, saying what differs, if `directory` would mix the results of two identities."""
     differing = list(_differing(held, asked))
     if differing:
         raise ProblemError(
@@ -375,8 +395,8 @@ def _shown(value: Any) -> str:
 
 
 def check_unused(directory: Path) -> None:
-    """Raises ProblemError where a new run would be begun among somebody's files."""
+    """Raises ProblemError if a new run would start in a directory with other files."""
     others = sorted(path.name for path in directory.iterdir() if path.name != "lock" and not path.name.startswith("."))
-    strange = [name for name in others if name != "problems.jsonl"]  # written first: a start that was killed leaves it
+    strange = [name for name in others if name != "problems.jsonl"]  # written first, so a killed start may leave it
     if strange:
         raise ProblemError(f"{directory} is no run directory and holds {strange[0]}; give a new or an empty directory")

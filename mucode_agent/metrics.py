@@ -1,7 +1,7 @@
 """The statistics of an evaluation, as pure functions of numbers: estimates, intervals, comparisons, verifier quality.
 
-SciPy computes what it has: the bootstrap, the binomial test, ranks. Its Wilson interval takes whole counts only, while
-outcomes may be fractional here.
+SciPy computes the bootstrap, the binomial test and ranks. Its Wilson interval accepts only whole counts, but outcomes
+may be fractional here.
 
 Sources: pass@k, Chen et al. 2021 (arXiv 2107.03374) eq. 1; Best-of-k, the same argument on a ranking; Wilson 1927;
 McNemar 1947 in its exact binomial form; the bootstrap, Efron & Tibshirani 1993 chapter 13; AUC as the Mann-Whitney
@@ -16,19 +16,19 @@ from itertools import groupby
 from mucode_agent.types import Record
 
 RESAMPLES = 10_000
-"""Bootstrap resamples: the ends of a 95 % interval then move by about 1 % of its width from seed to seed."""
+"""Bootstrap resamples; the ends of a 95 % interval then vary between seeds by about 1 % of its width."""
 
 Z95 = 1.959963984540054
 
 
 class Estimate(Record):
-    """A mean over problems with the ends of its 95 % interval. All in the unit of the mean."""
+    """A mean over problems with the ends of its 95 % interval, in the same unit."""
 
     value: float
     low: float
     high: float
     n: int
-    """Problems behind it."""
+    """Number of problems."""
 
 
 class Difference(Record):
@@ -43,7 +43,7 @@ class Difference(Record):
     p_value: float | None
     """McNemar's exact two-sided p; None unless both runs have one right-or-wrong answer per problem."""
     only_a: float
-    """Problems that A alone solved; of fractional outcomes, the sum of what A has more."""
+    """Problems that only A solved; for fractional outcomes, the sum of A's excess."""
     only_b: float
 
     @property
@@ -59,7 +59,7 @@ class Difference(Record):
 
 
 class Bin(Record):
-    """One bar of a reliability diagram: what was promised and what happened."""
+    """One bar of a reliability diagram: the predicted and the observed share."""
 
     predicted: float
     observed: float
@@ -67,7 +67,7 @@ class Bin(Record):
 
 
 class Calibration(Record):
-    """How far probabilities can be taken at their word. 0 is best for both figures."""
+    """How well probabilities are calibrated. 0 is best for both figures."""
 
     brier: float
     """Mean squared distance of probability and outcome."""
@@ -83,7 +83,7 @@ def proportion(values: Sequence[float]) -> Estimate:
     """The mean of per-problem outcomes in [0, 1], with its Wilson score interval.
 
     For right-or-wrong outcomes this is Wilson's interval. A mean of fractional outcomes (an estimate of Best-of-k per
-    problem) varies less than a coin of the same mean, var(x) ≤ p(1−p), so there the interval is wider than need be.
+    problem) varies less than a coin of the same mean, var(x) ≤ p(1−p), so there the interval is wider than necessary.
     """
     if not values:
         raise ValueError("a proportion needs at least one outcome, got none")
@@ -109,12 +109,12 @@ def pass_at_k(correct: int, n: int, k: int) -> float:
     """
     _check_k(n, k)
     if not 0 <= correct <= n:
-        raise ValueError(f"correct must lie between 0 and n = {n}, got {correct}")
+        raise ValueError(f"correct must be between 0 and n = {n}, got {correct}")
     return float(1 - Fraction(math.comb(n - correct, k), math.comb(n, k)))
 
 
 def best_of_k(ranking: Sequence[tuple[float, ...]], correct: Sequence[bool], k: int) -> float:
-    """P(the best ranked of k samples is right), unbiased from n samples; a higher key is better, ties are drawn lots.
+    """P(the best ranked of k samples is right), unbiased from n samples; a higher key is better, ties are random.
 
     With samples in rank order the best of a random k-subset is sample i with probability C(n−1−i, k−1)/C(n, k). Summed
     over a group of m ties below b better samples: [C(n−b, k) − C(n−b−m, k)]/C(n, k), spread evenly over the group.
@@ -135,7 +135,7 @@ def best_of_k(ranking: Sequence[tuple[float, ...]], correct: Sequence[bool], k: 
 
 def _check_k(n: int, k: int) -> None:
     if not 1 <= k <= n:
-        raise ValueError(f"k must lie between 1 and the {n} samples at hand, got {k}")
+        raise ValueError(f"k must be between 1 and the {n} samples, got {k}")
 
 
 # --- two runs on the same problems ---------------------------------------------------------------------------------
@@ -183,9 +183,9 @@ def bootstrap_mean(values: Sequence[float], *, seed: int = 0, resamples: int = R
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Exact two-sided p that A and B solve equally often, from the problems that one of them alone solved.
+    """Exact two-sided p that A and B solve equally often, from the problems that only one of them solved.
 
-    Under the null hypothesis each such problem is a fair coin; 1 where there is none.
+    Under the null hypothesis each such problem is a fair coin; 1 if there is none.
     """
     from scipy.stats import binomtest
 
@@ -209,9 +209,9 @@ def auc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
 
 
 def pairwise_accuracy(problems: Iterable[tuple[Sequence[float], Sequence[bool]]]) -> Estimate | None:
-    """The mean of `auc` within each problem that has right and wrong answers: what the verifier is trained for (eq. 3).
+    """The mean of `auc` within each problem that has right and wrong answers, the verifier's training goal (eq. 3).
 
-    None when no problem has both. Unlike the pooled AUC it takes no credit for telling easy problems from hard ones.
+    None if no problem has both. Unlike the pooled AUC it does not reward separating easy from hard problems.
     """
     values = [value for scores, labels in problems if (value := auc(scores, labels)) is not None]
     return proportion(values) if values else None
@@ -220,7 +220,7 @@ def pairwise_accuracy(problems: Iterable[tuple[Sequence[float], Sequence[bool]]]
 def calibration(probabilities: Sequence[float], labels: Sequence[bool], *, bins: int = 10) -> Calibration | None:
     """Brier score and expected calibration error over bins of about equal count; None without probabilities.
 
-    Equal probabilities share a bin, whatever their number: to part them by label would invent miscalibration.
+    Equal probabilities share a bin, whatever their number; splitting them by label would create miscalibration.
     """
     if not probabilities:
         return None

@@ -1,9 +1,9 @@
-"""Probes: inputs on which a problem's candidates are run only to see how they behave.
+"""Probes: inputs on which a problem's candidates run only to compare their behaviour.
 
 A probe is a call of the entry point with literal arguments or, for a program without one, a text for standard input.
-They come from the calls that the prompt and the public tests show (their arguments, never their results), then from
-mutations of those that keep every type; where nothing is shown, from a palette of typed values for the parameters that
-the prompt or the candidates declare. Private tests are never read.
+Probes come from the calls that the prompt and the public tests show (their arguments, never their results), then from
+mutations of these that keep every type. If no call is shown, they come from a fixed palette of typed values for the
+parameters that the prompt or the candidates declare. Private tests are never read.
 """
 
 import ast
@@ -20,16 +20,16 @@ from mucode_agent.types import CodeTest, Problem, StdioTest
 MOST = 24
 """Probes per problem, by default."""
 _LONGEST = 2000
-"""Characters of one probe."""
+"""Maximum characters of one probe."""
 _TRIES = 20
-"""Mutations tried for each one that is wanted."""
+"""Mutations tried for each one needed."""
 
 
 def probes(problem: Problem, codes: Iterable[str] = (), count: int = MOST) -> tuple[str, ...]:
     """At most `count` distinct probes; the same problem and programs give the same ones.
 
-    `codes` are candidate programs: where neither prompt nor tests show a call, they say which parameters there are.
-    Empty where there is nothing to go by.
+    `codes` are candidate programs: if neither prompt nor tests show a call, they declare the parameters. Empty if
+    nothing declares any.
     """
     chance = random.Random(problem.prompt)  # noqa: S311
     if problem.entry_point is None:
@@ -58,14 +58,14 @@ def shown_calls(problem: Problem) -> list[str]:
 
 
 def calls_in(text: str, entry_point: str) -> list[str]:
-    """The calls of `entry_point` with literal arguments that stand in `text`, each once, in order."""
+    """The calls of `entry_point` with literal arguments in `text`, each once, in order."""
     starts = re.finditer(rf"(?<![\w.])(?<!def )(?<!class ){re.escape(entry_point)}\s*\(", text)
     calls = (_leading_call(text[start.start() : start.start() + _LONGEST], entry_point) for start in starts)
     return list(dict.fromkeys(call for call in calls if call))
 
 
 def _leading_call(text: str, entry_point: str) -> str:
-    """The longest chain of calls that opens `text`, such as `f(1)` or `Solution().f(1)`; empty where there is none."""
+    """The longest chain of calls that opens `text`, such as `f(1)` or `Solution().f(1)`; empty if there is none."""
     found = ""
     for closing in re.finditer(r"\)", text):
         try:
@@ -81,7 +81,7 @@ def _leading_call(text: str, entry_point: str) -> str:
 
 
 def _calls_of_test(code: str, entry_point: str) -> list[str]:
-    """Outermost calls first met: `Solution().f(1)` and not the `Solution()` in it."""
+    """Outermost calls, in order: `Solution().f(1)` and not the `Solution()` in it."""
     try:
         tree = parse(code)
     except SyntaxError:
@@ -89,7 +89,7 @@ def _calls_of_test(code: str, entry_point: str) -> list[str]:
     names = {entry_point, "candidate"}
     found: list[ast.Call] = []
     inner: set[ast.AST] = set()
-    for node in ast.walk(tree):  # a call stands before what it contains
+    for node in ast.walk(tree):  # a call comes before the calls it contains
         if isinstance(node, ast.Call) and node not in inner and _is_literal_call(node, names):
             found.append(node)
             inner.update(ast.walk(node.func))
@@ -123,7 +123,7 @@ def _renamed(call: ast.Call, entry_point: str) -> ast.Call:
 
 
 def _filled(first: Sequence[str], another: Callable[[], str], count: int) -> tuple[str, ...]:
-    """The first ones, then others that are new, up to `count`; fewer where no new ones are found."""
+    """The first ones, then new ones, up to `count`; fewer if no new ones are found."""
     found = dict.fromkeys(first[:count])
     for _ in range(_TRIES * count):
         if len(found) == count:
@@ -290,7 +290,7 @@ _UNTYPED = (
 
 
 _MUTATED = 0.3
-"""Share of the palette's values that are mutated, so that there are enough."""
+"""Share of the palette's values that are mutated, to have enough."""
 
 
 def _palette_call(prefix: str, kinds: Sequence[Sequence[str]], chance: random.Random) -> str:
@@ -302,9 +302,9 @@ def _palette_call(prefix: str, kinds: Sequence[Sequence[str]], chance: random.Ra
 
 
 def _declared(problem: Problem, codes: Iterable[str]) -> tuple[str, list[Sequence[str]]] | None:
-    """What to call, and the kinds of value for each required parameter; None where nobody declares any.
+    """What to call, and the kinds of value for each required parameter; None if nothing declares any.
 
-    A signature in the prompt is believed first, else the one that most candidates share.
+    A signature in the prompt comes first, then the one that most candidates share.
     """
     assert problem.entry_point is not None
     found = Counter(

@@ -79,7 +79,7 @@ def read_problem(row: Mapping[str, Any]) -> Problem:
 
 
 def _refuse(row: Mapping[str, Any], *names: str, beside: str) -> None:
-    """Two forms in one row: following one would drop tests of the other without a word."""
+    """Raises ProblemError for two forms in one row: following one would silently drop the other's tests."""
     if both := [name for name in names if name in row]:
         raise ProblemError(f"fields {beside} and {both[0]} belong to different forms of problem; keep one form")
 
@@ -91,7 +91,7 @@ def problem_schema() -> dict[str, Any]:
 
 
 def docstring_tests(prompt: str, entry_point: str) -> list[CodeTest]:
-    """The examples in the docstring of `entry_point`, as asserts; those whose result is no literal are left out.
+    """The examples in the docstring of `entry_point`, as asserts; those without a literal result are left out.
 
     Reads doctest (`>>> f(1)` with its result below, `>>> print(f(1))`, `>>> f(1) == 2` with True below), asserts,
     `Input: f(1)`, `Input: x = 1` and `Input: 1` above `Output: 2`, and forms within a line, one or several:

@@ -14,7 +14,7 @@ _DEFINITION = FUNCTION | ast.ClassDef
 
 @functools.lru_cache(maxsize=64)
 def parsed(code: str) -> ast.Module | None:
-    """The tree of a text; None where it is no Python."""
+    """The tree of a text; None if it is no Python."""
     try:
         return parse(code)
     except SyntaxError:
@@ -44,7 +44,7 @@ def imported_names(tree: ast.Module) -> set[str]:
 
 
 def owner(tree: ast.Module, name: str) -> str | None:
-    """What the module binds to reach `name`: itself, or the last class that has it as a method; None for neither."""
+    """The name by which the module provides `name`: itself, or the last class with that method; else None."""
     if name in bound_names(tree):
         return name
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
@@ -60,7 +60,7 @@ def definitions(tree: ast.Module, name: str) -> list[ast.FunctionDef | ast.Async
 
 
 def runs(tree: ast.Module) -> bool:
-    """Something happens when the module is run, beyond definitions and constants."""
+    """Whether running the module does more than define functions, classes and constants."""
     quiet = _DEFINITION | ast.Import | ast.ImportFrom
     return any(
         not isinstance(node, quiet) and any(isinstance(part, ast.Call) for part in ast.walk(node)) for node in tree.body
@@ -77,7 +77,7 @@ def _module_level(tree: ast.Module) -> Iterator[ast.stmt]:
 
 
 def _free_names(tree: ast.AST) -> set[str]:
-    """Names that the program reads and nowhere sets; builtins are none of them."""
+    """Names that the program reads but never sets, without builtins."""
     read, own = set(), set()
     for node in ast.walk(tree):
         match node:

@@ -1,4 +1,4 @@
-"""Every word sent to a generator.
+"""All text sent to a generator.
 
 The conversation is append-only: the messages after turn t begin with the messages after turn t-1, so a server's prefix
 cache always hits. Only public tests and their outcome are ever rendered.
@@ -14,7 +14,7 @@ from mucode_agent.extraction import answer, extract_code
 from mucode_agent.types import CodeTest, ExecutionReport, Problem, StdioTest, Turn
 
 FEEDBACK_CHARS = 1500
-"""Upper bound of one feedback message."""
+"""Maximum characters of one feedback message."""
 
 TESTS = "Your code should satisfy these tests:\n"
 """Before the tests that are shown."""
@@ -46,9 +46,9 @@ def task(problem: Problem) -> str:
 
 
 def feedback(report: ExecutionReport | None, comment: str = "", disputed: str = "", returned: str = "") -> str:
-    """The next user message: what the selected program did on the public tests; at most FEEDBACK_CHARS characters.
+    """The next user message: the selected program's result on the public tests; at most FEEDBACK_CHARS characters.
 
-    `comment` is what a person said who rejected the program; `disputed` an input on which other programs return
+    `comment` is from the person who rejected the program; `disputed` is an input on which other programs return
     something else than `returned`.
     """
     closing = "Correct the code and answer with the complete code in one ```python block."
@@ -59,7 +59,7 @@ def feedback(report: ExecutionReport | None, comment: str = "", disputed: str = 
 
 
 def ask_for_inputs(problem: Problem, count: int) -> list[BaseMessage]:
-    """Asks for inputs on which candidates can be compared where there are no tests. Results are not asked for."""
+    """Asks for inputs on which to compare candidates without tests. Results are not asked for."""
     ask = (
         f"Do not solve this task yet. Write {count} different calls of `{problem.entry_point}` that tell right "
         "from wrong solutions, edge cases included: one call per line in one ```python block, literal arguments only, "
@@ -70,9 +70,9 @@ def ask_for_inputs(problem: Problem, count: int) -> list[BaseMessage]:
 
 @functools.cache
 def prompt_digest(show_dispute: bool = False) -> str:
-    """Names what a generator is sent and how its replies are read: what other words gave is not comparable.
+    """Digest of the texts sent to a generator and of how its replies are read; results of other wordings differ.
 
-    The words of a dispute count where disputes are shown.
+    It includes the wording of disputes if they are shown.
     """
     sent = [render(problem, ()) for problem in wording.PROBLEMS]
     sent += [ask_for_inputs(problem, 8) for problem in wording.PROBLEMS]
@@ -97,7 +97,7 @@ def _shown_test(test: CodeTest | StdioTest) -> str:
 
 
 def outcome(report: ExecutionReport | None) -> str:
-    """What a program did, in words: the failing test with expected and actual value, or the error and its lines."""
+    """A program's result in words: the failing test with expected and actual value, or the error and its lines."""
     if report is None or report.status == "infra":
         return "The code could not be run."
     if report.passed:
@@ -125,7 +125,7 @@ _DISPUTE = """There are no tests to run the code on. Other programs for this tas
 {}
 This code gives: {}
 Nobody knows which is right. Work out from the task what the result must be."""
-"""An input that programs disagree on, without a word on which of them is right."""
+"""An input on which programs disagree, without saying which of them is right."""
 
 _STATUS_WORDS = {
     "exception": "The code raised an exception.",
@@ -141,7 +141,7 @@ _STATUS_WORDS = {
 
 
 def _clipped(text: str, limit: int) -> str:
-    """`text` with its middle left out where it is longer than `limit` characters."""
+    """`text` with its middle left out if it is longer than `limit` characters."""
     if len(text) <= limit:
         return text
     half = (limit - 5) // 2

@@ -12,9 +12,9 @@ _one_at_a_time = threading.RLock()
 def parse(source: str) -> ast.Module:
     """The tree of a source text.
 
-    CPython up to 3.12 counts the depth of the tree that it builds for all threads together, so that two threads which
-    parse at once can both fail with SystemError (python/cpython#106905). One thread parses at a time here, and a parse
-    that code outside this module disturbed is repeated.
+    CPython up to 3.12 counts the depth of the tree for all threads together, so two threads that parse at once can both
+    fail with SystemError (python/cpython#106905). Here one thread parses at a time, and a parse that other code
+    disturbed is repeated.
 
     Raises:
         SyntaxError: for any text that has no tree, also for a null byte and for nesting that is too deep.
@@ -32,7 +32,7 @@ def parse(source: str) -> ast.Module:
 
 
 def parse_expression(source: str) -> ast.expr:
-    """The tree of a source text that is one expression. Raises SyntaxError where it is not."""
+    """The tree of a source text that is one expression. Raises SyntaxError if it is not."""
     match parse(source.strip()).body:
         case [ast.Expr(value=value)]:
             return value

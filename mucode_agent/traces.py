@@ -1,7 +1,7 @@
-"""Traces: append-only JSONL, one row per candidate, with a row for the problem before and for each decision after.
+"""Traces: append-only JSONL, with a row for the problem, then one row per candidate and per decision.
 
-Nothing here labels anything: private tests never appear in a trace. Rows of a resumed solve may stand twice;
-`read_trace` gives each once.
+A trace has no labels, and private tests never appear in it. Rows of a resumed solve may appear twice; `read_trace`
+returns each once.
 """
 
 import errno
@@ -18,17 +18,17 @@ from mucode_agent.types import Candidate, Decision, InfrastructureError, Problem
 
 TRACE_VERSION: Final = 1
 _OPENING = b'{"kind":"'
-"""How every row begins, so that no other file is ever taken for a trace."""
+"""The beginning of every row, by which traces are recognised."""
 
 
 class ProblemRow(Record):
-    """Opens a run: what was asked of whom, with which settings."""
+    """The first row of a solve: the problem, the model and the settings."""
 
     kind: Literal["problem"] = "problem"
     trace_version: Literal[1] = TRACE_VERSION
     run_id: str
     problem: Problem
-    """As the solver saw it: without private tests and reference."""
+    """The problem as the solver saw it: without private tests and reference."""
     settings: dict[str, Any]
     """Model, verifier, selector, n, max_turns, seed, sampling settings, prompt digest."""
 
@@ -60,13 +60,13 @@ _REMEDY = "if a newer mucode_agent wrote it, update the package"
 
 
 class TraceSink(Protocol):
-    """Where the graph's nodes write their rows."""
+    """A sink for the rows of the graph's nodes."""
 
     def write(self, rows: Sequence[TraceRow]) -> None: ...
 
 
 class NullTrace:
-    """Keeps nothing."""
+    """Discards the rows."""
 
     def write(self, rows: Sequence[TraceRow]) -> None:
         del rows
@@ -86,7 +86,7 @@ class JsonlTrace:
     """Appends to a file. Several processes may share it: each write is one locked append of whole lines."""
 
     def __init__(self, path: str | Path) -> None:
-        """Raises ProblemError where the file cannot be written."""
+        """Raises ProblemError if the file cannot be written."""
         self.path = Path(path)
         try:
             with self.path.open("ab+") as file:
@@ -98,7 +98,7 @@ class JsonlTrace:
             raise ProblemError(f"{self.path} holds something else than a trace; give a new path, or an earlier trace")
 
     def write(self, rows: Sequence[TraceRow]) -> None:
-        """All of `rows`, on disk when this returns, or none. Raises InfrastructureError."""
+        """Writes all of `rows` to disk, or none. Raises InfrastructureError."""
         try:
             _append(self.path, as_lines(rows).encode())
         except OSError as error:
@@ -108,7 +108,7 @@ class JsonlTrace:
 
 
 def read_trace(path: str | Path) -> Iterator[TraceRow]:
-    """Each row of a trace once, in order; a torn last line and fields of a newer version are passed over.
+    """Each row of a trace once, in order; an incomplete last line and fields of a newer version are ignored.
 
     Raises ProblemError naming a bad line.
     """
@@ -125,7 +125,7 @@ def read_trace(path: str | Path) -> Iterator[TraceRow]:
 
 
 def run_id(problem: Problem, settings: dict[str, Any]) -> str:
-    """Names a run by what determines it, so the same solve made twice has the same name."""
+    """A solve's run id: a digest of everything that determines it, so the same solve has the same id."""
     key = TypeAdapter(dict[str, Any]).dump_json({"problem": problem.model_dump(mode="json"), "settings": settings})
     return hashlib.sha256(key).hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""The nouns, in the order of the flow: Problem, Candidate, ExecutionReport, Score, Turn, Solution; and the protocols.
+"""The records, in the order of the flow: Problem, Candidate, ExecutionReport, Score, Turn, Solution; and the protocols.
 
 Records are frozen pydantic models. LangGraph's state holds their JSON form (`model_dump(mode="json")`).
 """
@@ -19,16 +19,16 @@ from pydantic import (
 
 
 class MucodeError(Exception):
-    """Base of this package's errors. The message gives the value, the rule and the remedy in one sentence."""
+    """Base of this package's errors. The message gives the value, the rule and what to do, in one sentence."""
 
     samples: "tuple[Sample, ...]" = ()
-    """The completions of this request that were drawn, and paid for, before it failed."""
+    """The completions that this request drew before it failed."""
     solution: "Solution | None" = None
-    """The best answer of the solve that this ended; None where no candidate had been run."""
+    """The best answer of the solve that failed; None if no candidate had been run."""
 
 
 class ProblemError(MucodeError, ValueError):
-    """The input cannot be used: a malformed problem, option or file. The caller fixes it."""
+    """The input cannot be used: a malformed problem, option or file. The caller can fix it."""
 
 
 class ContextOverflowError(ProblemError):
@@ -36,9 +36,9 @@ class ContextOverflowError(ProblemError):
 
 
 class InfrastructureError(MucodeError):
-    """A model server, sandbox or verifier failed. It says nothing about any candidate, and may work when tried again.
+    """A model server, sandbox or verifier failed. It is no judgement on any candidate; a retry may work.
 
-    LangGraph's default `RetryPolicy` retries it, as it does no `RuntimeError`.
+    It is no `RuntimeError`, because LangGraph's default `RetryPolicy` does not retry those.
     """
 
 
@@ -49,9 +49,10 @@ class Record(BaseModel):
 
 
 def _without_defaults(record: BaseModel, dumped: dict[str, Any], *fields: str) -> dict[str, Any]:
-    """`dumped` less those of `fields` that have their default.
+    """`dumped` without those of `fields` that have their default.
 
-    They came after runs were made whose identity is the digest of a problem: one that does not use them keeps it.
+    These fields are newer than some runs whose identity includes a problem's digest. A problem that does not use them
+    keeps its digest.
     """
     plain = {name for name in fields if getattr(record, name) == type(record).model_fields[name].default}
     return {name: value for name, value in dumped.items() if name not in plain}
@@ -61,15 +62,15 @@ def _without_defaults(record: BaseModel, dumped: dict[str, Any], *fields: str) -
 
 
 class Limits(Record):
-    """What one candidate program may use. A test that exceeds one is a verdict, not an error."""
+    """What one candidate program may use. Exceeding a limit gives a verdict, not an error."""
 
     time_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
-    """CPU seconds for loading the program and again for each test. Wall time is a backstop, at several times this."""
+    """CPU seconds, once for loading the program and again for each test. Wall time may be several times this."""
     memory_mb: Annotated[int, Field(ge=16, le=1 << 20)] = 512
     output_kb: Annotated[int, Field(ge=1, le=1 << 20)] = 256
-    """Standard output and error together, and the size of one returned value."""
+    """Limit of standard output and error together, and of one returned value."""
     file_mb: Annotated[int, Field(ge=0, le=1 << 20)] = 16
-    """All files together that the program may write in its own directory."""
+    """Limit of all files together that the program may write in its own directory."""
 
 
 class CodeTest(Record):
@@ -110,9 +111,9 @@ Test = Annotated[
 
 
 Judge = Literal["apart", "together"]
-"""Who decides. `apart`: a process of its own, where no program can forge the verdict. `together`: the program's own
-process, which runs every test that plain Python runs, and where a hostile program can forge the verdict. It is never
-chosen by what a program does.
+"""Which process judges. `apart`: a separate process, so no program can forge the verdict. `together`: the program's own
+process, which runs every test that plain Python runs, but where a hostile program can forge the verdict. Nothing that a
+program does can select it.
 """
 
 
@@ -125,9 +126,9 @@ class Problem(Record):
     entry_point: str | None = None
     """The function that the tests call; None for a program that reads stdin and writes stdout."""
     setup: str = ""
-    """Trusted code that is run before the candidate and before the tests: imports, helpers that the prompt defines."""
+    """Trusted code that runs before the candidate and before the tests: imports, helpers that the prompt defines."""
     public_tests: tuple[Test, ...] = ()
-    """Shown to the generator; candidates run on them and their failures are fed back."""
+    """Candidates run on them, and their failures enter the feedback to the generator."""
     show_tests: bool = True
     """Whether the prompt shows the public tests; otherwise a failing one is first seen in the feedback (MBPP-POMDP)."""
     private_tests: tuple[Test, ...] = ()
@@ -136,7 +137,7 @@ class Problem(Record):
     """A known correct program. Never shown to a model; `evaluate check` runs it."""
     limits: Limits = Limits()
     judge: Judge = "apart"
-    """Of the code tests. `evaluate check` says which problems need `together`."""
+    """Which judge runs the code tests. `evaluate check` lists the problems that need `together`."""
 
     @model_serializer(mode="wrap")
     def _json(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -177,7 +178,7 @@ Status = Literal[
     "early_exit",  # the process ended before it answered: any exit code, 0 included, or a signal
     "skipped",  # not run, because the program died in an earlier test
     "unjudged",  # the test or the value cannot be judged safely, or there was no test: never a pass
-    "infra",  # the sandbox failed; says nothing about the program
+    "infra",  # the sandbox failed; no information about the program
 ]
 
 
@@ -196,13 +197,15 @@ class TestResult(Record):
     traceback: tuple[str, ...] = ()
     """The candidate's own frames, outermost first: `line 3, in f: return x / 0`."""
     invalid_test: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
-    """Whether the test is at fault: it does not use the program, or fails or ends in a way that judges none."""
+    """Whether the test is broken: it does not use the program, or fails or ends in a way that judges no program."""
+    by_program: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
+    """Whether an `unjudged` result was caused by what the program did, so that another program might have passed."""
     time_s: float = 0.0
     """CPU seconds."""
 
 
 class ExecutionReport(Record):
-    """What one program did on a list of tests; `results` has one entry per test, in order."""
+    """The verdict on one program for a list of tests; `results` has one entry per test, in order."""
 
     status: Status
     """`passed` if every test passed and there was at least one, else the status of the first failure."""
@@ -219,16 +222,28 @@ class ExecutionReport(Record):
     memory_mb: float = 0.0
     """Peak resident memory of the program."""
     isolation: str = ""
-    """The layers that held this run, e.g. `namespaces+landlock+seccomp+rlimits`."""
+    """The isolation layers of this run, e.g. `namespaces+landlock+seccomp+rlimits`."""
     behaviour: tuple[str, ...] = ()
-    """What the program did on each of the job's probes: `= <digest of the value>`, `None`, `raise <type>`, or the
-    status that ended it; empty where that is unknown. It judges nothing, and no value leaves the sandbox."""
+    """The outcome of each of the job's probes: `= <digest of the value>`, `None`, `raise <type>`, or the status that
+    ended the process; empty where it is unknown. Outcomes are no verdicts, and no value leaves the sandbox.
+    """
     judge: Judge = "apart"
     """Which judge decided: a verdict of `together` can be forged by a hostile program."""
 
     @property
     def passed(self) -> bool:
         return self.status == "passed"
+
+    @property
+    def judged(self) -> bool:
+        """Whether a reward can be given. It cannot if the sandbox failed, or if only tests that can judge no program
+        failed. A program that is unjudged because of what it did itself counts as judged, and has not passed: otherwise
+        a policy could learn to escape a low reward. Accuracy and training labels leave every unjudged program out.
+        """
+        if self.status not in ("infra", "unjudged"):
+            return True
+        failed = [result for result in self.results if result.status not in ("passed", "skipped", "infra")]
+        return self.status != "infra" and any(result.status != "unjudged" or result.by_program for result in failed)
 
     @property
     def tests_passed(self) -> int:
@@ -254,22 +269,23 @@ class Job(Record):
     setup: str = ""
     limits: Limits = Limits()
     probes: tuple[str, ...] = ()
-    """Inputs on which the program is also run, after the tests and apart from them: calls of the entry point with
-    literal arguments, or texts for standard input where there is none. See `ExecutionReport.behaviour`."""
+    """Inputs on which the program also runs, after the tests and separate from them: calls of the entry point with
+    literal arguments, or texts for standard input if there is no entry point. See `ExecutionReport.behaviour`.
+    """
     judge: Judge = "apart"
 
 
 @runtime_checkable
 class Sandbox(Protocol):
-    """Runs programs that nobody trusts; works like a `concurrent.futures` executor.
+    """Runs untrusted programs; works like a `concurrent.futures` executor.
 
-    A wrong program is a report; a broken sandbox is a report with status `infra`, after the sandbox's own retries.
+    A wrong program gives a report. A broken sandbox gives a report with status `infra`, after its own retries.
     Cancelling a future kills its program.
     """
 
     @property
     def isolation(self) -> str:
-        """The layers that hold its programs, joined by `+`."""
+        """The isolation layers of its programs, joined by `+`."""
         ...
 
     def submit(self, job: Job) -> Future[ExecutionReport]: ...
@@ -291,20 +307,21 @@ class Sample(Record):
     prompt_tokens: int = 0
     """Tokens of the prompt billed to this sample: shared by the samples of one request, so it is counted once."""
     logprob: float | None = None
-    """Sum of the tokens' log-probabilities, where the model gives them."""
+    """Sum of the tokens' log-probabilities; None if the model returns none."""
     code_logprob: float | None = None
     """The same over the `code_tokens` tokens of the reply's fenced code; see `models.logprobs`."""
     code_tokens: int = 0
     finish_reason: str = ""
     """`stop`, `length`, or the provider's own word."""
     tool_calls: int = 0
-    """Made by the generator before it answered, where it may; their tokens are in the counts above."""
+    """Calls that the generator made before it answered; the counts above include their tokens."""
 
     @property
     def likelihood(self) -> tuple[float, int, float, int] | None:
-        """Log-probability and tokens of the whole reply, and of its code, which is the reply where it has none.
+        """Log-probability and tokens of the whole reply, then of its code; without code, the reply counts as its code.
 
-        None where the model gave none, or called tools: the counts are of all that it wrote, the sum of its answer.
+        None if the model returned no log-probabilities, or called tools: then the counts cover all that it wrote, but
+        the sum only its answer.
         """
         if self.logprob is None or not self.completion_tokens or self.tool_calls:
             return None
@@ -314,7 +331,7 @@ class Sample(Record):
 
     @property
     def mean_logprob(self) -> float | None:
-        """Per token of the code, else of the whole reply; None where `likelihood` is."""
+        """Mean per token of the code, or of the whole reply if it has no code; None if `likelihood` is None."""
         return self.likelihood[2] / self.likelihood[3] if self.likelihood else None
 
 
@@ -327,7 +344,7 @@ class Score(Record):
 
 
 class Candidate(Record):
-    """One program with all that is known of it inside the graph."""
+    """One program with everything that the graph knows about it."""
 
     turn: int
     """From 1."""
@@ -335,7 +352,7 @@ class Candidate(Record):
     """Place within the turn, from 0."""
     sample: Sample
     code: str
-    """The program in the completion; empty where it holds none."""
+    """The program in the completion; empty if it contains none."""
     report: ExecutionReport | None = None
     """On the public tests, with the behaviour on the probes."""
     score: Score | None = None
@@ -345,8 +362,8 @@ class Verifier(Protocol):
     """P(correct) of the candidates of one turn, for ranking and routing.
 
     It reads the problem and the turn's candidates: their programs, samples, reports on the public tests and behaviour
-    on the probes; never the history (one-step recoverability, paper section 3.5). The paper's R(x, y) is the verifier
-    that reads each program alone.
+    on the probes. It never reads the history (one-step recoverability, paper section 3.5). The paper's R(x, y) is the
+    verifier that reads each program alone.
     """
 
     @property
@@ -354,23 +371,23 @@ class Verifier(Protocol):
 
     @property
     def calibrated_on(self) -> tuple[str, ...] | None:
-        """The generators whose programs its probabilities were fitted on, empty where nobody says; None: it gives
-        none.
+        """The generators whose programs its probabilities were fitted on; empty if unknown; None if it gives no
+        probabilities.
         """
         ...
 
     @property
     def accept_threshold(self) -> float | None:
-        """The P(correct) from which on it vouches for an answer without public tests; None: it never does."""
+        """The least P(correct) at which an answer without public tests is accepted; None: never."""
         ...
 
     def score(self, problem: Problem, candidates: "Sequence[Candidate]") -> list[Score]:
-        """One score per candidate of one turn, in order. Raises InfrastructureError when no score can be had."""
+        """One score per candidate of one turn, in order. Raises InfrastructureError if it cannot score."""
         ...
 
 
 class LoadedVerifier(Verifier, Protocol):
-    """A verifier that was loaded from a string, and that who loaded it closes."""
+    """A verifier that was loaded from a string; whoever loaded it must close it."""
 
     def close(self) -> None:
         """Free every resource. May be called twice."""
@@ -378,27 +395,27 @@ class LoadedVerifier(Verifier, Protocol):
 
 
 class Turn(Record):
-    """A finished turn: the candidate whose failure is fed back. The others of the turn stand in the trace."""
+    """A finished turn: the candidate whose failure is fed back. The trace has the other candidates."""
 
     best: Candidate
     candidates: int
-    """How many were drawn in this turn."""
+    """How many candidates were drawn in this turn."""
     comment: str = ""
-    """Of the person who rejected the candidate."""
+    """The comment of the person who rejected the candidate."""
     disputed: Annotated[str, Field(exclude_if=lambda value: not value)] = ""
-    """Where it is asked for: an input on which the turn's programs disagree; see `Search.show_dispute`."""
+    """With `Search.show_dispute`: an input on which the turn's programs disagree."""
     returned: Annotated[str, Field(exclude_if=lambda value: not value)] = ""
-    """What the candidate returns there."""
+    """What the candidate returns on that input."""
 
 
 class Review(Record):
-    """A person's word on an answer that would be accepted."""
+    """A person's decision on an answer that would be accepted."""
 
     approved: bool
     comment: str = ""
-    """Why not; the generator reads it in the next turn."""
+    """Why it is refused; the generator reads it in the next turn."""
     code: Annotated[str, Field(min_length=1)] | None = None
-    """With an approval: the program to accept instead, as the person edited it. It is run before it is accepted."""
+    """With an approval: the program as the person edited it, to accept instead. It runs before it is accepted."""
 
 
 StopReason = Literal[
@@ -408,10 +425,10 @@ StopReason = Literal[
     "max_tokens",
     "max_seconds",
     "max_cost",
-    "rejected",  # by a person, when no turn was left for another
-    "recursion_limit",  # of LangGraph: too few steps were left for another turn
+    "rejected",  # by a person, when no turn was left
+    "recursion_limit",  # LangGraph's limit left too few steps for another turn
     "context_overflow",  # the next turn's prompt does not fit the model's context
-    "failure",  # of the model, sandbox or verifier, where the setting `partial` asks for the best so far
+    "failure",  # the model, sandbox or verifier failed, and `partial` asks for the best so far
 ]
 """Why a solve ended. Every reason but `accepted` returns the best candidate so far."""
 
@@ -425,37 +442,37 @@ class SamplingOptions(TypedDict, total=False):
 
 
 class Sampling(Record):
-    """How one completion is drawn: sent to the model with each request. None leaves an option as the model has it."""
+    """How one completion is drawn; sent to the model with each request. None leaves the model's own value."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
-    """Of sampling; 0 is greedy. Default: as the model has it, 0.7 where the model is a string."""
+    """Sampling temperature; 0 is greedy. Default: the model's own; 0.7 if the model is a string."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Probability mass of the likeliest tokens that each token is drawn from; default: as the model has it."""
+    """Draw each token from the likeliest tokens with this total probability. Default: the model's own."""
     max_tokens: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
-    """Of one completion. Default: as the model has it, 1024 where the model is a string."""
+    """Maximum tokens of one completion. Default: the model's own; 1024 if the model is a string."""
 
     @model_serializer(mode="wrap")
     def _json(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return _without_defaults(self, handler(self), "top_p")
 
     def request(self) -> SamplingOptions:
-        """As keywords of `models.sampling.sample`."""
+        """The options that are set, as keyword arguments of `models.sampling.sample`."""
         return cast("SamplingOptions", {name: getattr(self, name) for name in Sampling.model_fields})
 
 
 class StatedSampling(Sampling):
-    """The same where a run must say what it was drawn with."""
+    """The same for runs, whose configuration must record the values."""
 
     temperature: Annotated[float, Field(ge=0, le=100)] = 0.7
-    """Of sampling; 0 is greedy."""
+    """Sampling temperature; 0 is greedy."""
     max_tokens: Annotated[int, Field(ge=1, le=1 << 20)] = 1024
-    """Of one completion."""
+    """Maximum tokens of one completion."""
 
 
 class Budget(Record):
-    """What one solve may spend; None is no bound. It is checked between waves, so the last wave may run over it."""
+    """What one solve may spend; None is no limit. It is checked between waves, so the last wave may exceed it."""
 
     candidates: Annotated[int, Field(ge=1)] | None = None
     tokens: Annotated[int, Field(ge=1)] | None = None
@@ -464,9 +481,9 @@ class Budget(Record):
     cost: Annotated[float, Field(gt=0)] | None = None
     """In the currency of the prices."""
     prompt_price: Annotated[float, Field(ge=0)] = 0.0
-    """Of a million prompt tokens."""
+    """Price of a million prompt tokens."""
     completion_price: Annotated[float, Field(ge=0)] = 0.0
-    """Of a million completion tokens."""
+    """Price of a million completion tokens."""
 
     @model_validator(mode="after")
     def _a_cost_needs_a_price(self) -> Self:
@@ -479,14 +496,14 @@ class Budget(Record):
 
 
 class Usage(Record):
-    """What one solve has spent so far."""
+    """What one solve has used so far."""
 
     candidates: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     tool_calls: int = 0
     seconds: float = 0.0
-    """Wall time inside the nodes: time between a kill and the resume is not counted."""
+    """Wall time inside the nodes; the time between a kill and the resume does not count."""
 
     @property
     def tokens(self) -> int:
@@ -507,7 +524,7 @@ Action = Literal["accept", "ask", "draw", "next_turn", "stop"]
 
 
 class Decision(Record):
-    """What the route after `select` does next, and why."""
+    """What the router does next, and why."""
 
     action: Action
     reason: str
@@ -516,9 +533,9 @@ class Decision(Record):
     drawn: int
     """Candidates of this turn so far."""
     selected: int
-    """Index of the best of them."""
+    """Index of the best candidate."""
     probability: float | None = None
-    """Its P(correct), where the verifier gives one."""
+    """Its P(correct); None if the verifier gives none."""
     stop_reason: StopReason | None = None
     """Set when the solve ends."""
 

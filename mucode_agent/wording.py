@@ -1,6 +1,6 @@
-"""What a wording is known by: the digest of texts made from fixed samples, which reach every branch of the wording.
+"""The digest of a wording: of the texts made from fixed samples, which reach every branch of the wording.
 
-An edit that changes no text keeps the digest, and an edit anywhere that changes a text changes it.
+An edit of the code that changes no text keeps the digest; any change of a text changes it.
 """
 
 import hashlib

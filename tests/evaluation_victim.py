@@ -6,24 +6,15 @@ Every draw and every execution is an event; before event KILL_AT the process end
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
-from fakes import LengthVerifier, RuleSandbox, SeededModel
+from fakes import CountingSandbox, LengthVerifier, SeededModel
 
 from mucode_agent.evaluation.report import write_report
 from mucode_agent.evaluation.runner import run_benchmark
 from mucode_agent.runs.config import Benchmark, Pace
 from mucode_agent.types import CodeTest, Problem
-
-
-class CountingSandbox(RuleSandbox):
-    def __init__(self, before):
-        super().__init__(lambda code: "return 3" in code)
-        self.before = before
-
-    def submit(self, job):
-        self.before()
-        return super().submit(job)
 
 
 def benchmark(count=6):
@@ -41,7 +32,7 @@ def benchmark(count=6):
 
 
 class Quiet:
-    """A watch that keeps what it was told."""
+    """A watch that keeps what it heard."""
 
     def __init__(self):
         self.samples, self.done, self.waits = [], {}, []
@@ -75,7 +66,8 @@ def taken(options, *names):
     return {name: options.pop(name) for name in names if name in options}
 
 
-def main(directory, log, kill_at):
+def dying(log, kill_at, pause=0.0):
+    """A model and a sandbox whose events kill the process before event `kill_at`."""
     events = 0
 
     def event():
@@ -88,8 +80,13 @@ def main(directory, log, kill_at):
         event()
         with Path(log).open("a") as file:
             file.write(f"{temperature} {seed} {hash_of(messages)}\n")
+        time.sleep(float(pause))
 
-    evaluate(directory, model=SeededModel(before=before), sandbox=CountingSandbox(event))
+    return {"model": SeededModel(before=before), "sandbox": CountingSandbox(event)}
+
+
+def main(directory, log, kill_at):
+    evaluate(directory, **dying(log, kill_at))
     write_report(Path(directory))
 
 

@@ -14,6 +14,7 @@ from mucode_agent.types import Candidate, ExecutionReport, Job, Problem, Sample,
 
 __all__ = [
     "BrokenSandbox",
+    "CountingSandbox",
     "LengthVerifier",
     "RuleSandbox",
     "ScriptedModel",
@@ -71,6 +72,18 @@ class RuleSandbox:
 
     def close(self) -> None:
         pass
+
+
+class CountingSandbox(RuleSandbox):
+    """Passes programs that return 3; calls `before` at each job."""
+
+    def __init__(self, before: Callable[[], Any]) -> None:
+        super().__init__(lambda code: "return 3" in code)
+        self.before = before
+
+    def submit(self, job: Job) -> Future[ExecutionReport]:
+        self.before()
+        return super().submit(job)
 
 
 class BrokenSandbox(RuleSandbox):

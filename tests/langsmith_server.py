@@ -32,8 +32,8 @@ class _Handler(JsonHandler):
     def post(self, request: dict[str, Any]) -> None:
         if self.path == "/runs/batch":
             for run in [*request.get("post", []), *request.get("patch", [])]:
-                told = {key: value for key, value in run.items() if value is not None}
-                self.server.runs.setdefault(run["id"], {}).update(told)
+                known = {key: value for key, value in run.items() if value is not None}
+                self.server.runs.setdefault(run["id"], {}).update(known)
             self.answer({})
             return
         runs = [run for run in self.server.runs.values() if run["trace_id"] in request.values()][::-1]

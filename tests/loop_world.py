@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fakes import RuleSandbox, ScriptedModel, fenced
+from fakes import CountingSandbox, ScriptedModel, fenced
 from langchain_core.messages import AIMessage
 
 WORDS = ["grass", "harbour", "violin", "granite", "teapot", "comet", "ladder", "saffron", "marsh", "engine"]
@@ -92,16 +92,6 @@ class Toys:
         pass
 
 
-class Counting(RuleSandbox):
-    def __init__(self, before):
-        super().__init__(lambda code: "return 3" in code)
-        self.before = before
-
-    def submit(self, job):
-        self.before()
-        return super().submit(job)
-
-
 def weights_of(directory):
     return hashlib.sha256((Path(directory) / "model.safetensors").read_bytes()).hexdigest()
 
@@ -112,7 +102,7 @@ def train(out, base, problems, *, before=lambda *_: None, console=None, **change
 
     config = LoopConfig.model_validate(settings(problems, base, **changes))
     serving = Toys(before)
-    best = run_loop(config, Path(out), sandbox=Counting(before), serving=serving, console=console)
+    best = run_loop(config, Path(out), sandbox=CountingSandbox(before), serving=serving, console=console)
     return best, serving
 
 

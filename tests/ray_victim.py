@@ -22,6 +22,7 @@ from rollout_victim import benchmark
 
 from mucode_agent.models.load import load_model
 from mucode_agent.runs.cluster import Tools, make_shards_on_ray
+from mucode_agent.runs.running import Running
 from mucode_agent.training.rollouts import open_rollouts
 from mucode_agent.verifiers import NoVerifier
 
@@ -65,7 +66,7 @@ def main(directory):
         settings = {"model": load_model(spec), "sandbox": sandbox, "verifier": NoVerifier(), "per_problem": 3}
         run = open_rollouts(asked, directory, max_turns=2, **settings)
         threading.Thread(target=kill_one, args=(directory, seen, killed), daemon=True).start()
-        tools = Tools(directory=directory, model=spec, verifier="none", sandbox="local", patience=20.0)
+        tools = Tools(directory=directory, model=spec, verifier="none", running=Running(), patience=20.0)
         heard = Heard()
         failures = make_shards_on_ray(run, asked.problems, tools, heard, workers=3)
     finally:

@@ -4,13 +4,11 @@ Every draw and every execution is an event; before event KILL_AT the process end
 which takes PAUSE seconds.
 """
 
-import os
-import signal
 import sys
-import time
 from pathlib import Path
 
-from evaluation_victim import CountingSandbox, Quiet, SeededModel, benchmark, hash_of, taken
+from evaluation_victim import Quiet, SeededModel, benchmark, dying, taken
+from fakes import CountingSandbox
 
 from mucode_agent.runs.config import Pace
 from mucode_agent.training.rollouts import roll_out
@@ -31,21 +29,7 @@ def rollouts(directory, *, model=None, sandbox=None, watch=None, tasks=None, **o
 
 
 def main(directory, log, kill_at, pause):
-    events = 0
-
-    def event():
-        nonlocal events
-        events += 1
-        if events == int(kill_at):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def before(messages, seed, temperature):
-        event()
-        with Path(log).open("a") as file:
-            file.write(f"{temperature} {seed} {hash_of(messages)}\n")
-        time.sleep(float(pause))
-
-    rollouts(directory, model=SeededModel(before=before), sandbox=CountingSandbox(event))
+    rollouts(directory, **dying(log, kill_at, pause))
 
 
 if __name__ == "__main__":

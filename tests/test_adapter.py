@@ -109,10 +109,10 @@ def test_an_adapter_of_another_base_is_not_written(generator: Path, tmp_path: Pa
 
 
 def test_an_adapter_that_saw_an_evaluation_problem_is_not_written(generator: Path, base: Path, tmp_path: Path) -> None:
-    with pytest.raises(ProblemError, match="3 training problems also stand in an evaluation set"):
+    with pytest.raises(ProblemError, match="3 training problems are also in an evaluation set"):
         export_adapter(generator, tmp_path / "out", Origin(base=str(base), **ORIGIN), apart_from={"made": problems(9)})
     alone = shutil.copytree(generator, tmp_path / "alone")
-    with pytest.raises(ProblemError, match="stands in no loop's directory; give the --traces"):
+    with pytest.raises(ProblemError, match="is in no loop's directory; give the --traces"):
         export_adapter(alone, tmp_path / "out", Origin(base=str(base), **ORIGIN), apart_from={"made": problems(9)})
     assert not (tmp_path / "out").exists()
 
@@ -198,10 +198,10 @@ def test_a_damaged_checkpoint_is_made_again_and_that_is_said_once(
     fault = damage(made)
     assert checkpoint_of("tiny-mucode", tiny) == made
     assert weights_of(made) == whole
-    told = capsys.readouterr().err
-    assert told.startswith(f"mucode_agent: the weights in {made} are damaged ({fault}")
-    assert told.endswith("and are made again\n")
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"mucode_agent: the weights in {made} are damaged ({fault}")
+    assert printed.endswith("and are made again\n")
+    assert printed.count("\n") == 1
     assert sorted(path.name for path in made.parent.glob(".*")) == []
 
 

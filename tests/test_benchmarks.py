@@ -408,7 +408,7 @@ def test_a_humaneval_row_without_its_tests_is_named(tmp_path):
 def test_duplicate_ids_are_named_with_both_places(tmp_path):
     message = refusal(f"mbpp:{written(tmp_path, MBPP, MBPP)}")
 
-    assert "line 2: the id 'MBPP/700' stands already in" in message
+    assert "line 2: the id 'MBPP/700' is already in" in message
     assert "line 1; ids must differ" in message
 
 
@@ -442,9 +442,11 @@ def test_rows_of_another_form_are_one_sentence(tmp_path, content, sentence):
 
 
 def test_a_contest_row_of_another_form_is_one_sentence(tmp_path):
-    assert "line 1 has not the form" in refusal(f"codecontests:{written(tmp_path, CONTEST | {'public_tests': 3})}")
+    assert "line 1 does not have the form" in refusal(
+        f"codecontests:{written(tmp_path, CONTEST | {'public_tests': 3})}"
+    )
     uneven = CONTEST | {"public_tests": {"input": ["1"], "output": []}}
-    assert "line 1 has not the form" in refusal(f"codecontests:{written(tmp_path, uneven)}")
+    assert "line 1 does not have the form" in refusal(f"codecontests:{written(tmp_path, uneven)}")
 
 
 def test_unknown_names_and_options_are_refused_with_the_known_ones(tmp_path):
@@ -453,7 +455,7 @@ def test_unknown_names_and_options_are_refused_with_the_known_ones(tmp_path):
     assert "No such file" in refusal(f"mbpp:{tmp_path / 'nothing.jsonl'}")
     assert "split must be one of fixed, paper, got 'test'" in refusal("humaneval", split="test")
     assert "limit must be at least 1, got 0" in refusal("humaneval", limit=0)
-    assert "jsonl has no place on the hub" in refusal("jsonl:hub")
+    assert "jsonl has no default on the hub" in refusal("jsonl:hub")
 
 
 def test_a_directory_in_place_of_a_file_is_one_sentence(tmp_path):

@@ -132,9 +132,9 @@ def test_nothing_but_a_runs_files_is_unpacked(run: Path, tmp_path: Path) -> None
 def test_what_is_no_bundle_is_told_in_one_sentence(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "x.tar.gz"
     file.write_bytes(content)
-    with pytest.raises(ProblemError, match=r"is no bundle|cannot open") as told:
+    with pytest.raises(ProblemError, match=r"is no bundle|cannot open") as caught:
         open_bundle(file)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
     with pytest.raises(ProblemError, match="cannot open"):
         open_bundle(tmp_path / "none.tar.gz")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import mucode
+from command_line import mucode
 from fakes import fenced
 from openai_server import ChatServer, serve
 from processes import alive, busy_programs, descendants
@@ -133,7 +133,7 @@ def test_a_bad_problem_is_one_sentence(
     [
         (["--n", "0"], "--n must be at least 1, got 0"),
         (["--turns", "0"], "--turns must be at least 1, got 0"),
-        (["--model", "gpt"], "'gpt' means nothing here"),
+        (["--model", "gpt"], "'gpt' names no model"),
         (["--selector", "best"], "--selector must be"),
         (["--sandbox", "docker"], "no sandbox is called 'docker'"),
         (["--timeout", "0"], "--timeout must be more than 0, got 0"),
@@ -226,9 +226,9 @@ def test_the_doctor_says_which_weights_are_there_and_downloads_nothing(
 ) -> None:
     monkeypatch.setenv("MUCODE_CACHE", str(tmp_path))
     mucode(monkeypatch, "doctor")
-    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("weights")]
-    assert [line.split()[2] for line in told] == [f"{name}:" for name in EMBEDDED]
-    assert all("not in" in line and "MB" in line for line in told)
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("weights")]
+    assert [line.split()[2] for line in printed] == [f"{name}:" for name in EMBEDDED]
+    assert all("not in" in line and "MB" in line for line in printed)
     assert list(tmp_path.iterdir()) == []
 
 

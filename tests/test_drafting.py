@@ -91,8 +91,8 @@ def test_a_model_that_calls_for_ever_is_told_when_no_call_is_left(solve: Callabl
     model = tool_caller(calls=99)
     solution = solve(solver(model, tools_per_candidate=2))
     assert (len(model.seen), solution.usage.tool_calls, solution.code) == (3, 2, "")
-    told = [str(message.content) for message in model.seen[-1] if isinstance(message, ToolMessage)]
-    assert ["No calls are left" in words for words in told] == [False, True]
+    answers = [str(message.content) for message in model.seen[-1] if isinstance(message, ToolMessage)]
+    assert ["No calls are left" in words for words in answers] == [False, True]
 
 
 @both
@@ -129,8 +129,8 @@ def test_a_mistaken_call_is_answered_and_counted(
 ) -> None:
     model = tool_caller(**mistake)
     solution = solve(solver(model, sandbox))
-    told = next(message for message in model.seen[-1] if isinstance(message, ToolMessage))
-    assert words in str(told.content)
+    answers = next(message for message in model.seen[-1] if isinstance(message, ToolMessage))
+    assert words in str(answers.content)
     assert (solution.solved, solution.usage.tool_calls) == (True, 1)
 
 

@@ -86,7 +86,9 @@ def test_an_earlier_run_is_not_gone_on_with(copy, kind):
     before = {path: path.read_bytes() for path in (copy / kind).rglob("*") if path.is_file()}
     go_on = {"evaluation": evaluate, "rollouts": rollouts}[kind]
 
-    with pytest.raises(ProblemError, match="was begun by an earlier version of mucode_agent: it can be read, and not"):
+    with pytest.raises(
+        ProblemError, match="was written by an earlier version of mucode_agent: it can be read, but not"
+    ):
         go_on(copy / kind, model=SeededModel(), sandbox=CountingSandbox(lambda: None))
 
     assert {path: path.read_bytes() for path in before} == before

@@ -201,12 +201,18 @@ def test_a_disk_without_room_is_told_before_anything_is_downloaded(
         checkpoint_of("vast", vast)
 
 
+@pytest.mark.parametrize("place", ["file", "file/cache", "x" * 300])
 @pytest.mark.parametrize("name", EMBEDDED)
-def test_a_cache_that_cannot_be_written_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_made_is_named_and_nothing_is_said_of_room(
+    name: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("MUCODE_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(ProblemError, match=r"the cache .*cache' cannot take .*MUCODE_CACHE"):
+    monkeypatch.setenv("MUCODE_CACHE", str(tmp_path / place))
+    with pytest.raises(ProblemError, match=r"^the cache '.*' cannot take .* \(.*\): .*MUCODE_CACHE") as refused:
         embedded_checkpoint(name)
+    assert " MB" not in str(refused.value)
+    assert "room" not in str(refused.value)
+    assert (tmp_path / "file").read_text() == ""
 
 
 def test_a_checkpoint_that_somebody_put_into_the_cache_is_taken_as_it_is(

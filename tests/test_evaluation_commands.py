@@ -249,7 +249,7 @@ def test_report_is_made_anew_from_the_rows(tmp_path, server):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["run", "humaneval", "--model", "nonsense"], "means nothing here"),
+        (["run", "humaneval", "--model", "nonsense"], "names no model"),
         (["run", "humanevil", "--model", "smollm2"], "unknown benchmark"),
         (["run", "humaneval", "--model", "smollm2", "--selector", "best"], "--selector must be"),
         (["run", "humaneval", "--model", "smollm2", "--tests", "some"], "--tests must be run or none, got 'some'"),

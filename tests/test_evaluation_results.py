@@ -214,14 +214,16 @@ def test_results_of_the_same_rows_are_the_same_bytes(tmp_path):
 
 
 def test_a_report_shows_the_command_where_there_is_one(tmp_path):
-    for name, command in (("told", "evaluate run made-up"), ("untold", "")):
+    for name, command in (("known", "evaluate run made-up"), ("unknown", "")):
         write_run(tmp_path / name, count=5, command=command)
         write_report(tmp_path / name)
 
-    pages = {n: [(tmp_path / n / f"report.{kind}").read_text() for kind in ("md", "html")] for n in ("told", "untold")}
-    assert all("evaluate run made-up" in page for page in pages["told"])
+    pages = {
+        n: [(tmp_path / n / f"report.{kind}").read_text() for kind in ("md", "html")] for n in ("known", "unknown")
+    }
+    assert all("evaluate run made-up" in page for page in pages["known"])
     assert "```" not in pages["untold"][0]
-    assert "command</" in pages["told"][1]
+    assert "command</" in pages["known"][1]
     assert "command</" not in pages["untold"][1]
 
 

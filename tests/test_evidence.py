@@ -294,7 +294,7 @@ def test_a_card_does_not_hold_for_programs_on_which_it_breaks_its_promise() -> N
         with_measured(promising(card, threshold=0.1, precision=0.9), wrong, ORIGIN)
     with pytest.raises(ProblemError, match="0 of 60 problems have an accepted answer without tests"):
         with_measured(promising(card, threshold=1.0, precision=0.9), wrong, ORIGIN)
-    with pytest.raises(ProblemError, match="promises nothing that could be measured"):
+    with pytest.raises(ProblemError, match="promises no precision to measure"):
         with_measured(card.model_copy(update={"acceptance": None}), wrong, ORIGIN)
 
 
@@ -330,7 +330,7 @@ def test_a_damaged_card_is_one_sentence(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ProblemError, match="is no evidence verifier of version 1"):
         load_verifier(str(path))
-    with pytest.raises(ProblemError, match="cannot read the verifier"):
+    with pytest.raises(ProblemError, match="give a card of"):
         load_verifier(str(tmp_path / "none.json"))
 
 

@@ -102,12 +102,12 @@ def test_the_first_python_of_readme_and_of_the_site_prints_what_readme_shows(
 ) -> None:
     """With a scripted model; the real one gives the same program."""
     [shown] = re.findall(r"^```\n(True .*?)^```", README, re.MULTILINE | re.DOTALL)
-    for code, told in ((blocks("python")[0], shown), (snippets("README.md")[0], shown.removeprefix("True "))):
+    for code, expected in ((blocks("python")[0], shown), (snippets("README.md")[0], shown.removeprefix("True "))):
         model = ScriptedModel(replies=[fenced("def inc(x):\n    return x + 1")])
         scripted, count = re.subn(r'create_solver\("[^"]+"', "create_solver(model", code)
         assert count == 1  # else the test would fetch the real model
         exec(scripted, {"model": model})
-        assert capsys.readouterr().out == told
+        assert capsys.readouterr().out == expected
 
 
 def test_the_snippet_of_the_sandboxs_page_runs() -> None:

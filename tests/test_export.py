@@ -1,4 +1,4 @@
-"""Traces out and in: the shapes that other trainers read, counts, a problem's story, and what users said."""
+"""Traces out and in: the forms that other trainers read, counts, trajectories as text, and users' verdicts."""
 
 import contextlib
 import importlib.util
@@ -26,7 +26,7 @@ from mucode_agent.training.export import (
     write_parquet,
 )
 from mucode_agent.training.feedback import Added, add_feedback, holds_feedback, read_feedback, votes
-from mucode_agent.training.stats import story, trace_stats
+from mucode_agent.training.stats import trace_stats, trajectories_as_text
 from mucode_agent.types import ProblemError
 
 RIGHT, ALSO, WRONG = "def f(x):\n    return x * 2", "def f(x):\n    return x + x", "def f(x):\n    return x"
@@ -218,7 +218,7 @@ def test_the_story_tells_turns_verdicts_and_feedback_and_escapes_what_moves_a_cu
     directory = answers(tmp_path / "run", evil, RIGHT, per_problem=1)
     [(entry, solves)] = stream_traces([directory])
 
-    text = "\n".join(story(entry, solves))
+    text = "\n".join(trajectories_as_text(entry, solves))
 
     assert "turn 1 · 5 tokens · ended · wrong" in text
     assert "public tests · wrong_answer, 0 of 1 passed" in text

@@ -94,9 +94,9 @@ def test_a_rows_loss_is_the_mean_over_its_answers_tokens_whatever_stands_beside_
 )
 def test_a_template_that_cannot_be_trained_on_ends_in_one_sentence(tmp_path, template, words):
     tokenizer = AutoTokenizer.from_pretrained(save_tiny(tmp_path / "base", template=template))
-    with pytest.raises(ProblemError, match=words) as told:
+    with pytest.raises(ProblemError, match=words) as caught:
         encode_row(row(), tokenizer, {END})
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_template_without_an_end_gets_the_token_that_generation_stops_at(tmp_path):
@@ -253,12 +253,12 @@ def test_a_full_disk_ends_in_one_sentence_and_the_training_goes_on_from_there(ba
     resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, hard))
     try:
         with pytest.raises(
-            InfrastructureError, match=r"(free room|see whether the disk is full), then run the same"
-        ) as told:
+            InfrastructureError, match=r"(free room|check whether the disk is full), then run the same"
+        ) as caught:
             train_generator(rows(8), base=str(base), out=out, settings=how)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
     trained = train_generator(rows(8), base=str(base), out=out, settings=how)
     whole = train_generator(rows(8), base=str(base), out=tmp_path / "whole", settings=how)
     assert trained.fitted.losses == whole.fitted.losses

@@ -179,7 +179,7 @@ BROKEN: dict[str, tuple[Answer, str]] = {
     "another encoding": (lambda h, r: h.raw('"\u00e9"'.encode("latin-1")), NO_COMPLETION),
     "half of it": (lambda h, r: h.raw(json.dumps(completion(r)).encode()[:80]), NO_COMPLETION),
     "a connection that ends": (lambda h, r: h.raw(b'{"id":', length=5000), "start the server"),
-    "502": (lambda h, r: h.raw(b"<html>Bad Gateway</html>", 502), "look into the server's log"),
+    "502": (lambda h, r: h.raw(b"<html>Bad Gateway</html>", 502), "look at the server's log"),
     "no quota": (lambda h, r: h.answer({"error": {"message": "over your quota"}}, 429), "raise the account's quota"),
 }
 

@@ -18,8 +18,8 @@ from mucode_agent.runs.directory import finished_solves
 from mucode_agent.traces import CandidateRow, DecisionRow, MemoryTrace, ProblemRow, read_trace
 from mucode_agent.training.data import generators_of, read_attempts, stream_traces
 from mucode_agent.training.export import trl_sft
-from mucode_agent.training.foreign import read_runs
 from mucode_agent.training.imports import import_traces, read_import, recorded
+from mucode_agent.training.observed import read_runs
 from mucode_agent.training.rescore import rescored
 from mucode_agent.types import ProblemError
 from mucode_agent.verifiers import load_verifier
@@ -60,7 +60,7 @@ def queried(client: Client, trace_id: str, file: Path) -> None:
 
 @pytest.fixture(scope="module")
 def langsmiths(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, MemoryTrace]:
-    """What LangChain's tracer told LangSmith of a solve, as the client's `list_runs` gives it; and our own trace."""
+    """What LangChain's tracer sent to LangSmith of a solve, as the client's `list_runs` gives it; and our own trace."""
     file = tmp_path_factory.mktemp("langsmith") / "runs.jsonl"
     with langsmith() as server:
         client = Client(api_url=server.url, api_key="none")
@@ -94,12 +94,12 @@ def test_what_langsmith_lists_gives_the_rows_of_our_own_trace(langsmiths: Any, t
     found = import_traces([file], tmp_path / "in", opened=place)
     assert bare(read_trace(tmp_path / "in" / "trace.jsonl")) == bare(trace.rows)
     assert (found.solves, found.unfinished, found.candidates, found.unlabelled) == (1, 0, 4, 0)
-    told, mine = (
+    kept, mine = (
         next(row.settings for row in rows if isinstance(row, ProblemRow))
         for rows in (read_trace(tmp_path / "in" / "trace.jsonl"), trace.rows)
     )
-    assert {"n", "max_turns", "seed"} <= told.keys()
-    assert all(mine[key] == value for key, value in told.items() if key != "model")
+    assert {"n", "max_turns", "seed"} <= kept.keys()
+    assert all(mine[key] == value for key, value in kept.items() if key != "model")
 
 
 def test_imported_solves_are_labelled_scored_and_exported_as_our_own(langsmiths: Any, tmp_path: Path) -> None:
@@ -190,12 +190,12 @@ def otlp(file: Path, attributes: Any) -> Path:
     lines = []
     for line in file.read_text().splitlines():
         run = json.loads(line)
-        told = {key: held for key, held in attributes(run).items() if held is not None}
+        kept = {key: held for key, held in attributes(run).items() if held is not None}
         span = {
             "traceId": run["trace_id"].replace("-", ""),
             "spanId": run["id"][:16],
             "name": run["name"],
-            "attributes": [{"key": key, "value": value(held)} for key, held in told.items()],
+            "attributes": [{"key": key, "value": value(held)} for key, held in kept.items()],
         }
         lines.append(json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}))
     out = file.parent / "spans.jsonl"
@@ -301,7 +301,7 @@ def test_openinferences_own_spans_are_read_in_both_forms(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "words"),
     [
         ("", "holds no run"),
         ("{", "line 1: is no JSON"),
@@ -311,10 +311,10 @@ def test_openinferences_own_spans_are_read_in_both_forms(tmp_path: Path) -> None
         ("[" * 100_000, "is no JSON"),
     ],
 )
-def test_a_file_that_is_no_export_is_told_in_one_sentence(tmp_path: Path, text: str, told: str) -> None:
+def test_a_file_that_is_no_export_is_told_in_one_sentence(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "runs.json"
     file.write_text(text)
-    with pytest.raises(ProblemError, match=told) as caught:
+    with pytest.raises(ProblemError, match=words) as caught:
         read_runs(file)
     assert "\n" not in str(caught.value)
     assert "langsmith's client listed" in str(caught.value)

@@ -159,6 +159,7 @@ def test_the_packages_of_a_suite_are_preloaded() -> None:
     assert preloads(asked, ["yaml"]) == ("yaml", "numpy")
     assert preloads(asked, sandbox="e2b") == ()
     assert libraries(problem("assert np.isclose(f(1), 2)")) == {"numpy"}
+    assert libraries(problem("from solution import f\nassert f(1) == 2")) == set(), "the program itself"
     assert libraries(problem("np = 2\nimport os.path\nassert f(1) == np")) == set()
 
 

@@ -109,17 +109,17 @@ def test_two_embedded_solvers_side_by_side_work_on_one_problem() -> None:
 
 
 @dataclass
-class Foreign:
+class OtherContext:
     model: int = 0
 
 
-@pytest.mark.parametrize("context", [None, Foreign(), Foreign(model=3)])
-def test_a_parents_foreign_or_missing_context_is_tolerated(context: Foreign | None) -> None:
+@pytest.mark.parametrize("context", [None, OtherContext(), OtherContext(model=3)])
+def test_a_parents_other_or_missing_context_is_tolerated(context: OtherContext | None) -> None:
     class State(TypedDict, total=False):
         problem: dict[str, Any]
         solution: dict[str, Any]
 
-    graph = StateGraph(State, context_schema=Foreign)
+    graph = StateGraph(State, context_schema=OtherContext)
     graph.add_node("solve", solver(GOOD, n=1))
     graph.add_edge(START, "solve")
     assert graph.compile().invoke({"problem": PROBLEM}, context=context)["solution"]["solved"]

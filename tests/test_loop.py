@@ -36,7 +36,7 @@ from mucode_agent.training.serving import AdapterServer, StartedServer
 from mucode_agent.training.settings import ExpertSettings
 from mucode_agent.types import InfrastructureError, ProblemError
 from mucode_agent.verifiers import load_verifier
-from mucode_agent.verifiers.card import read_card
+from mucode_agent.verifiers.card import read_verifier_card
 from mucode_agent.verifiers.evidence import EvidenceVerifier
 
 WORLD = Path(__file__).parent / "loop_world.py"
@@ -98,7 +98,7 @@ def test_the_verifier_learns_from_the_rollouts_of_all_rounds(done):
         data = read_attempts([out / f"round-{i}/rollouts" for i in range(1, number + 1)])
         assert {entry.problem.id for entry in data} == {*WORDS, TWIN}
         assert sum(len(entry.trajectories) for entry in data) == 3 * (len(WORDS) + 1) * number
-        held[number] = read_card(out / f"round-{number}/verifier").data_sha256
+        held[number] = read_verifier_card(out / f"round-{number}/verifier").data_sha256
     assert len(set(held.values())) == 3
 
 
@@ -106,7 +106,7 @@ def test_a_twin_of_a_held_out_problem_is_not_learned_from(done):
     out, _, _ = done
     data, apart = held_out(read_attempts([out / "round-1/rollouts"]), 0.2, 3)
     assert len({WORDS[0], TWIN} & {entry.problem.id for entry in apart}) == 1
-    card = read_card(out / "round-1/verifier")
+    card = read_verifier_card(out / "round-1/verifier")
     assert card.data_sha256 == data_sha256([e for e in data if e.problem.id not in (WORDS[0], TWIN)])
     assert card.calibration_sha256 == data_sha256(apart)
 
@@ -337,9 +337,9 @@ MINIMAL = 'base = "b"\n[problems]\ntrain = "humaneval"\nvalidation = "humaneval"
     ],
 )
 def test_a_wrong_configuration_is_named(tmp_path, text, words):
-    with pytest.raises(ProblemError, match=words) as told:
+    with pytest.raises(ProblemError, match=words) as caught:
         read_loop_config(written(tmp_path, text))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_one_seed_serves_every_part_that_names_none(tmp_path):
@@ -367,7 +367,7 @@ def test_training_problems_of_the_validation_set_end_the_run_or_are_left_out(wor
     lines = (world / "train.jsonl").read_text() + (world / "validation.jsonl").read_text()
     (tmp_path / "train.jsonl").write_text(lines)
     (tmp_path / "validation.jsonl").write_text((world / "validation.jsonl").read_text())
-    with pytest.raises(ProblemError, match="3 training problems also stand in an evaluation set"):
+    with pytest.raises(ProblemError, match="3 training problems are also in an evaluation set"):
         train(tmp_path / "run", world / "base", tmp_path)
     assert not (tmp_path / "run").exists()
 
@@ -470,9 +470,9 @@ def test_each_round_swaps_its_adapter_in_and_the_one_before_out(server, tmp_path
 def test_a_server_that_refuses_is_told_in_one_sentence(server, tmp_path, refuses, words):
     server.refuses = refuses
     serving = AdapterServer(f"http://127.0.0.1:{server.server_port}/v1")
-    with pytest.raises(InfrastructureError, match=words) as told:
+    with pytest.raises(InfrastructureError, match=words) as caught:
         serving.generator("checkpoint", tmp_path, 1, max_tokens=8)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_dead_server_and_a_missing_adapter_are_told(tmp_path):
@@ -539,9 +539,9 @@ def test_no_server_of_another_is_drawn_from(port, tmp_path):
 )
 def test_a_command_that_does_not_serve_is_told_in_one_sentence(port, tmp_path, command, limit, words):
     others = set(children(os.getpid()))
-    with pytest.raises(InfrastructureError, match=words) as told:
+    with pytest.raises(InfrastructureError, match=words) as caught:
         started(port, tmp_path, command, start_s=limit).generator("base", None, 0, max_tokens=8)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
     assert set(children(os.getpid())) <= others
 
 

@@ -75,10 +75,10 @@ async def test_the_tools_declare_what_they_take_and_give() -> None:
 
 
 async def test_a_solve_answers_in_text_and_structure_and_tells_its_progress() -> None:
-    told: list[tuple[float, float | None, str | None]] = []
+    reported: list[tuple[float, float | None, str | None]] = []
 
     async def progress(done: float, total: float | None, message: str | None) -> None:
-        told.append((done, total, message))
+        reported.append((done, total, message))
 
     async with tools(BAD, GOOD) as session:
         answer = await session.call_tool("solve_coding_problem", TASK, progress_callback=progress)
@@ -87,8 +87,8 @@ async def test_a_solve_answers_in_text_and_structure_and_tells_its_progress() ->
     jsonschema.validate(content, schema)
     assert (content["solved"], content["turns"], content["code"]) == (True, 2, GOOD)
     assert "The code passes all tests." in text(answer)
-    assert told[0] == (1.0, 15.0, "turn 1: wrong_answer, 0 of 1 tests pass")
-    assert told[1][0] == 2.0
+    assert reported[0] == (1.0, 15.0, "turn 1: wrong_answer, 0 of 1 tests pass")
+    assert reported[1][0] == 2.0
 
 
 async def test_programs_run_and_are_judged() -> None:

@@ -90,7 +90,7 @@ def test_pass_at_k_is_exact_with_thousands_of_samples():
 
 @pytest.mark.parametrize("k", [0, 4, -1])
 def test_k_outside_the_samples_is_refused(k):
-    with pytest.raises(ValueError, match=f"k must lie between 1 and the 3 samples at hand, got {k}"):
+    with pytest.raises(ValueError, match=f"k must be between 1 and the 3 samples, got {k}"):
         pass_at_k(1, 3, k)
     with pytest.raises(ValueError, match=f"got {k}"):
         best_of_k([(0,)] * 3, [True] * 3, k)

@@ -305,7 +305,8 @@ def test_int8_layers_compute_what_the_layer_computes_whatever_lies_beside_a_row(
     rows = torch.randn(7, 896)
     rows[:, 3] *= 200  # as a language model's activations have them
     rows[4] = 0
-    fast = Int8Linear(layer)
+    with int8.packing():
+        fast = Int8Linear(*int8.rounded_to_int8(layer.weight), layer.bias)
     whole = fast(rows)
     assert torch.allclose(whole, layer(rows), atol=0.01 * layer(rows).abs().max().item())
     assert torch.equal(whole[4], layer.bias)
@@ -1045,13 +1046,13 @@ def test_cancelling_an_async_draw_cancels_its_requests() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("", "means nothing here"),
-        ("gpt", "means nothing here"),
-        ("hf:", "means nothing here"),
+        ("", "names no model"),
+        ("gpt", "names no model"),
+        ("hf:", "names no model"),
         ("http://[::1/v1", "cannot be used: Invalid IPv6 URL; write http://host:port/v1"),
         ("http://host:99999/v1", "cannot be used: Port out of range.*; write http://host:port/v1"),
         ("vllm:m@http:///v1", "cannot be used: it names no host and port"),
-        ("vllm:m", "means nothing here"),
+        ("vllm:m", "names no model"),
         ("vllm:m@localhost:8000", "no URL after its @"),
         ("nobody:m", "unknown or incomplete"),
         ("anthropic:m", "pip install langchain-anthropic"),

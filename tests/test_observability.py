@@ -17,8 +17,8 @@ GOOD, BAD = "def f(x):\n    return x + 1", "def f(x):\n    return x"
 PROBLEM = {"id": "inc", "prompt": "Add one.", "entry_point": "f", "public_tests": ["assert f(1) == 2"]}
 
 
-class Told(BaseCallbackHandler):
-    """Keeps what it is told of each model call: name, tags and our metadata."""
+class Listener(BaseCallbackHandler):
+    """Keeps what callbacks say of each model call: name, tags and our metadata."""
 
     run_inline = True
 
@@ -39,27 +39,27 @@ def solver(*replies: str, native_n: bool = True, **settings: Any) -> Any:
 @pytest.mark.parametrize("run_async", [False, True])
 @pytest.mark.parametrize("native_n", [False, True])
 def test_each_model_call_says_which_candidate_of_which_turn_it_draws(run_async: bool, native_n: bool) -> None:
-    told, graph = Told(), solver(BAD, BAD, BAD, BAD, native_n=native_n)
-    config: Any = {"callbacks": [told], "metadata": {"mine": 1}, "tags": ["mine"], "max_concurrency": 1}
+    listener, graph = Listener(), solver(BAD, BAD, BAD, BAD, native_n=native_n)
+    config: Any = {"callbacks": [listener], "metadata": {"mine": 1}, "tags": ["mine"], "max_concurrency": 1}
     given = {"problem": PROBLEM}
     _ = asyncio.run(graph.ainvoke(given, config)) if run_async else graph.invoke(given, config)
-    assert {name for name, _, _ in told.calls} == {"mucode.generate"}
-    assert all({"mucode", "mine"} <= set(tags) for _, tags, _ in told.calls)
-    assert all(about["problem_id"] == "inc" and about["run_id"] for _, _, about in told.calls)
-    drawn = [(about["turn"], about["candidate"]) for _, _, about in told.calls]
+    assert {name for name, _, _ in listener.calls} == {"mucode.generate"}
+    assert all({"mucode", "mine"} <= set(tags) for _, tags, _ in listener.calls)
+    assert all(about["problem_id"] == "inc" and about["run_id"] for _, _, about in listener.calls)
+    drawn = [(about["turn"], about["candidate"]) for _, _, about in listener.calls]
     assert drawn == ([(1, 0), (2, 0)] if native_n else [(1, 0), (1, 1), (2, 0), (2, 1)])
 
 
 def test_a_second_wave_goes_on_counting() -> None:
-    told, graph = Told(), solver(BAD, native_n=False, wave=1, max_turns=1, n=3)
-    graph.invoke({"problem": PROBLEM}, {"callbacks": [told]})
-    assert [about["candidate"] for _, _, about in told.calls] == [0, 1, 2]
+    listener, graph = Listener(), solver(BAD, native_n=False, wave=1, max_turns=1, n=3)
+    graph.invoke({"problem": PROBLEM}, {"callbacks": [listener]})
+    assert [about["candidate"] for _, _, about in listener.calls] == [0, 1, 2]
 
 
 def test_a_request_of_probes_has_its_own_name() -> None:
-    told, graph = Told(), solver(GOOD, max_turns=1, proposed_probes=2)
-    graph.invoke({"problem": PROBLEM}, {"callbacks": [told]})
-    assert [name for name, _, _ in told.calls] == ["mucode.propose", "mucode.generate"]
+    listener, graph = Listener(), solver(GOOD, max_turns=1, proposed_probes=2)
+    graph.invoke({"problem": PROBLEM}, {"callbacks": [listener]})
+    assert [name for name, _, _ in listener.calls] == ["mucode.propose", "mucode.generate"]
 
 
 @pytest.mark.parametrize("run_async", [False, True])

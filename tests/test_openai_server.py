@@ -75,10 +75,10 @@ async def test_a_stream_tells_of_the_solve_and_then_the_answer() -> None:
         stream = await ask.chat.completions.create(**ASKED, stream=True, stream_options={"include_usage": True})
         chunks = [chunk async for chunk in stream]
     text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
-    told = [(c.model_extra or {})["mucode"] for c in chunks if "mucode" in (c.model_extra or {})]
+    extensions = [(c.model_extra or {})["mucode"] for c in chunks if "mucode" in (c.model_extra or {})]
     assert GOOD in text
-    assert "mucode.candidate_executed" in [item.get("event") for item in told]
-    assert told[-1]["solved"]
+    assert "mucode.candidate_executed" in [item.get("event") for item in extensions]
+    assert extensions[-1]["solved"]
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 5
 
@@ -165,7 +165,7 @@ async def test_a_request_that_cannot_be_used_is_answered_in_one_sentence(body: s
         lost = await ask.get(f"{url}/completions")
     assert (answer.status_code, lost.status_code) == (status, 404)
     assert words in answer.json()["error"]["message"]
-    assert "is nothing here" in lost.json()["error"]["message"]
+    assert "is unknown" in lost.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -270,10 +270,10 @@ async def test_a_server_that_ends_refuses_and_then_cuts() -> None:
         solving = asyncio.create_task(ask.chat.completions.create(**given))
         await auntil(lambda: bool(solver.parts._sandbox and solver.parts._sandbox._futures))
         server.stop()
-        with pytest.raises(openai.InternalServerError, match="the server is ending"):
+        with pytest.raises(openai.InternalServerError, match="the server is shutting down"):
             await ask.chat.completions.create(**ASKED)
         server.cut()
-        with pytest.raises(openai.InternalServerError, match="the server is ending"):
+        with pytest.raises(openai.InternalServerError, match="the server is shutting down"):
             await solving
 
 
@@ -358,7 +358,7 @@ def test_sigterm_lets_solves_finish_or_cuts_them_and_leaves_nothing_behind() -> 
         server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
         solving.join(30)
-    assert "the server is ending" in str(answers[0])
+    assert "the server is shutting down" in str(answers[0])
     assert not [pid for pid in below if os.path.exists(f"/proc/{pid}")]  # noqa: PTH110
 
 

@@ -34,12 +34,13 @@ HEAVY = (
     "inspect_ai",
     "verifiers",
 )
-GROUND = "types syntax files"
+GROUND = "types calls syntax files"
 BELOW_GRAPHS = f"{GROUND} problems program extraction prompts wording probes traces models tools verifiers"
 IMPORTS = {
     part: set(others.split())
     for part, others in {
         "types": "",
+        "calls": "",
         "syntax": "",
         "files": "types",
         "wording": "types",

@@ -254,9 +254,9 @@ def test_approval_without_a_checkpointer_is_refused_before_anything_is_drawn(emb
         parent.add_node("solve", graph)
         parent.add_edge(START, "solve")
         graph = parent.compile()
-    with pytest.raises(ProblemError, match="without a checkpointer nothing could resume"):
+    with pytest.raises(ProblemError, match="without a checkpointer the solve could not resume"):
         graph.invoke({"problem": PROBLEM}, config)
-    with pytest.raises(ProblemError, match="without a checkpointer nothing could resume"):
+    with pytest.raises(ProblemError, match="without a checkpointer the solve could not resume"):
         asyncio.run(graph.ainvoke({"problem": PROBLEM}, config))
     assert model.seen == []
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from chat_server import ChatServer
-from commands import mucode
+from command_line import mucode
 from fakes import fenced
 
 from mucode_agent.cli.output import BAD_INPUT, SOLVED

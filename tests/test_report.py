@@ -108,8 +108,8 @@ def test_the_page_tells_how_the_run_can_be_repeated(attacked):
     text = page.read_text()
 
     assert results.identity.benchmark_sha256 in text
-    for told in ("python -m mucode_agent evaluate run made-up", "2026-01-02T03:04:05", "digest 0123456789ab", "seed"):
-        assert told in text
+    for words in ("python -m mucode_agent evaluate run made-up", "2026-01-02T03:04:05", "digest 0123456789ab", "seed"):
+        assert words in text
 
 
 def test_private_tests_are_not_in_the_page(tmp_path):

@@ -68,8 +68,8 @@ def test_a_solve_is_a_trajectory_of_turns(turns_of_two: Path) -> None:
 def test_private_tests_stand_in_no_trajectory(turns_of_two: Path) -> None:
     [(entry, _)] = stream_traces([turns_of_two])
     assert entry.problem.private_tests
-    told = json.dumps(list(atif(stream_traces([turns_of_two]))))
-    assert not any(json.dumps(test.code)[1:-1] in told for test in entry.problem.private_tests)
+    exported = json.dumps(list(atif(stream_traces([turns_of_two]))))
+    assert not any(json.dumps(test.code)[1:-1] in exported for test in entry.problem.private_tests)
 
 
 def test_harbors_own_models_read_the_trajectories(turns_of_two: Path, tmp_path: Path) -> None:

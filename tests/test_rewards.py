@@ -1,5 +1,6 @@
 """Rewards of programs, in TRL's and verl's signatures, and two steps of a real trainer."""
 
+import asyncio
 import contextlib
 import json
 from pathlib import Path
@@ -11,8 +12,10 @@ from fakes import BrokenSandbox, fenced
 from tiny import save_tiny
 
 from mucode_agent import LocalSandbox, ProblemError
-from mucode_agent.adapters.rewards import create_reward, create_verl_reward
-from mucode_agent.types import InfrastructureError
+from mucode_agent.adapters.rewards import create_reward, create_verl_reward, reward_of
+from mucode_agent.runs.directory import Judgement
+from mucode_agent.runs.judging import judge
+from mucode_agent.types import CodeTest, InfrastructureError, Job, Limits, Problem
 
 GOOD, BAD = "def f(x):\n    return x + 1", "def f(x):\n    return x"
 TESTS = ["assert f(1) == 2", "assert f(0) == 0 or f(0) == 1"]
@@ -64,6 +67,60 @@ def test_what_says_nothing_about_the_program_has_no_reward() -> None:
     assert create_reward(BrokenSandbox())([1, 1], [GOOD, "none"], tests=[TESTS] * 2) == [None, 0.0]
     with contextlib.closing(LocalSandbox()) as sandbox:
         assert create_reward(sandbox)([1], [GOOD], tests=[["import nowhere\nassert f(1) == 2"]]) == [None]
+
+
+WRONG = "def f(x):\n    return 1"
+CHOSEN = {
+    "starts a process": ("import subprocess\n" + WRONG.replace("return", "subprocess\n    return"), "assert f(1) == 2"),
+    "an object that equals": ("class C:\n    def __eq__(s, o): return True\ndef f(x): return C()", "assert f(1) == 2"),
+    "an object in place of a number": ("class C: pass\ndef f(x): return C()", "assert f(1) + 1 == 3"),
+    "a nest": ("def f(x):\n    for _ in range(300): x = (x,)\n    return x", "assert f(1) == 2"),
+    "random numbers": ("import random\ndef f(x): random.seed(x)", "import random\nassert f(random.random()) == 2"),
+    "an emptied argument": ("def f(xs):\n    xs.clear()\n    return []", "xs = [3, 1]\nassert f(xs) == sorted(xs)"),
+    "too many shared values": ("def f(x): return [[i] for i in range(110_000)]", "a = f(1)\nassert a[0] == 2"),
+    "a short variable": ("X = [1]\ndef f(x): return X", "assert X[5] == f(1)"),
+    "nothing defined": ("x = 1", "try:\n    assert f(1) == 2\nexcept NameError: pass"),
+    "a value by which the test leaves": (WRONG, "import sys\nif f(1) != 2: sys.exit(1)\nassert f(1) == 2"),
+    "a value by which the test skips": (WRONG, "import unittest as u\nif f(1) < 2: raise u.SkipTest\nassert f(1) == 2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "test"), CHOSEN.values(), ids=CHOSEN.keys())
+def test_a_program_that_makes_itself_unjudged_is_rewarded_as_a_wrong_one(
+    sandbox: LocalSandbox, code: str, test: str
+) -> None:
+    problem = Problem(prompt="p", public_tests=(CodeTest(code=test),), limits=Limits(time_s=20, output_kb=8_000))
+    assert create_reward(sandbox)([1], [fenced(code)], tests=[problem.model_dump_json()]) == [0.0]
+    kept: list[Judgement] = []
+    asyncio.run(judge(sandbox, problem, {"p": code}, kept.extend))
+    assert (kept[0].judged, kept[0].correct) == (kept[0].status != "unjudged", False)  # unjudged ones get no label
+
+
+ALONE = {
+    "does not compile": "assert f(1) ==",
+    "lacks a package": "import nowhere\nassert f(1) == 2",
+    "patches": "from unittest import mock\nwith mock.patch('random.random', lambda: 0.5): assert f(1) == 0.5",
+    "asks which object a value is": "s = (1, 2)\nassert f(s) is s",
+    "passes a file": "assert f(open('/dev/null')) == 2",
+    "uses no program": "assert 1 == 1",
+}
+
+
+@pytest.mark.parametrize("test", ALONE.values(), ids=ALONE.keys())
+def test_a_test_that_is_the_same_for_every_program_is_no_verdict(sandbox: LocalSandbox, test: str) -> None:
+    report = sandbox.submit(Job(code="def f(x): return x", tests=(test,))).result(60)
+    assert (report.status, report.judged, reward_of(report)) == ("unjudged", False, None), report
+
+
+def test_a_test_that_fails_decides_beside_one_that_cannot_be_judged(sandbox: LocalSandbox) -> None:
+    tests = ("s = (1, 2)\nassert f(s) is s", "assert f(1) == 2")
+    assert reward_of(sandbox.submit(Job(code="def f(x): return x", tests=tests)).result(60)) == 0.0
+
+
+def test_a_program_cannot_say_that_the_set_up_has_failed(sandbox: LocalSandbox) -> None:
+    frame = "m = json.dumps({'setup': 'E: no'}).encode()\nos.write(3, struct.pack('>I', len(m)) + m)\nos._exit(0)"
+    job = Job(code=f"import json, os, struct\n{frame}", tests=("assert f(1) == 2",), setup="import math")
+    assert sandbox.submit(job).result(60).status == "early_exit"
 
 
 @pytest.mark.parametrize(

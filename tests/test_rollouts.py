@@ -24,6 +24,7 @@ from mucode_agent.runs.config import Benchmark
 from mucode_agent.runs.directory import RunDirectory, read_config
 from mucode_agent.runs.reading import read_shards
 from mucode_agent.runs.retry import Failure, unfinished
+from mucode_agent.runs.running import Running
 from mucode_agent.tools.local import LocalSandbox
 from mucode_agent.training.data import read_attempts, state
 from mucode_agent.training.rollouts import open_rollouts, weights_digest
@@ -296,7 +297,7 @@ def test_a_failing_model_or_sandbox_is_borne_and_leaves_no_mark_on_a_label(tmp_p
 
 
 def test_a_dead_sandbox_ends_the_run_with_what_is_saved(tmp_path):
-    with pytest.raises(InfrastructureError, match=r"worker could not start.* All that was finished is saved in .*run;"):
+    with pytest.raises(InfrastructureError, match=r"worker could not start.* Everything finished is saved in .*run;"):
         rollouts(tmp_path / "run", sandbox=BrokenSandbox())
 
     assert list(tmp_path.glob("run/shards/*/*")) == []
@@ -472,7 +473,7 @@ def test_weights_on_this_machine_name_themselves(tmp_path):
 def test_finished_rollouts_ask_nothing_of_a_cluster(tmp_path):
     rollouts(tmp_path / "run")
     run = RunDirectory(tmp_path / "run", read_config(tmp_path / "run"))
-    tools = Tools(directory=tmp_path / "run", model="none", verifier="none", sandbox="none", patience=0.0)
+    tools = Tools(directory=tmp_path / "run", model="none", verifier="none", running=Running(), patience=0.0)
     watch = Quiet()
 
     assert make_shards_on_ray(run, benchmark().problems, tools, watch) == []
@@ -490,13 +491,13 @@ def test_a_task_makes_the_shard_that_a_worker_makes_and_tells_an_outage_from_a_b
         verifier=NoVerifier(),
     )
     url = "openai:scripted@http://127.0.0.1:9/v1"  # discard: nobody answers there
-    tools = Tools(directory=run.directory, model=url, verifier="none", sandbox="local", patience=0.0)
+    tools = Tools(directory=run.directory, model=url, verifier="none", running=Running(), patience=0.0)
 
-    told = make_shard(tools.model_dump(mode="json"), DOUBLE.model_dump(mode="json"))
+    returned = make_shard(tools.model_dump(mode="json"), DOUBLE.model_dump(mode="json"))
 
-    assert told["outage"]
-    assert "start the server" in told["failure"]
-    assert (told["outcomes"], told["tokens"]) == ({}, 0)
+    assert returned["outage"]
+    assert "start the server" in returned["failure"]
+    assert (returned["outcomes"], returned["tokens"]) == ({}, 0)
     assert not run.exists(run.key(DOUBLE))
 
 
@@ -509,13 +510,13 @@ def test_ray_tasks_make_every_shard_once_though_one_of_their_processes_is_killed
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["failures"] == []
-    assert len(told["killed"]) == 1
-    assert told["makers"] > 1
+    returned = json.loads(done.stdout.splitlines()[-1])
+    assert returned["failures"] == []
+    assert len(returned["killed"]) == 1
+    assert returned["makers"] > 1
     assert len(list(tmp_path.glob("run/shards/*/*.json"))) == 12
-    assert set(told["finished"].values()) == {1}
-    twice = {number: count for number, count in told["requests"].items() if count != 3}
-    assert len(told["requests"]) == 12
+    assert set(returned["finished"].values()) == {1}
+    twice = {number: count for number, count in returned["requests"].items() if count != 3}
+    assert len(returned["requests"]) == 12
     assert len(twice) <= 1, "only what the killed process had begun is begun again"
     assert all(3 < count <= 6 for count in twice.values())

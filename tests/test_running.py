@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from chat_server import ChatServer
-from commands import mucode
+from command_line import mucode
 from fakes import fenced
 
 from mucode_agent.cli import evaluate, execute, serve, solve, traces, train, train_loop
@@ -128,10 +128,10 @@ def test_rollout_says_how_many_programs_no_test_could_judge(
     with ChatServer(lambda prompt, seed: fenced(CODE)) as server:
         common = ("--model", f"openai:any@{server.url}", "--per-problem", 2, "--turns", 1, "--out")
         assert mucode(monkeypatch, "rollout", f"jsonl:{path}", *common, tmp_path / "run") == 0
-        told = capsys.readouterr().err
+        printed = capsys.readouterr().err
         assert mucode(monkeypatch, "rollout", f"jsonl:{path}", *common, tmp_path / "other", "--judge", "together") == 0
         judged = capsys.readouterr().err
 
-    assert "1 of 1 programs, of 1 problems, are unjudged" in told
-    assert "evaluate check" in told
+    assert "1 of 1 programs, of 1 problems, are unjudged" in printed
+    assert "evaluate check" in printed
     assert "unjudged" not in judged

@@ -1,17 +1,18 @@
 """No hostile program passes, and none does harm."""
 
 import os
+import platform
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from attacks.programs import ATTACKS, UNPRINT, Attack
+from attacks.programs import ATTACKS, BLAME, CALLS, FAILED, LIES, LIES_SET_UP, UNPRINT, Attack
 from processes import fork_servers
 
 from mucode_agent.tools.local import LocalSandbox
-from mucode_agent.types import Job, Limits, StdioTest
+from mucode_agent.types import Job, Judge, Limits, StdioTest
 
 SECRET = "canary-7f3a9c"
 LIMITS = Limits(time_s=0.4, memory_mb=96, output_kb=64, file_mb=4)
@@ -79,6 +80,43 @@ def test_it_neither_passes_nor_harms(attack: Attack, sandbox: LocalSandbox, cana
     canaries.check()
     honest = sandbox.submit(Job(code="def solve(x):\n    return [] if x == 'a' else x * x", tests=TESTS[:2])).result(60)
     assert honest.passed, honest
+
+
+@pytest.mark.parametrize(("code", "test"), LIES.values(), ids=LIES.keys())
+def test_a_program_does_not_pass_by_what_it_says_of_its_values(code: str, test: str, sandbox: LocalSandbox):
+    report = sandbox.submit(Job(code=code, tests=(test,), setup=LIES_SET_UP, limits=LIMITS)).result(60)
+    assert report.status in FAILED, report
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers of the calls are its own")
+@pytest.mark.parametrize("judge", ["apart", "together"])
+def test_the_kernel_refuses_what_is_no_programs_business(judge: Judge, sandbox: LocalSandbox):
+    report = sandbox.submit(Job(code=CALLS, tests=("found = worked()\nassert found == []",), judge=judge)).result(60)
+    assert CALLS.count("call(") > 50
+    assert report.passed, report
+
+
+@pytest.mark.parametrize("judge", ["apart", "together"])
+@pytest.mark.parametrize("code", BLAME.values(), ids=BLAME.keys())
+def test_a_program_does_not_put_the_blame_on_its_test(code: str, judge: Judge, sandbox: LocalSandbox):
+    test = "from functools import partial\nassert f(partial(pow, 4)) == 4"
+    report = sandbox.submit(Job(code=code, tests=(test,), setup="y = 1", judge=judge, limits=LIMITS)).result(60)
+    assert report.status in FAILED, report
+    assert not report.results[0].invalid_test
+    report.model_dump_json()
+
+
+@pytest.mark.parametrize("judge", ["apart", "together"])
+def test_a_set_up_that_fails_alone_is_at_fault(judge: Judge, sandbox: LocalSandbox):
+    job = Job(code="def f(x): return x", tests=("assert f(1) == 1",), setup="1 / 0", judge=judge)
+    report = sandbox.submit(job).result(60)
+    assert (report.status, report.results[0].invalid_test) == ("unjudged", True)
+
+
+def test_a_set_up_that_fails_by_the_program_is_not(sandbox: LocalSandbox):
+    job = Job(code="def g(): raise ValueError\ndef f(x): return x", tests=("assert f(1) == 1",), setup="g()")
+    report = sandbox.submit(job).result(60)
+    assert (report.status, report.results[0].invalid_test) == ("exception", False)
 
 
 @pytest.mark.parametrize("trick", UNPRINT.values(), ids=UNPRINT.keys())

@@ -172,6 +172,46 @@ def f(x):
     assert statuses <= {"wrong_answer", "unjudged", "exception", "timeout"}
 
 
+COUNTED = {
+    "shared memory": "mmap.mmap(-1, 4096, mmap.MAP_SHARED).close()",
+    "zeros": "mmap.mmap(os.open('/dev/zero', os.O_RDWR), 4096).close()",
+    "memory in a file": "os.close(os.memfd_create('a'))",
+    "huge pages": "mmap.mmap(-1, 1 << 21, mmap.MAP_SHARED | 0x40000).close()",
+    "huge pages of its own": "libc.mmap(None, ctypes.c_size_t(1 << 21), 3, 0x40022, -1, ctypes.c_long(0))",
+}
+
+
+@pytest.mark.parametrize("made", COUNTED.values(), ids=COUNTED.keys())
+def test_nothing_that_a_program_makes_counts_up_the_numbers_of_later_streams(sandbox: LocalSandbox, made: str):
+    look = "import os\nprint(*[os.fstat(stream).st_ino for stream in range(4)])"
+    burn = "import ctypes, mmap, os\nlibc = ctypes.CDLL(None)\n"
+    burn += f"try:\n    for _ in range(50_000): {made}\nexcept OSError: pass"
+    before = list(map(int, ran(sandbox, look).split()))
+    ran(sandbox, burn)
+    for _ in range(8):  # some were forked ahead
+        after = list(map(int, ran(sandbox, look).split()))
+        assert all(0 < there - here < 20_000 for here, there in zip(before, after, strict=True))
+
+
+@pytest.mark.skipif(not Path("/proc/sys/kernel/ns_last_pid").exists(), reason="the kernel counts processes up")
+def test_the_numbers_of_processes_say_nothing_of_the_threads_of_earlier_programs(sandbox: LocalSandbox):
+    look = """
+import sys
+frame = sys._getframe()
+while frame:
+    print(*[number for number, *_ in getattr(frame.f_locals.get('self'), '_spares', ())])
+    frame = frame.f_back
+"""
+    numbers = [int(number) for _ in range(14) for number in ran(sandbox, look).split()[-1:]]
+    assert len(numbers) > 8
+    assert numbers != sorted(numbers)
+
+
+def test_memory_of_no_file_is_a_programs_own(sandbox: LocalSandbox):
+    code = "import mmap\ndef f(text):\n    place = mmap.mmap(-1, 9)\n    place[:2] = text\n    return place[:]"
+    assert sandbox.submit(Job(code=code, tests=("assert f(b'ab') == b'ab' + bytes(7)",))).result(60).passed
+
+
 def test_a_lock_on_a_file_of_the_library_holds_nobody():
     import fcntl
 

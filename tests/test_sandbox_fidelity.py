@@ -196,6 +196,66 @@ def solve(x):
     assert judged(sandbox, code, "assert solve(2) == (3, True)").passed
 
 
+DUNDER = """'Of the module.'
+__version__ = "1.2"
+__all__ = ["Foo", "f"]
+__secret = 9
+class Foo:
+    "Of Foo."
+    def __init__(self, x=1): self.__x = x
+    def __private(self): return self.__x + 1
+    def __len__(self): return 3
+class Bar(Foo):
+    __y = 3
+def f(x=3):
+    "Of f."
+    return str(x)
+def __helper(x): return x * 2
+"""
+SPECIAL = (
+    *("__version__ == '1.2'", "__all__ == ['Foo', 'f']", "__secret == 9", "__helper(2) == 4"),
+    *("__doc__ == 'Of the module.'", "f.__doc__ == 'Of f.'", "Foo.__doc__ == Foo().__doc__ == 'Of Foo.'"),
+    *("Foo().__class__.__name__ == 'Foo'", "type(Foo()).__name__ == 'Foo'", "f.__name__ == 'f'"),
+    *("Foo(4)._Foo__x == 4", "Foo(4)._Foo__private() == 5", "Bar._Bar__y == 3", "Foo().__len__() == 3"),
+    *("f.__defaults__ == (3,)", "Bar.__bases__[0].__name__ == 'Foo'", "Foo.__module__ == 'solution'"),
+    *("Foo().__class__ == Foo", "type(Bar()) != Foo", "type(Bar()) == Bar", "not (type(Bar()) == Foo)"),
+)
+
+
+@pytest.mark.parametrize("expression", SPECIAL)
+def test_names_with_two_underscores_are_the_programs(sandbox, expression):
+    assert judged(sandbox, DUNDER, f"assert {expression}", entry_point=None).status == "passed"
+
+
+def test_a_metaclass_decides_no_comparison(sandbox):
+    equal = "class M(type):\n    def __eq__(s, o): return True\n    __hash__ = None\n"
+    code = f"{equal}class A(metaclass=M): pass\nclass B: pass\ndef f(): return A"
+    assert judged(sandbox, code, "assert f() == B", entry_point=None).status == "unjudged"
+
+
+def test_a_test_does_not_know_the_name_of_the_module(sandbox):
+    asks, guards = "assert f() and __name__ == 'solution'", "if __name__ == '__main__': pass\nassert f() == 1"
+    assert judged(sandbox, "def f(): return 1", asks, entry_point=None).status == "unjudged"
+    assert judged(sandbox, "def f(): return 2", guards, entry_point=None).status == "wrong_answer"
+
+
+LONG = {
+    "ASCII": "'hello' * 5000",
+    "other letters": "'äöü€字😀' * 5000",
+    "halves of pairs": "'\\ud83d' * 20_000 + '\\ude00' * 20_000",
+    "null bytes": "'\\0' * 20_000",
+    "in a list": "['ä' * 20_000, 1]",
+    "a key": "{'k' * 20_000: 'v' * 20_000}",
+}
+
+
+@pytest.mark.parametrize("value", LONG.values(), ids=LONG.keys())
+def test_long_text_arrives_as_it_is(sandbox, value):
+    test = f"x = {value}\nassert solve(x) == x\nassert made() == x"
+    report = judged(sandbox, f"def solve(x): return x\ndef made(): return {value}", test)
+    assert report.status == "passed", report
+
+
 # --- what only one process could see is unjudged, and never a pass ---
 
 
@@ -325,3 +385,34 @@ def test_members_of_an_enumeration_of_the_set_up_are_themselves_on_both_sides(sa
 )
 def test_a_script_finds_what_an_interpreter_gives_it(sandbox, code):
     assert judged(sandbox, code, StdioTest(stdin="", stdout="4\n"), entry_point=None).passed
+
+
+OWN = "def f(x): return x + 1\ndef sum(xs): return 42\nclass A:\n    v = 3"
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "from solution import f\nassert f(1) == 2",
+        "from solution import *\nassert f(1) == 2",
+        "import solution\nassert solution.f(1) == 2",
+        "import solution as s, math\nassert s.f(1) == math.floor(2.5)",
+        "from solution import sum\nassert sum([1]) == 42",
+        "import solution\nassert solution.sum([1]) == 42",
+        "from solution import f as g, A\nassert g(1) == 2 and A().v == 3",
+        "def test_f():\n    from solution import f\n    assert f(1) == 2",
+        "from solution import f\ndef check(candidate):\n    assert candidate(1) == f(1) == 2",
+    ],
+)
+@pytest.mark.parametrize("judge", ["apart", "together"])
+def test_a_test_may_import_the_program_as_the_module_solution(sandbox, test, judge):
+    right, wrong = (
+        sandbox.submit(Job(code=code, tests=(test,), judge=judge, entry_point="f")).result(60)
+        for code in (OWN, OWN.replace("x + 1", "x").replace("42", "41"))
+    )
+    assert (right.status, wrong.status) == ("passed", "wrong_answer"), (right, wrong)
+
+
+def test_a_name_imported_from_the_program_must_be_there(sandbox):
+    test = "from solution import f, g\nassert f(1) == 2"
+    assert sandbox.submit(Job(code=OWN, tests=(test,))).result(60).status == "missing_entry_point"

@@ -201,6 +201,6 @@ def test_rows_of_execute_choose_and_the_command_chooses_for_all(tmp_path, monkey
         monkeypatch.setattr("sys.argv", ["mucode-agent", "execute", str(rows), "--workers", "1", *options])
         with pytest.raises(SystemExit):
             main()
-        told = capsys.readouterr()
-        assert [json.loads(line)["status"] for line in told.out.splitlines()] == expected
-        assert f"{expected.count('passed')} judged together" in told.err
+        printed = capsys.readouterr()
+        assert [json.loads(line)["status"] for line in printed.out.splitlines()] == expected
+        assert f"{expected.count('passed')} judged together" in printed.err

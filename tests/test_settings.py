@@ -51,6 +51,11 @@ COMMANDS = (
 each_option = pytest.mark.parametrize("option", Sampling.model_fields)
 
 
+@pytest.mark.parametrize("function", COMMANDS, ids=lambda function: function.__name__)
+def test_every_command_that_asks_a_model_server_takes_a_request_timeout(function: Any) -> None:
+    assert "request_timeout" in inspect.signature(function).parameters
+
+
 def passes(code: str) -> bool:
     return "return 3" in code
 
@@ -245,19 +250,19 @@ def test_a_value_out_of_range_is_named_by_its_option() -> None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "message",
     [
         "Multiple candidates is not enabled for this model",
         "Only one candidate can be specified in the current model",
         "num_choices > 1 is not supported",
     ],
 )
-def test_a_server_that_gives_one_answer_says_so_in_many_words(told: str) -> None:
-    assert read_refusal(RefusedError(told)).options({"n", "seed"}) == {"n"}
+def test_a_server_that_gives_one_answer_says_so_in_many_words(message: str) -> None:
+    assert read_refusal(RefusedError(message)).options({"n", "seed"}) == {"n"}
 
 
 @pytest.mark.parametrize(
-    "told",
+    "message",
     [
         "input is too long for requested model",
         "Prompt exceeds max length",
@@ -268,8 +273,8 @@ def test_a_server_that_gives_one_answer_says_so_in_many_words(told: str) -> None
         "prompt tokens exceed the model's limit",
     ],
 )
-def test_a_prompt_that_is_too_long_is_told_in_many_words(told: str) -> None:
-    error = RefusedError(told)
+def test_a_prompt_that_is_too_long_is_told_in_many_words(message: str) -> None:
+    error = RefusedError(message)
     assert overflows(error, read_refusal(error))
 
 

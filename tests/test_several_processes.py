@@ -55,10 +55,10 @@ def together(kind, base, out, **environment):
 
 def check_same(kind, run, out, alone):
     assert run.returncode == 0, run.stderr[-3000:]
-    told = json.loads((out / "told.json").read_text())
-    assert told["distributed"] == ("FSDP" if kind == "FSDP" else "MULTI_CPU")
+    outcome = json.loads((out / "outcome.json").read_text())
+    assert outcome["distributed"] == ("FSDP" if kind == "FSDP" else "MULTI_CPU")
     losses, directory = alone
-    for mine, theirs in zip(losses, told["losses"], strict=True):
+    for mine, theirs in zip(losses, outcome["losses"], strict=True):
         for one, two in zip(mine, theirs, strict=True):
             assert len(one) > 1
             assert two == pytest.approx(one, rel=1e-4)
@@ -103,5 +103,5 @@ def test_a_checkpoint_of_the_other_kind_is_not_gone_on_with(base, tmp_path):
     (checkpoint / "pytorch_model_fsdp_0").mkdir(parents=True)
     (checkpoint / "trainer_state.json").write_text("{}")
     model = AutoModelForCausalLM.from_pretrained(base)
-    with pytest.raises(ProblemError, match="was written with FSDP; go on as the training was started"):
+    with pytest.raises(ProblemError, match="was written with FSDP; continue as the training was started"):
         fit(model, [0], collate=list, loss=lambda *_: None, directory=tmp_path, settings=FitSettings(float32=True))

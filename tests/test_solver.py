@@ -98,7 +98,7 @@ def test_early_acceptance_is_refused_on_a_calibration_made_for_another_generator
     assert solve(graph).solved
 
 
-def test_a_foreign_calibration_is_a_warning_in_the_trace_and_the_own_one_is_none() -> None:
+def test_another_generators_calibration_is_a_warning_in_the_trace_and_the_own_one_is_none() -> None:
     for generators, warned in (("someone-else", True), ("scripted", False)):
         trace = MemoryTrace()
         graph, _, _ = solver([GOOD], n=1, verifier=LengthVerifier(generators), trace=trace)

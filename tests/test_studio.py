@@ -88,11 +88,11 @@ def test_langgraph_dev_solves_a_problem_and_a_chat_over_http_without_blocking(tm
     with server(tmp_path) as address:
         answer = solve(address)
         with get_sync_client(url=address) as client:
-            told = RemoteGraph("chat", sync_client=client).invoke(said)
+            answered = RemoteGraph("chat", sync_client=client).invoke(said)
     assert "solution" in answer, answer
     assert (answer["solution"]["solved"], answer["solution"]["turns"]) == (True, 2)
-    assert "The code passes all tests." in told["messages"][-1]["content"]
-    assert told["structured_response"]["solved"]
+    assert "The code passes all tests." in answered["messages"][-1]["content"]
+    assert answered["structured_response"]["solved"]
     assert "BlockingError" not in (tmp_path / "log").read_text()
 
 

@@ -20,7 +20,7 @@ from mucode_agent.models.identity import generator_identity, same_generator
 from mucode_agent.types import InfrastructureError
 from mucode_agent.verifiers import load_verifier
 from mucode_agent.verifiers.calibration import Platt, fit_isotonic, fit_platt, sigmoid
-from mucode_agent.verifiers.card import CARD, VerifierCard, calibration_mismatch, read_card
+from mucode_agent.verifiers.card import CARD, VerifierCard, calibration_mismatch, read_verifier_card
 from mucode_agent.verifiers.local import LocalVerifier
 from mucode_agent.verifiers.scoring import batches, load_scorer
 from mucode_agent.verifiers.text import QUESTION, text_digest, verifier_text
@@ -142,7 +142,7 @@ def test_batches_hold_every_row_once_within_their_bound(most: int) -> None:
 
 @pytest.mark.parametrize(
     ("spec", "words"),
-    [("", "means nothing"), ("vllm:name", "has no URL"), ("vllm:@ftp://x", "has no URL")],
+    [("", "names no verifier"), ("vllm:name", "has no URL"), ("vllm:@ftp://x", "has no URL")],
 )
 def test_a_verifier_string_that_means_nothing_is_refused(spec: str, words: str) -> None:
     with pytest.raises(ProblemError, match=words):
@@ -160,15 +160,18 @@ def test_a_missing_verifier_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "is no verifier card of version 3"),
-        (card().model_dump_json().replace('"card_version":3', '"card_version":1'), "is no verifier card of version 3"),
+        ("{", "is no verifier card"),
+        (
+            card().model_dump_json().replace('"card_version":3', '"card_version":1'),
+            "is no verifier card of this version",
+        ),
         (card(text="0123456789ab").model_dump_json(), "trained on the input wording 0123456789ab"),
     ],
 )
 def test_a_card_that_is_damaged_or_of_other_words_is_refused(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / CARD).write_text(text)
     with pytest.raises(ProblemError, match=words):
-        read_card(tmp_path)
+        read_verifier_card(tmp_path)
 
 
 def test_a_verifier_trained_anew_has_another_name(trained: Path, tmp_path: Path) -> None:

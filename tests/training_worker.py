@@ -98,6 +98,6 @@ if __name__ == "__main__":
     except InfrastructureError as error:
         sys.exit(f"rank {rank}: {error}")
     if rank == "0":
-        told = {"losses": losses, "distributed": AcceleratorState().distributed_type.value}
-        (out / "told.json").write_text(json.dumps(told))
+        outcome = {"losses": losses, "distributed": AcceleratorState().distributed_type.value}
+        (out / "outcome.json").write_text(json.dumps(outcome))
     end_processes()

@@ -1,4 +1,4 @@
-"""The solver and the sandbox inside what other people use. Each adapter is one file, with an extra of its own."""
+"""The solver and the sandbox inside other tools. Each adapter is one file with its own extra."""
 
 import asyncio
 import importlib
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def need(what: str, modules: Sequence[str], extra: str) -> None:
-    """Raises ProblemError with the install line where a package that `what` stands on is missing."""
+    """Raises ProblemError with the install line if a package that `what` needs is missing."""
     for module in modules:
         try:
             importlib.import_module(module)
@@ -20,10 +20,10 @@ def need(what: str, modules: Sequence[str], extra: str) -> None:
 
 
 async def apart(call: Coroutine[Any, Any, T]) -> T:
-    """The call in a task of its own, cancelled once.
+    """The call in a separate task, cancelled only once.
 
-    Hosts that cancel by anyio cancel again at every step until a task has ended. That would cancel LangGraph's own
-    clean-up, and leave the programs running.
+    Hosts that use anyio cancel at every step until a task has ended. That would also cancel LangGraph's clean-up, and
+    leave programs running.
     """
     task = asyncio.create_task(call)
     try:

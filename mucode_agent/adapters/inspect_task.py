@@ -1,4 +1,4 @@
-"""Inside `inspect eval` of inspect_ai: a task of any benchmark, a scorer by our sandbox, our solver around its model.
+"""For `inspect eval` of inspect_ai: a task for any benchmark, a scorer by our sandbox, our solver around its model.
 
 https://inspect.aisi.org.uk: a task is a dataset, a solver that answers, and a scorer that judges the answers.
 """
@@ -25,9 +25,9 @@ from mucode_agent.types import Problem, ProblemError, Solution
 
 @task
 def programs(problems: str, limit: int | None = None) -> Task:
-    """A benchmark as of `evaluate run` (`humaneval`, `mbpp:FILE`, `jsonl:FILE`, …), answered by one program each.
+    """A benchmark as for `evaluate run` (`humaneval`, `mbpp:FILE`, `jsonl:FILE`, …), with one program per problem.
 
-    A sample's metadata holds the problem, whose private tests judge and are never shown to the model.
+    A sample's metadata contains the problem. Its private tests judge, and are never shown to the model.
     """
     found = load_benchmark(problems, limit=limit).problems
     samples = [
@@ -43,7 +43,7 @@ def programs(problems: str, limit: int | None = None) -> Task:
 
 @scorer(metrics=[accuracy(), stderr()])
 def sandbox_tests(sandbox: str = "local") -> Scorer:
-    """Correct where the program in the answer passes all tests; unscored where the sandbox says nothing about it."""
+    """Correct if the program in the answer passes all tests; unscored if it could not be judged."""
     place = load_sandbox(sandbox)
 
     async def score(state: TaskState, target: Target) -> Score:
@@ -54,7 +54,7 @@ def sandbox_tests(sandbox: str = "local") -> Scorer:
             return Score(value=INCORRECT, explanation="The answer holds no Python code.")
         [report] = await apart(arun(place, [problem.judge_job(code)]))
         details = {"report": report.model_dump(mode="json")}
-        if report.status in ("infra", "unjudged"):
+        if not report.judged:
             return Score.unscored(reason="scoring_failed", explanation=outcome(report), metadata=details)
         value = CORRECT if report.passed else INCORRECT
         return Score(value=value, answer=code, explanation=outcome(report), metadata=details)
@@ -91,7 +91,7 @@ def _problem(state: TaskState) -> Problem:
 
 
 def _asking(model: Model) -> Runnable[Any, AIMessage]:
-    """Inspect's model as a generator: its own settings, limits and log hold."""
+    """Inspect's model as a generator, with its own settings, limits and log."""
 
     async def ask(messages: list[AnyMessage]) -> AIMessage:
         output = await model.generate([_ROLES[message.type](content=str(message.text)) for message in messages])

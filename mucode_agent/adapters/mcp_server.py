@@ -55,7 +55,7 @@ Answer = tuple[str, dict[str, Any]]
 
 
 def create_server(solver: Solver, settings: Settings | None = None, *, host: str = "127.0.0.1") -> Any:
-    """The server, not yet running. `settings` are the solver's, for the total of a progress.
+    """The server, not yet running. `settings` are the solver's; they give the total of a progress report.
 
     `host` is where it will listen: on loopback it refuses requests that name another host (DNS rebinding).
     """
@@ -76,8 +76,8 @@ def create_server(solver: Solver, settings: Settings | None = None, *, host: str
                 state = item
             elif item["event"] == "mucode.candidate_executed":
                 done += 1
-                told = f"turn {item['turn']}: {item['status']}, {item['tests_passed']} of {item['tests']} tests pass"
-                await context.report_progress(done, max(done, most), told)
+                line = f"turn {item['turn']}: {item['status']}, {item['tests_passed']} of {item['tests']} tests pass"
+                await context.report_progress(done, max(done, most), line)
         return response_of(problem, Solution.model_validate(state["solution"]))
 
     _add(server, "solve_coding_problem", DESCRIPTION, CodingTask, SolveAnswer, solve)
@@ -96,10 +96,10 @@ def http_app(server: Any, host: str) -> Any:
 def _calling(tool: BaseTool) -> Callable[..., Coroutine[Any, Any, Answer]]:
     async def call(context: Any, **arguments: Any) -> Answer:
         del context
-        told = await tool.ainvoke({"type": "tool_call", "id": "1", "name": tool.name, "args": arguments})
-        if told.status == "error":
-            raise ToolError(told.text)
-        return told.text, told.artifact
+        answer = await tool.ainvoke({"type": "tool_call", "id": "1", "name": tool.name, "args": arguments})
+        if answer.status == "error":
+            raise ToolError(answer.text)
+        return answer.text, answer.artifact
 
     return call
 
@@ -112,7 +112,7 @@ def _add(
     output: type[BaseModel],
     call: Callable[..., Coroutine[Any, Any, Answer]],
 ) -> None:
-    """Registers a tool whose arguments are the fields of `arguments`; the server reads them off a signature."""
+    """Registers a tool with the fields of `arguments` as its arguments; the server reads them from a signature."""
 
     async def tool(context: Any, **given: Any) -> Any:
         try:

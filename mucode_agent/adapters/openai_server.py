@@ -1,9 +1,8 @@
 """The solver behind OpenAI's chat protocol: `/v1/chat/completions`, streamed or not, and `/v1/models`.
 
-The last user message is the task, as `graphs.embed.problem_in` reads it; the extension field `mucode` of a request may
-hold a whole problem instead, and that of an answer holds the verdict and the solution. Sampling options of a request
-are ignored, since the solver's own decide how candidates differ. The protocol:
-https://platform.openai.com/docs/api-reference/chat.
+The last user message is the task, as `graphs.embed.problem_in` reads it. The extension field `mucode` of a request may
+contain a whole problem instead; that of an answer contains the verdict and the solution. Sampling options of a request
+are ignored; the solver's own apply. The protocol: https://platform.openai.com/docs/api-reference/chat.
 """
 
 import asyncio
@@ -32,16 +31,16 @@ from mucode_agent.types import MucodeError, Problem, ProblemError, Solution
 MODEL = "mucode"
 """The name under which the solver is served."""
 MOST_BODY = 8 << 20
-"""Bytes of a request's body."""
+"""Maximum bytes of a request's body."""
 
 
 class Extension(BaseModel):
-    """What this server understands beside OpenAI's fields."""
+    """Our extension of OpenAI's fields."""
 
     model_config = ConfigDict(extra="forbid")
 
     problem: dict[str, Any] | None = None
-    """A problem in JSON form, in place of the task in the last message."""
+    """A problem in JSON form, instead of the task in the last message."""
 
 
 class StreamOptions(BaseModel):
@@ -49,7 +48,7 @@ class StreamOptions(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """The fields that are read; every other one of OpenAI's is accepted and ignored."""
+    """The fields that are read; OpenAI's other fields are accepted and ignored."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -62,11 +61,11 @@ class ChatRequest(BaseModel):
 
 
 class Stopping(Exception):  # noqa: N818 - a state, answered as one
-    """The server ends before this solve did."""
+    """The server shut down before this solve ended."""
 
 
 class Server:
-    """One solver, its places, and the solves that run: what the routes share."""
+    """State shared by the routes: one solver, its slots, and the running solves."""
 
     def __init__(self, solver: Solver, *, slots: int, key: str | None) -> None:
         self._solver, self._slots, self._key = solver, asyncio.Semaphore(slots), key
@@ -74,11 +73,11 @@ class Server:
         self._stopping = False
 
     def stop(self) -> None:
-        """Refuses new requests; those that run may finish until `cut`."""
+        """Refuses new requests; running ones may finish until `cut`."""
         self._stopping = True
 
     def cut(self) -> None:
-        """Ends the solves that still run, their programs included."""
+        """Ends the running solves and their programs."""
         self._stopping = True
         for solve in self._solves:
             solve.cancel()
@@ -111,7 +110,7 @@ class Server:
         )
 
     async def solve(self, request: Request, problem: Problem) -> AsyncGenerator[dict[str, Any]]:
-        """The solve's events and then its `{"solution": …}`. A client that leaves ends it, its programs included.
+        """The solve's events and then its `{"solution": …}`. If the client disconnects, the solve and its programs end.
 
         Raises Stopping, and what the solver raises.
         """
@@ -147,7 +146,7 @@ async def _gone(request: Request) -> None:
 
 
 class _BoundedBody:
-    """Refuses a body larger than MOST_BODY before it is held whole, and one that is not there at the server's end."""
+    """Refuses a body larger than MOST_BODY before all of it is read, and one that is incomplete at the shutdown."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -162,7 +161,9 @@ class _BoundedBody:
             except asyncio.CancelledError:
                 if whole:
                     raise
-                raise HTTPException(503, "the server ended before it had the whole request: send it again") from None
+                raise HTTPException(
+                    503, "the server shut down before it had the whole request: send it again"
+                ) from None
             whole = whole or not message.get("more_body", False)
             size += len(message.get("body", b""))
             if size > MOST_BODY:
@@ -175,7 +176,7 @@ class _BoundedBody:
 def create_app(solver: Solver, *, slots: int = 8, key: str | None = None) -> FastAPI:
     """The server as an ASGI application, which closes the solver at its end.
 
-    `slots` is the number of solves at a time; more wait. `key` is what a client must send as its API key.
+    `slots` is the number of concurrent solves; further requests wait. `key` is the API key that clients must send.
     """
     server = Server(solver, slots=slots, key=key)
 
@@ -237,7 +238,7 @@ def create_app(solver: Solver, *, slots: int = 8, key: str | None = None) -> Fas
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
-        lost = f"{request.method} {request.url.path} is nothing here: POST /v1/chat/completions or GET /v1/models"
+        lost = f"{request.method} {request.url.path} is unknown: POST /v1/chat/completions or GET /v1/models"
         theirs = {
             "Not Found": lost,
             "Method Not Allowed": lost,
@@ -247,7 +248,7 @@ def create_app(solver: Solver, *, slots: int = 8, key: str | None = None) -> Fas
 
     @app.exception_handler(Exception)
     async def broken(_: Request, error: Exception) -> Response:
-        return _error(500, f"the server has a fault ({type(error).__name__}): its log says where")
+        return _error(500, f"the server failed ({type(error).__name__}): see its log")
 
     return app
 
@@ -255,7 +256,7 @@ def create_app(solver: Solver, *, slots: int = 8, key: str | None = None) -> Fas
 async def _chunks(solve: AsyncGenerator[dict[str, Any]], problem: Problem, include_usage: bool) -> AsyncIterator[str]:
     """Server-sent events: one chunk for each of the solver's events, then the answer as one piece of content.
 
-    The chunks of events have an empty delta, so that a client that knows nothing of them sees the answer only.
+    The chunks of events have an empty delta, so a client that ignores them sees only the answer.
     """
     head = _head("chat.completion.chunk")
 
@@ -283,7 +284,7 @@ async def _chunks(solve: AsyncGenerator[dict[str, Any]], problem: Problem, inclu
 
 
 def _answer_of(problem: Problem, state: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The answer for people, and the extension field."""
+    """The answer as text, and the extension field."""
     text, response = response_of(problem, Solution.model_validate(state["solution"]))
     return text, {**response, "solution": state["solution"]}
 
@@ -307,7 +308,7 @@ def _usage(details: dict[str, Any]) -> dict[str, int]:
 
 def _fault(error: Exception) -> tuple[int, str]:
     if isinstance(error, Stopping):
-        return 503, "the server is ending: ask again when it is back"
+        return 503, "the server is shutting down: ask again when it is back"
     return 400 if isinstance(error, ProblemError) else 502, str(error)
 
 

@@ -1,4 +1,4 @@
-"""Rewards of reinforcement learning from tests in the sandbox: TRL's signature, and verl's. Needs neither of them.
+"""Rewards for reinforcement learning from tests in the sandbox, with TRL's and verl's signatures. Imports neither.
 
 The signatures: https://huggingface.co/docs/trl/grpo_trainer#using-a-custom-reward-function and verl 0.9's
 `custom_reward_function`. prime-rl trains on environments of verifiers: see `examples/verifiers_environment`.
@@ -18,17 +18,18 @@ Reward = Callable[..., list[float | None]]
 
 
 def create_reward(sandbox: str | Sandbox = "local", *, column: str = "tests", partial: bool = False) -> Reward:
-    """A reward function for `GRPOTrainer(reward_funcs=…)`: 1.0 where a completion passes its row's tests, else 0.0.
+    """A reward function for `GRPOTrainer(reward_funcs=…)`: 1.0 if a completion passes its row's tests, else 0.0.
 
-    The completions of a batch are judged together. None, which TRL leaves out of a group's mean, stands for what says
-    nothing about the program: a broken sandbox, or tests that cannot judge.
+    The completions of a batch are judged in parallel. The reward is None, which TRL leaves out of a group's mean, if
+    the sandbox is broken or the tests cannot judge any program. A program that cannot be judged because of what it did
+    itself gets 0.0 (`ExecutionReport.judged`).
 
     Args:
-        sandbox: Where programs run; closed with the function where it is a string.
-        column: Of the dataset, with each row's tests: a list of asserts or of objects of stdin and stdout, the JSON
-            text of one, or a whole problem or its JSON text, whose private tests count too. Beside a list of tests the
-            columns `entry_point` and `setup` are read where the dataset has them.
-        partial: The share of tests passed instead, in [0, 1].
+        sandbox: Where programs run; closed with the function if it is a string.
+        column: The dataset's column with each row's tests: a list of asserts or of objects with stdin and stdout, or a
+            whole problem, whose private tests count too; or the JSON text of one of these. For a list of tests, the
+            columns `entry_point` and `setup` are read if the dataset has them.
+        partial: Return the share of tests passed instead, in [0, 1].
 
     Raises:
         ProblemError: When called: the dataset has no such column, or a row's tests cannot be used.
@@ -57,9 +58,9 @@ def create_reward(sandbox: str | Sandbox = "local", *, column: str = "tests", pa
 
 
 def create_verl_reward(sandbox: str | Sandbox = "local", *, partial: bool = False) -> Callable[..., float]:
-    """A `compute_score` for verl, whose `ground_truth` is what a row of `create_reward`'s column is.
+    """A `compute_score` for verl; `ground_truth` has the form of a row in `create_reward`'s column.
 
-    verl knows no absent reward: what says nothing about the program raises InfrastructureError.
+    verl has no missing reward, so a completion that cannot be judged raises InfrastructureError.
     """
     reward = create_reward(sandbox, column="tests", partial=partial)
 
@@ -80,7 +81,7 @@ def create_verl_reward(sandbox: str | Sandbox = "local", *, partial: bool = Fals
 
 
 def text_of(completion: Any) -> str:
-    """The text of a completion: a string, or messages whose last one counts, of text or of parts."""
+    """The text of a completion: a string, or the last of its messages, as text or parts."""
     if isinstance(completion, str):
         return completion
     content = completion[-1]["content"] if completion else ""
@@ -90,8 +91,8 @@ def text_of(completion: Any) -> str:
 
 
 def reward_of(report: ExecutionReport, *, partial: bool = False) -> float | None:
-    """What a report is worth; None where it says nothing about the program."""
-    if report.status in ("infra", "unjudged"):
+    """The reward for a report; None if the sandbox failed or the tests cannot judge any program."""
+    if not report.judged:
         return None
     if partial:
         return report.tests_passed / len(report.results) if report.results else 0.0
@@ -99,7 +100,7 @@ def reward_of(report: ExecutionReport, *, partial: bool = False) -> float | None
 
 
 def _job(text: str, tests: Any, entry_point: str | None, setup: str | None) -> Job | None:
-    """None where the completion holds no program."""
+    """None if the completion contains no program."""
     given = tests if isinstance(tests, str) else json.dumps(tests, sort_keys=True, default=list)
     problem = _problem(given, entry_point, setup)
     code = extract_code(text, problem.entry_point)
@@ -108,14 +109,14 @@ def _job(text: str, tests: Any, entry_point: str | None, setup: str | None) -> J
 
 @functools.lru_cache(maxsize=4096)
 def _problem(given: str, entry_point: str | None, setup: str | None) -> Problem:
-    """A group's completions share it."""
+    """Cached, because a group's completions share it."""
     try:
         held = json.loads(given)
     except ValueError:
         if given.lstrip().startswith(("{", "[")):
             raise ProblemError(f"a row's tests are no JSON: {given[:80]!r}") from None
         held = [given]  # one test's source
-    if isinstance(held, dict):  # a column of structs holds null for what a row leaves out
+    if isinstance(held, dict):  # a column of structs has null for missing fields
         return read_problem({name: value for name, value in held.items() if value is not None})
     if not isinstance(held, list) or not held:
         raise ProblemError(f"a row's tests must be a list of at least one, got {given[:80]}")

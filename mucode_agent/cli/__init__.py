@@ -1,1 +1,1 @@
-"""The command line, one file a group of commands. Each imports what it works with when it runs, not before."""
+"""The command line, one file per group of commands. A command imports what it needs only when it runs."""

@@ -8,11 +8,10 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 
 from mucode_agent.cli.evaluate import app as evaluate
 from mucode_agent.cli.execute import execute
-from mucode_agent.cli.output import BAD_INPUT, EXIT_CODES, INFRASTRUCTURE, INTERRUPTED, rank, write_lines
+from mucode_agent.cli.output import BAD_INPUT, EXIT_CODES, INFRASTRUCTURE, INTERRUPTED, messages, rank, write_lines
 from mucode_agent.cli.serve import mcp, serve
 from mucode_agent.cli.solve import solve
 from mucode_agent.cli.traces import app as traces
@@ -52,9 +51,9 @@ def schema() -> None:
 def doctor(
     preload: Annotated[list[str] | None, typer.Option(help="A module that programs may import, such as numpy.")] = None,
 ) -> None:
-    """Say which layers of isolation hold on this host, each tried from inside; exit code 3 where they are not all.
+    """Test which isolation layers this host supports, from inside the sandbox; exit code 3 if any is missing.
 
-    Give the `--preload` that you will use: where packages lie can decide what the host gives. Also says which embedded
+    Give the `--preload` that you will use: the packages' location can change the result. Also lists which embedded
     models' weights are in the cache; nothing is downloaded.
     """
     from mucode_agent.models.embedded import EMBEDDED, held
@@ -70,7 +69,7 @@ def doctor(
 
 
 def main() -> None:
-    """Runs a command; every failure ends in one sentence on standard error and a documented exit code."""
+    """Runs a command; every failure gives one sentence on standard error and a documented exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         sys.exit(app(standalone_mode=False))
@@ -96,14 +95,14 @@ _MISUSE: Any = typer.BadParameter.__mro__[2]
 
 
 def _sentence(error: Any) -> str:
-    """A mistake on the command line, with where the rules stand."""
-    told = " ".join(error.format_message().split()).rstrip(".")
+    """The message for a mistake on the command line, with the `--help` to read."""
+    words = " ".join(error.format_message().split()).rstrip(".")
     command = error.ctx.command_path if getattr(error, "ctx", None) else "python -m mucode_agent"
-    return f"{told[:1].lower()}{told[1:]}{_given(error)}; see `{command} --help`"
+    return f"{words[:1].lower()}{words[1:]}{_given(error)}; see `{command} --help`"
 
 
 def _given(error: Any) -> str:
-    """What stands behind the option that has a wrong value, where the message does not tell it."""
+    """The value of the wrong option, unless the message already shows it."""
     for option in getattr(getattr(error, "param", None), "opts", ()):
         for word, following in itertools.pairwise([*sys.argv[1:], ""]):
             name, equals, value = word.partition("=")
@@ -113,16 +112,16 @@ def _given(error: Any) -> str:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    """SIGTERM ends a run as Ctrl-C does: everything is closed on the way out."""
+    """Makes SIGTERM end a run as Ctrl-C does, with everything closed."""
     del signum, frame
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell gives it to a job in the background
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells set it for background jobs
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.raise_signal(signal.SIGINT)
 
 
 def _fail(error: Exception | str, code: int) -> NoReturn:
-    """Tells the error; of several processes under torchrun, which one it is of, and an interruption once."""
+    """Prints the error. Under torchrun it names the process, and prints an interruption only once."""
     whose = f", process {rank()}" if rank() else ""
     if not (whose and code == INTERRUPTED):
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"mucode_agent{whose}: {error}", markup=False)
+        messages().print(f"mucode_agent{whose}: {error}", markup=False)
     sys.exit(code)

@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 from rich.console import Console
 
 from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
+from mucode_agent.cli.output import command_line, messages
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.models.embedded import MODELS
 from mucode_agent.runs.config import Pace
@@ -29,7 +29,7 @@ app = typer.Typer(
 )
 
 REFERENCE_FAILS = 1
-"""Exit code of `check` where a reference does not pass."""
+"""Exit code of `check` if a reference does not pass."""
 
 BENCHMARKS = (
     "humaneval · mbpp:FILE · humaneval+:FILE · mbpp+:FILE · bigcodebench:FILE · codecontests:FILE · "
@@ -41,7 +41,11 @@ SEARCH = Fields(
     "n", "max_turns", "selector", "accept_threshold", "trust_calibration", "show_dispute", *SAMPLING, "seed"
 )
 Bench = Annotated[str, typer.Argument(metavar="BENCH", help=BENCHMARKS)]
-Split = Annotated[str, typer.Option(help="fixed: ours · paper: the authors' rules, faults included")]
+Split = Annotated[str, typer.Option(help="fixed: ours · paper: the authors' rules, with their defects")]
+RequestTimeout = Annotated[
+    float | None, typer.Option(help="Seconds for one request to a model server; default: 600 for a URL.")
+]
+Testless = Annotated[bool, typer.Option("--testless", help="Leave the tests out of the prompt.")]
 Limit = Annotated[int | None, typer.Option(help="Only the first problems.")]
 VerifierSpec = Annotated[
     str,
@@ -63,20 +67,21 @@ def run(
         Path | None, typer.Option(help="Directory of the run; the same command continues it. Default: runs/…")
     ] = None,
     verifier: VerifierSpec = DEFAULT,
-    greedy: Annotated[bool, typer.Option(help="Also one candidate a turn at temperature 0.")] = True,
+    greedy: Annotated[bool, typer.Option(help="Also run one candidate per turn at temperature 0.")] = True,
     independent: Annotated[
-        bool, typer.Option(help="Also N·T first-turn samples: the same compute, no feedback.")
+        bool, typer.Option(help="Also draw N·T first-turn samples: the same compute, no feedback.")
     ] = True,
     split: Split = "fixed",
-    testless: Annotated[bool, typer.Option("--testless", help="Leave the tests out of the prompt.")] = False,
+    testless: Testless = False,
     tests: Annotated[
         str,
-        typer.Option(help="run: the public tests steer the search · none: they are only shown, and judge at the end"),
+        typer.Option(
+            help="run: the public tests guide the search · none: they are only shown in the prompt, and "
+            "judge at the end"
+        ),
     ] = "run",
     limit: Limit = None,
-    request_timeout: Annotated[
-        float | None, typer.Option(help="Seconds for one request to a model server; default: 600 for a URL.")
-    ] = None,
+    request_timeout: RequestTimeout = None,
 ) -> None:
     """Run a benchmark, or continue a run; print the tables, write results.json and report.html."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
@@ -92,14 +97,14 @@ def run(
     if tests not in ("run", "none"):
         raise ProblemError(f"--tests must be run or none, got {tests!r}")
     scorer = load_verifier(verifier)
-    doubt = calibration_mismatch(scorer, model)
-    if search.accept_threshold is not None and not search.trust_calibration and doubt is not None:
-        raise ProblemError(f"{doubt}; calibrate on this one's programs, or give --trust-calibration")
-    console = Console(stderr=True, highlight=False)
+    mismatch = calibration_mismatch(scorer, model)
+    if search.accept_threshold is not None and not search.trust_calibration and mismatch is not None:
+        raise ProblemError(f"{mismatch}; calibrate on this generator's programs, or give --trust-calibration")
+    console = messages()
     asked = running.benchmark(load_benchmark(benchmark, split=split, testless=testless, limit=limit))  # type: ignore[arg-type]
     kind = "" if tests == "run" else "-no-tests"
     directory = output or Path("runs") / _slug(f"{asked.name}-{split}-{model}-seed{search.seed}{kind}")
-    console.print(f"{asked.name}: {len(asked.problems)} problems, {directory}", markup=False, soft_wrap=True)
+    console.print(f"{asked.name}: {len(asked.problems)} problems, {directory}", markup=False)
     generator = load_model(model, timeout=request_timeout, **search.request())
     with (
         contextlib.closing(running.open(asked.problems)) as place,
@@ -120,7 +125,7 @@ def run(
             greedy=greedy,
             independent=independent,
             pace=pace,
-            command=shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]]),
+            command=command_line(),
             **search.options(),
         )
     _report(directory, console)
@@ -138,16 +143,16 @@ def check(
     split: Split = "fixed",
     limit: Limit = None,
 ) -> None:
-    """Run every reference solution on its own tests, and name what does not pass. Exits with 1 if any does not.
+    """Run every reference solution on its own tests, and list those that fail. Exits with 1 if any fails.
 
-    A reference that passes only when it is judged together is named as such: its problem needs `judge: "together"`.
+    If a reference passes only with the second judge, the list says so: its problem needs `judge: "together"`.
     """
     from mucode_agent.evaluation.benchmarks import load_benchmark
     from mucode_agent.evaluation.check import check_references, check_table
     from mucode_agent.evaluation.tables import for_terminal
 
     asked = running.benchmark(load_benchmark(benchmark, split=split, limit=limit))  # type: ignore[arg-type]
-    console = Console(stderr=True, highlight=False)
+    console = messages()
     with contextlib.closing(running.open(asked.problems)) as place:
         found = check_references(asked, place, lambda done: console.print(f"{done}/{len(asked.problems)}"))
     _out().print(for_terminal(check_table(found)))
@@ -157,14 +162,14 @@ def check(
 @app.command()
 def compare(
     run_a: Annotated[Path, typer.Argument(help="A run's directory or results.json.")],
-    run_b: Annotated[Path, typer.Argument(help="Another of the same problems.")],
+    run_b: Annotated[Path, typer.Argument(help="Another run of the same problems.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead of a table.")] = False,
     answers: Annotated[
         str | None,
-        typer.Option(help="List the answers of this search whose text differs: greedy · turns · independent"),
+        typer.Option(help="List the answers of this search that differ between the runs: greedy · turns · independent"),
     ] = None,
 ) -> None:
-    """Compare two runs problem by problem: what B gains over A, and whether that is more than chance."""
+    """Compare two runs problem by problem: what B gains over A, and whether it is more than chance."""
     from pydantic import TypeAdapter
 
     from mucode_agent.evaluation.comparison import answers_table, compare_runs, read_results
@@ -188,10 +193,10 @@ def compare(
 def bundle(
     directory: Annotated[Path, typer.Argument(help="A run's directory, finished or not.")],
     output: Annotated[
-        Path | None, typer.Option("--out", "--output", help="A .tar.gz file. Default: beside the directory.")
+        Path | None, typer.Option("--out", "--output", help="A .tar.gz file. Default: next to the directory.")
     ] = None,
 ) -> None:
-    """Pack a run into one file for somebody else, without keys and this machine's paths; `report` opens it."""
+    """Pack a run into one file to share, without API keys and this machine's paths; `report` opens it."""
     from mucode_agent.evaluation.bundle import SUFFIX, write_bundle
 
     target = output or directory.with_name(directory.resolve().name + SUFFIX)
@@ -199,21 +204,21 @@ def bundle(
         raise ProblemError(f"--out must end in {SUFFIX}, got {target}")
     packed = write_bundle(directory, target)
     size = sum(held.bytes for held in packed.files.values())
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
-        f"{len(packed.files)} files, {size:,} bytes unpacked: {target}", markup=False
-    )
+    messages().print(f"{len(packed.files)} files, {size:,} bytes unpacked: {target}", markup=False)
 
 
 @app.command()
 def report(
-    directory: Annotated[Path, typer.Argument(help="A run's directory, finished or not; or a file of `bundle`.")],
+    directory: Annotated[
+        Path, typer.Argument(help="A run's directory, finished or not, or a file that `bundle` wrote.")
+    ],
     output: Annotated[
         Path | None, typer.Option(help="Where the page goes. Default: report.html in the directory.")
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
 ) -> None:
-    """Make the tables, figures and the HTML page of a run again; of a bundle, in a directory beside it."""
-    console = Console(stderr=True, highlight=False)
+    """Rebuild the tables, figures and HTML page of a run; for a bundle, in a directory next to it."""
+    console = messages()
     if directory.is_file():
         from mucode_agent.evaluation.bundle import open_bundle
 
@@ -232,12 +237,12 @@ def _report(directory: Path, console: Console, output: Path | None = None) -> No
 
     results, page = write_report(directory, output)
     _print_tables(results)
-    console.print(f"report: {page}", markup=False, soft_wrap=True)
+    console.print(f"report: {page}", markup=False)
 
 
 @contextlib.contextmanager
 def _reported_if_cut_short(directory: Path, console: Console) -> Iterator[None]:
-    """What was finished is worth its tables, whatever ended the run."""
+    """Prints the tables of what was finished, whatever ended the run."""
     try:
         yield
     except (InfrastructureError, KeyboardInterrupt):
@@ -262,7 +267,7 @@ def _print_tables(results: "Results") -> None:
 
 
 def _out() -> Console:
-    """Standard output; wide where it is no terminal, so that a file of it can be searched."""
+    """Standard output; wide if it is no terminal, so lines in a file are not broken."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=200)
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mucode_agent.cli.options import RUNNING, command
-from mucode_agent.cli.output import write_bytes
+from mucode_agent.cli.output import messages, write_bytes
 from mucode_agent.runs.running import Running
 from mucode_agent.types import InfrastructureError, ProblemError
 
@@ -28,10 +28,10 @@ def execute(
     file: Annotated[str, typer.Argument(help="Rows of programs with tests (.jsonl or .jsonl.gz), or - for stdin.")],
     running: Annotated[Running, RUNNING],
     output: Annotated[
-        Path | None, typer.Option(help="Write the verdicts here; the same command again goes on where it stopped.")
+        Path | None, typer.Option(help="Write the verdicts to this file; the same command continues where it stopped.")
     ] = None,
     problems: Annotated[
-        Path | None, typer.Option(help="HumanEval's problems, for rows of task_id and completion.")
+        Path | None, typer.Option(help="HumanEval's problems, for rows with only task_id and completion.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Programs at a time; default: one per core.")] = None,
 ) -> None:
@@ -39,7 +39,7 @@ def execute(
     from mucode_agent.evaluation.execute import VerdictFile, check, judge
     from mucode_agent.evaluation.programs import Problems, ProgramFile
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = messages()
     if output is not None and Path(file).exists() and output.exists() and output.samefile(file):
         raise ProblemError(f"--output {output} is the input itself; give another path")
     with contextlib.ExitStack() as stack:
@@ -69,12 +69,12 @@ def execute(
     if cost := getattr(place, "cost", ""):
         console.print(cost, markup=False)
     if tally.missing:
-        raise InfrastructureError(tally.complaint())
+        raise InfrastructureError(tally.without_verdict())
 
 
 @contextlib.contextmanager
 def _progress(tally: "Tally", console: Console, *, alone: bool) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal that shows nothing else, else a plain line now and then."""
+    """A progress bar on a terminal, else a plain line now and then."""
     if not (console.is_terminal and alone):
         yield _plain(tally, console)
         return

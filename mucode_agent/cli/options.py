@@ -1,7 +1,7 @@
-"""Options made from the fields of a record: name, default, range and help stand there and nowhere else.
+"""Options made from the fields of a record, which alone define name, default, range and help.
 
-A parameter `search: Annotated[Settings, Fields("n", "seed")]` of a `command` stands for the options --n and --seed, and
-gets the record that they make. Fields that are not named keep the record's defaults.
+A parameter `search: Annotated[Settings, Fields("n", "seed")]` of a `command` becomes the options --n and --seed, and
+receives the record that they make. Fields that are not named keep the record's defaults.
 """
 
 import functools
@@ -22,9 +22,9 @@ R = TypeVar("R", bound=Record)
 
 
 class Fields:
-    """The fields that are options of a command, and those whose default is another one there.
+    """The fields that are options of a command, and the command's own defaults for some.
 
-    None as a default leaves the field to the record. A field that two records of a command have is one option of both.
+    None as a default leaves the field to the record. A field that two records of a command share is one option.
     """
 
     def __init__(self, *names: str, **defaults: Any) -> None:
@@ -32,11 +32,11 @@ class Fields:
 
 
 SAMPLING = tuple(Sampling.model_fields)
-"""An option that is added there is one of every command that draws."""
+"""The sampling options of every command that draws."""
 RUNNING = Fields(*Running.model_fields)
-"""Of every command that runs programs which nobody trusts."""
+"""The options of every command that runs untrusted programs."""
 _NAMES = {"max_turns": "turns", "mode": "expert", "method": "relabel"}
-"""Options that are called otherwise than their field."""
+"""Options with another name than their field."""
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -71,7 +71,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def record_of(record: type[R], **given: Any) -> R:
-    """The record that options make. Raises ProblemError naming the option that is out of its range."""
+    """The record made from options. Raises ProblemError naming the option that is out of its range."""
     try:
         return record.model_validate(given)
     except ValidationError as error:
@@ -92,7 +92,7 @@ def _parameter(record: type[Record], name: str, defaults: dict[str, Any]) -> ins
     if get_origin(kind) is tuple:
         kind, optional, default = list[get_args(kind)[0]], True, list(default) or None  # type: ignore[misc]
     words = [" ".join((field.description or "").split()), *([f"({', '.join(bounds)})"] if bounds else [])]
-    if get_origin(kind) is Literal:  # the record refuses another word in one sentence, click in four lines
+    if get_origin(kind) is Literal:  # the record's message for another word is one sentence, click's four lines
         words[0] += " " + " · ".join(get_args(kind))
         kind = str
     names = f"{flag(name)}/--no-{flag(name)[2:]}" if default is True else flag(name)

@@ -1,8 +1,9 @@
-"""What every command shares: exit codes, and standard output that may be closed early."""
+"""Shared by every command: exit codes, and standard output that may be closed early."""
 
 import os
+import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import typer
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.console import Console
 SOLVED, NOT_SOLVED, BAD_INPUT, INFRASTRUCTURE, UNJUDGED, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 4, 130, 141
 EXIT_CODES = {
     SOLVED: "solved",
-    NOT_SOLVED: "not solved: the best attempt is printed, with what still fails",
+    NOT_SOLVED: "not solved: prints the best candidate and what still fails",
     BAD_INPUT: "bad input: a file, field or option cannot be used",
     INFRASTRUCTURE: "a model, sandbox or verifier failed",
     UNJUDGED: "accepted, but the private tests cannot judge the answer",
@@ -19,19 +20,31 @@ EXIT_CODES = {
 }
 
 
+def messages() -> Console:
+    """Standard error, for lines that the terminal wraps."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
 def progress() -> Console:
-    """Standard error; where torchrun started several processes, of the first alone."""
-    return Console(stderr=True, highlight=False, soft_wrap=True, quiet=rank() != 0)
+    """Standard error; if torchrun started several processes, only the first prints."""
+    console = messages()
+    console.quiet = rank() != 0
+    return console
+
+
+def command_line(shown: Callable[[str], str] = str) -> str:
+    """The command that is running, for a card or a configuration; `shown` changes each of its arguments."""
+    return shlex.join(["python", "-m", "mucode_agent", *map(shown, sys.argv[1:])])
 
 
 def rank() -> int:
-    """Of this process among those that torchrun started; 0 where it started none."""
+    """The rank of this process among those that torchrun started; 0 without torchrun."""
     number = os.environ.get("RANK", "")
     return int(number) if number.isdecimal() else 0
 
 
 def write_bytes(data: bytes) -> None:
-    """To standard output at once. Exits with READER_GONE where its reader has closed it."""
+    """Writes to standard output at once. Exits with READER_GONE if its reader has closed it."""
     try:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)

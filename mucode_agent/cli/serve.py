@@ -1,4 +1,4 @@
-"""`python -m mucode_agent serve | mcp`: the solver for other programs, until it is ended."""
+"""`python -m mucode_agent serve | mcp`: the solver for other programs."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mucode_agent.adapters import need
-from mucode_agent.cli.evaluate import ModelSpec
+from mucode_agent.cli.evaluate import ModelSpec, RequestTimeout
 from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.models.embedded import DEFAULT_MODEL
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 SEARCH = Fields("n", "max_turns", *SAMPLING)
 Scorer = Annotated[str, typer.Option(help="As of `solve`.")]
-RequestTimeout = Annotated[float | None, typer.Option(help="Seconds for one request to a model server.")]
-Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every one of this machine.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all addresses of this machine.")]
 
 
 @command
@@ -36,16 +36,18 @@ def serve(
     running: Annotated[Running, RUNNING],
     model: ModelSpec = DEFAULT_MODEL,
     host: Host = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
-    slots: Annotated[int, typer.Option(min=1, help="Solves at a time; more wait.")] = 8,
-    grace: Annotated[float, typer.Option(min=0, help="Seconds that solves may still take at the end.")] = 10.0,
+    port: Port = 8000,
+    slots: Annotated[int, typer.Option(min=1, help="Concurrent solves; further requests wait.")] = 8,
+    grace: Annotated[
+        float, typer.Option(min=0, help="Seconds that running solves may still take after Ctrl-C or SIGTERM.")
+    ] = 10.0,
     verifier: Scorer = DEFAULT,
     request_timeout: RequestTimeout = None,
 ) -> None:
     """Serve the solver by OpenAI's chat protocol, as the model `mucode` at http://HOST:PORT/v1.
 
-    Ctrl-C or SIGTERM ends it with exit code 0: new requests are refused, solves may finish for --grace seconds.
-    Clients must send MUCODE_SERVE_KEY as their API key where that is set.
+    Ctrl-C or SIGTERM ends it with exit code 0: new requests are refused, solves may finish for --grace seconds. If
+    MUCODE_SERVE_KEY is set, clients must send it as their API key.
     """
     need("serve", ("fastapi", "uvicorn"), "serve")
     from mucode_agent.adapters.openai_server import create_app
@@ -64,17 +66,15 @@ def mcp(
     search: Annotated[StatedSettings, SEARCH],
     running: Annotated[Running, RUNNING],
     model: ModelSpec = DEFAULT_MODEL,
-    http: Annotated[
-        bool, typer.Option("--http", help="Streamable HTTP in place of standard input and output.")
-    ] = False,
+    http: Annotated[bool, typer.Option("--http", help="Streamable HTTP instead of standard input and output.")] = False,
     host: Host = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    port: Port = 8000,
     verifier: Scorer = DEFAULT,
     request_timeout: RequestTimeout = None,
 ) -> None:
-    """Serve solve_coding_problem, run_python and run_tests by MCP, on standard input and output or by HTTP.
+    """Serve solve_coding_problem, run_python and run_tests over MCP, on standard input and output or over HTTP.
 
-    It ends with exit code 0 where its input ends, or by Ctrl-C or SIGTERM; programs that run are killed.
+    The end of its input, Ctrl-C or SIGTERM ends it with exit code 0 and kills running programs.
     """
     need("mcp", ("mcp",), "mcp")
     from mucode_agent.adapters.mcp_server import create_server, http_app
@@ -91,7 +91,7 @@ def mcp(
 def _solver(
     model: str, running: Running, verifier: str, request_timeout: float | None, search: StatedSettings
 ) -> Iterator["Solver"]:
-    """The solver, its model and sandbox there: what cannot be used is said now and not to the first client."""
+    """The solver with its model and sandbox loaded, so errors appear at the start and not at the first client."""
     from mucode_agent.graphs.solver import create_solver
 
     with (
@@ -114,13 +114,13 @@ async def _on_standard_input(server: Any, solver: "Solver") -> None:
         loop.add_signal_handler(number, ended.set)
     serving, waiting = asyncio.create_task(server.run_stdio_async()), asyncio.create_task(ended.wait())
     await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
-    if not serving.done():  # the server's thread waits for a line, and nothing but one would wake it
+    if not serving.done():  # the server's thread waits for a line; nothing else wakes it
         await asyncio.to_thread(place.close)
         os._exit(0)
     waiting.cancel()
     try:
         serving.result()
-    except* anyio.ClosedResourceError:  # the input ended while an answer to a malformed line was under way
+    except* anyio.ClosedResourceError:  # the input ended while a malformed line was being answered
         pass
 
 
@@ -134,9 +134,9 @@ def listen(
     stop: Callable[[], None] | None = None,
     cut: tuple[float, Callable[[], None]] | None = None,
 ) -> None:
-    """Runs an ASGI application until SIGINT or SIGTERM, and then for `limit` more seconds where requests still run.
+    """Runs an ASGI application until SIGINT or SIGTERM, and then for `limit` more seconds while requests run.
 
-    `stop` is called at the signal, `cut` so many seconds after it. Raises ProblemError where the address cannot be had.
+    `stop` is called at the signal, `cut` after those seconds. Raises ProblemError if the address cannot be used.
     """
     import uvicorn
 

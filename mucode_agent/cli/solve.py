@@ -1,4 +1,4 @@
-"""`python -m mucode_agent solve`: one problem, its program on standard output and how it went on standard error."""
+"""`python -m mucode_agent solve`: the program goes to standard output, progress to standard error."""
 
 import asyncio
 import contextlib
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from mucode_agent.cli.evaluate import ModelSpec, VerifierSpec
+from mucode_agent.cli.evaluate import ModelSpec, RequestTimeout, VerifierSpec
 from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
-from mucode_agent.cli.output import NOT_SOLVED, SOLVED, UNJUDGED, write_bytes
+from mucode_agent.cli.output import NOT_SOLVED, SOLVED, UNJUDGED, messages, write_bytes
 from mucode_agent.files import replacing
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.models.embedded import DEFAULT_MODEL
@@ -52,15 +52,15 @@ class SolveOutput(Record):
 
     schema_version: Literal[1] = 1
     solved: bool
-    """The answer passes the private tests where the problem has any; else the solver accepted it."""
+    """The answer passes the private tests; without private tests, the solver accepted it."""
     code: str
     solution: Solution
     judgement: ExecutionReport | None
-    """Of the answer on all tests, made after the solve; None where there are no private tests."""
+    """The answer's report on all tests, made after the solve; None without private tests."""
 
     @property
     def unjudged(self) -> bool:
-        """The solver accepted the answer, and the private tests can judge no program."""
+        """The solver accepted the answer, but the private tests cannot judge it."""
         return self.solution.solved and self.judgement is not None and self.judgement.status == "unjudged"
 
 
@@ -73,16 +73,14 @@ def solve(
     running: Annotated[Running, RUNNING],
     model: ModelSpec = DEFAULT_MODEL,
     verifier: VerifierSpec = DEFAULT,
-    request_timeout: Annotated[
-        float | None, typer.Option(help="Seconds for one request to a model server; default: 600 for a URL.")
-    ] = None,
+    request_timeout: RequestTimeout = None,
     trace: Annotated[Path | None, typer.Option(help="Append every candidate and decision to this JSONL file.")] = None,
     output: Annotated[
         Path | None, typer.Option(help="Write the result to this file instead of standard output.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the code.")] = False,
 ) -> None:
-    """Solve one problem: print the program, or the best attempt and what still fails."""
+    """Solve one problem: print the program, or the best candidate and what still fails."""
     from mucode_agent.evaluation.check import sound_examples
     from mucode_agent.graphs.solver import create_solver
     from mucode_agent.problems import load_problem
@@ -124,15 +122,15 @@ def solve(
     )
     text = result.model_dump_json(indent=2) if as_json else result.code
     write_text(text.rstrip("\n") + "\n", output)
-    doubt = calibration_mismatch(scorer, model)
-    own = scorer.accept_threshold if doubt is None or search.trust_calibration else None
+    mismatch = calibration_mismatch(scorer, model)
+    own = scorer.accept_threshold if mismatch is None or search.trust_calibration else None
     needed = None if task.public_tests else search.accept_threshold if search.accept_threshold is not None else own
-    _report(result, scorer.name, doubt, needed)
+    _report(result, scorer.name, mismatch, needed)
     raise typer.Exit(SOLVED if result.solved else UNJUDGED if result.unjudged else NOT_SOLVED)
 
 
 async def _watched(solver: "Solver", problem: Problem, show: Callable[[str], None]) -> Solution:
-    """Runs the solver and shows its events as they come. Async, so that an interruption ends a node at once."""
+    """Runs the solver and shows its events. Async, because an interruption then ends a node at once."""
     state: dict[str, Any] = {}
     line = Line()
     mode: str
@@ -147,7 +145,7 @@ async def _watched(solver: "Solver", problem: Problem, show: Callable[[str], Non
 
 
 class Line:
-    """The line of progress: what turn it is, what is drawn, what passes."""
+    """The progress line: the turn, the candidates drawn, the tests passed."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -167,7 +165,7 @@ class Line:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """A line on standard error that is rewritten; nothing where that is no terminal."""
+    """A line on standard error that is rewritten; nothing if that is no terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda _: None
@@ -176,14 +174,14 @@ def _progress() -> Iterator[Callable[[str], None]]:
         yield status.update
 
 
-def _report(result: SolveOutput, verifier: str, doubt: str | None, needed: float | None) -> None:
-    """How it went: always where something still fails, else for a person at a terminal.
+def _report(result: SolveOutput, verifier: str, mismatch: str | None, needed: float | None) -> None:
+    """Prints the result: always if something still fails, else only on a terminal.
 
-    `needed` is the P(correct) from which on an answer without public tests is accepted.
+    `needed` is the least P(correct) of an accepted answer without public tests.
     """
     from mucode_agent.prompts import outcome
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = messages()
     solution = result.solution
     if result.unjudged and result.judgement is not None:
         failure = result.judgement.first_failure
@@ -199,12 +197,12 @@ def _report(result: SolveOutput, verifier: str, doubt: str | None, needed: float
         console.print(outcome(report) + _below(solution, needed), markup=False)
     if not result.solved or console.is_terminal:
         usage = solution.usage
-        word = "solved" if result.solved else "accepted" if result.unjudged else "best attempt"
+        word = "solved" if result.solved else "accepted" if result.unjudged else "best candidate"
         console.print(
             f"{word} in turn {solution.best.turn} of {solution.turns}"
             f" · {solution.best.report.tests_passed if solution.best.report else 0} of "
             f"{len(solution.best.report.results) if solution.best.report else 0} public tests pass"
-            f"{_probability(solution, verifier, doubt)}"
+            f"{_probability(solution, verifier, mismatch)}"
             f" · {usage.candidates} candidates · {usage.completion_tokens} tokens · {usage.seconds:.1f} s",
             markup=False,
         )
@@ -214,23 +212,22 @@ def _below(solution: Solution, needed: float | None) -> str:
     score = solution.best.score
     if needed is None or score is None or score.probability is None or score.probability >= needed:
         return ""
-    return (
-        f" An answer without public tests needs P(correct) {needed:.2f}; the best attempt has {score.probability:.2f}."
-    )
+    best = f"the best candidate has {score.probability:.2f}"
+    return f" An answer without public tests needs P(correct) {needed:.2f}; {best}."
 
 
-def _probability(solution: Solution, verifier: str, doubt: str | None) -> str:
+def _probability(solution: Solution, verifier: str, mismatch: str | None) -> str:
     score = solution.best.score
     if score is None or score.probability is None:
         return ""
-    return f" · P(correct) {score.probability:.2f} by {verifier}{', calibrated on another model' if doubt else ''}"
+    return f" · P(correct) {score.probability:.2f} by {verifier}{', calibrated on another model' if mismatch else ''}"
 
 
 # --- writing -------------------------------------------------------------------------------------------------------
 
 
 def _check_paths(problem: str, output: Path | None, trace: Path | None) -> None:
-    """Before anything is spent: the output can be written, and no file is asked to be two things."""
+    """Checks, before the solve, that the output can be written and that no file is given for two purposes."""
     named = [("the problem", Path(problem)), ("--output", output), ("--trace", trace)]
     files = [(name, path.resolve()) for name, path in named if path is not None and path.is_file()]
     for (name, path), (other, same) in itertools.combinations(files, 2):
@@ -245,7 +242,7 @@ def _check_paths(problem: str, output: Path | None, trace: Path | None) -> None:
 
 
 def write_text(text: str, path: Path | None) -> None:
-    """UTF-8, to standard output, or to a file: a regular one is replaced whole or not at all, another written to."""
+    """Writes UTF-8 to standard output or a file. A regular file is replaced atomically, another is written to."""
     if path is None:
         write_bytes(text.encode("utf-8", "backslashreplace"))
         return

@@ -1,17 +1,15 @@
-"""`python -m mucode_agent rollout` and `traces export | import | stats | show | add | score`: what is learnt from."""
+"""`python -m mucode_agent rollout` and `traces export | import | stats | show | add | score`: the training data."""
 
 import contextlib
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from mucode_agent.cli.evaluate import BENCHMARKS, Limit, ModelSpec, Split
+from mucode_agent.cli.evaluate import BENCHMARKS, Limit, ModelSpec, RequestTimeout, Split, Testless
 from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
-from mucode_agent.cli.output import write_lines
+from mucode_agent.cli.output import command_line, messages, write_lines
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.runs.config import Pace
 from mucode_agent.runs.running import Running
@@ -19,14 +17,14 @@ from mucode_agent.types import ProblemError
 
 app = typer.Typer(
     name="traces",
-    help="Shows, counts, exports and adds to what `rollout` and `evaluate run` wrote.",
+    help="Shows, counts, exports, imports, adds and scores traces: what `rollout` and `evaluate run` write.",
     no_args_is_help=True,
 )
 
 Directories = Annotated[list[Path], typer.Argument(help="Of `rollout`, `evaluate run` or `traces add`.")]
 
 SEARCH = Fields("max_turns", "n", *SAMPLING, "seed", n=1)
-"""Trajectory k has the seed plus k; of a turn's candidates the best is fed back."""
+"""Trajectory k uses the seed plus k; a turn feeds back its best candidate."""
 
 
 @command
@@ -34,27 +32,30 @@ def rollout(
     problems: Annotated[str, typer.Argument(metavar="PROBLEMS", help=BENCHMARKS)],
     model: ModelSpec,
     output: Annotated[
-        Path, typer.Option("--out", "--output", help="Directory of the rollouts; the same command continues it.")
+        Path, typer.Option("--out", "--output", help="Directory of the rollouts; the same command continues them.")
     ],
     search: Annotated[StatedSettings, SEARCH],
     running: Annotated[Running, RUNNING],
     pace: Annotated[Pace, Fields(*Pace.model_fields, concurrency=64)],
-    per_problem: Annotated[int, typer.Option(help="Trajectories of each problem (K).")] = 15,
+    per_problem: Annotated[int, typer.Option(help="Trajectories per problem (K).")] = 15,
     weights: Annotated[
-        str, typer.Option(help="Names a served model's weights where its name does not, e.g. an adapter's digest.")
+        str, typer.Option(help="Identifies a served model's weights if its name does not, e.g. an adapter's digest.")
     ] = "",
     verifier: Annotated[
         str, typer.Option(help="Ranks a turn's candidates: none · DIRECTORY_OR_HUB_ID · vllm:NAME@URL")
     ] = "none",
     split: Split = "fixed",
-    testless: Annotated[bool, typer.Option("--testless", help="Leave the tests out of the prompt.")] = False,
+    testless: Testless = False,
     limit: Limit = None,
+    request_timeout: RequestTimeout = None,
     on_ray: Annotated[
         bool,
-        typer.Option("--ray", help="Make the shards as tasks of the cluster that RAY_ADDRESS names, or a local one."),
+        typer.Option(
+            "--ray", help="Run the shards as tasks on the Ray cluster that RAY_ADDRESS names, or on a local one."
+        ),
     ] = False,
     workers_ray: Annotated[
-        int | None, typer.Option(help="With --ray: shards at a time; default: one per processor of the cluster.")
+        int | None, typer.Option(help="With --ray: concurrent shards; default: one per processor of the cluster.")
     ] = None,
 ) -> None:
     """Draw K trajectories per problem and judge every program; several workers may share a directory."""
@@ -66,15 +67,15 @@ def rollout(
     from mucode_agent.training.rollouts import open_rollouts, roll_out
     from mucode_agent.verifiers import load_verifier
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = messages()
     asked = running.benchmark(load_benchmark(problems, split=split, testless=testless, limit=limit))  # type: ignore[arg-type]
     total = len(asked.problems)
     console.print(f"{asked.name}: {total} problems, {per_problem} trajectories each, {output}", markup=False)
-    generator, scorer = load_model(model, **search.request()), load_verifier(verifier)
+    generator, scorer = load_model(model, timeout=request_timeout, **search.request()), load_verifier(verifier)
     settings: dict[str, Any] = {
         "weights": weights,
         "per_problem": per_problem,
-        "command": shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]]),
+        "command": command_line(),
         **search.options(),
     }
     with contextlib.closing(running.open(asked.problems)) as place, watching(total, console) as watch:
@@ -87,10 +88,9 @@ def rollout(
                 directory=output.resolve(),
                 model=model,
                 verifier=verifier,
-                sandbox=running.sandbox,
-                preload=running.packages(asked.problems),
-                require_isolation=running.require_isolation,
+                running=running.model_copy(update={"preload": running.packages(asked.problems)}),
                 patience=pace.patience,
+                request_timeout=request_timeout,
             )
             failures = make_shards_on_ray(run, asked.problems, tools, watch, workers=workers_ray)
         else:
@@ -113,7 +113,7 @@ def rollout(
 
 
 def _unjudged(directory: Path) -> str:
-    """How many programs the tests could not judge, and why; empty where every program has a verdict."""
+    """How many programs the tests could not judge, and why; empty if every program has a verdict."""
     from mucode_agent.runs.reading import read_shards
 
     rows = [row for _, shard in read_shards(directory) if shard is not None for row in shard.judgements]
@@ -132,11 +132,11 @@ def _unjudged(directory: Path) -> str:
 def export(
     directories: Directories,
     format_: Annotated[str, typer.Option("--format", help="trl-sft · trl-preference · openai · parquet · atif")],
-    output: Annotated[Path, typer.Option("--out", "--output", help="The file; one that is there is replaced.")],
-    pairs: Annotated[int, typer.Option(help="trl-preference: pairs of a problem at most.")] = 32,
-    seed: Annotated[int, typer.Option(help="trl-preference: draws the pairs.")] = 0,
+    output: Annotated[Path, typer.Option("--out", "--output", help="The output file; an existing one is replaced.")],
+    pairs: Annotated[int, typer.Option(help="trl-preference: maximum pairs per problem.")] = 32,
+    seed: Annotated[int, typer.Option(help="trl-preference: seed for drawing the pairs.")] = 0,
 ) -> None:
-    """Write attempts for another trainer: correct replies, pairs of a right and a wrong one, or all as a table."""
+    """Export attempts for another trainer: correct replies, pairs of a right and a wrong one, or all as a table."""
     from mucode_agent.training import export as shapes
     from mucode_agent.training.atif import atif
     from mucode_agent.training.data import stream_attempts, stream_traces
@@ -155,7 +155,7 @@ def export(
             count = shapes.write_jsonl(shapes.openai(data), output)
         case _:
             count = shapes.write_jsonl(shapes.trl_sft(data), output)
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"{count:,} rows: {output}", markup=False)
+    messages().print(f"{count:,} rows: {output}", markup=False)
 
 
 @app.command("import")
@@ -165,11 +165,11 @@ def import_(
     output: Annotated[Path, typer.Option("--out", "--output", help="A new directory.")],
     running: Annotated[Running, RUNNING],
     problems: Annotated[
-        str | None, typer.Option(help="Where the private tests are, if the runs lack them: a benchmark or a file.")
+        str | None, typer.Option(help="A benchmark or file with the private tests, if the runs lack them.")
     ] = None,
     split: Split = "fixed",
 ) -> None:
-    """Take in solves that LangSmith or OpenTelemetry recorded; their programs are judged where all tests are known."""
+    """Import solves that LangSmith or OpenTelemetry recorded; programs are judged if all their tests are known."""
     from mucode_agent.evaluation.benchmarks import load_benchmark
     from mucode_agent.training.imports import import_traces
 
@@ -177,12 +177,18 @@ def import_(
     found = import_traces(files, output, known, opened=running.open_for_any)
     lines = [f"{found.solves} solves, {found.candidates} candidates: {output}"]
     if found.unfinished:
-        lines.append(f"{found.unfinished} solves without their decisions: of these only first turns can be learnt from")
+        lines.append(
+            f"{found.unfinished} solves have no recorded decisions: only their first turns become training data"
+        )
     if found.unlabelled:
-        lines.append(f"{found.unlabelled} programs have no label: their private tests are not known; give --problems")
+        lines.append(
+            f"{found.unlabelled} programs have no label, because their private tests are unknown; give --problems"
+        )
     if found.calls_of_no_problem:
-        lines.append(f"{found.calls_of_no_problem} model calls left out, whose problem is not known; give --problems")
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+        lines.append(
+            f"{found.calls_of_no_problem} model calls left out, because their problem is unknown; give --problems"
+        )
+    console = messages()
     for line in lines:
         console.print(line, markup=False)
 
@@ -214,30 +220,30 @@ def show(
     directory: Annotated[Path, typer.Argument(help="Of `rollout`, `evaluate run` or `traces add`.")],
     problem: Annotated[str, typer.Argument(help="Its id.")],
 ) -> None:
-    """Tell every trajectory of a problem turn by turn: what the model wrote, what the tests said."""
+    """Show every trajectory of a problem turn by turn: what the model wrote, and what the tests found."""
     from mucode_agent.training.data import stream_traces
-    from mucode_agent.training.stats import story
+    from mucode_agent.training.stats import trajectories_as_text
 
     entry, solves = next(stream_traces([directory], lambda asked: asked.id == problem), (None, []))
     if entry is None:
         raise ProblemError(f"{directory} has no problem {problem!r}; problems.jsonl lists their ids")
     if not entry.attempts and not solves:
         raise ProblemError(f"{directory} has no trajectory of {problem!r} yet; run the command that makes it")
-    write_lines(story(entry, solves))
+    write_lines(trajectories_as_text(entry, solves))
 
 
 @app.command()
 def add(
     file: Annotated[Path, typer.Argument(help="JSONL: {problem, code, accepted, consent, weight?, id?} per line.")],
-    output: Annotated[Path, typer.Option("--out", "--output", help="Directory that takes the rows.")],
+    output: Annotated[Path, typer.Option("--out", "--output", help="Directory to which the rows are added.")],
 ) -> None:
-    """Add programs that users accepted or rejected, those with their consent, as data for training."""
+    """Add programs that users accepted or rejected, with their consent, as training data."""
     from mucode_agent.training.feedback import add_feedback
 
     added = add_feedback(file, output)
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
+    messages().print(
         f"{added.rows} rows: {added.kept} kept, {added.without_consent} left out without consent, "
-        f"{added.known} there before: {output}",
+        f"{added.known} already there: {output}",
         markup=False,
     )
 
@@ -247,11 +253,11 @@ def score(
     directories: Annotated[list[Path], typer.Argument(help="Of `rollout` or `evaluate run`.")],
     verifier: Annotated[str, typer.Option(help="As of `solve`.")],
     output: Annotated[
-        Path | None, typer.Option("--out", "--output", help="A JSONL file of every candidate's score.")
+        Path | None, typer.Option("--out", "--output", help="A JSONL file for every candidate's score.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
-    """Score stored programs with another verifier: what it would have selected, beside chance and the oracle."""
+    """Score stored programs with another verifier: what it would have selected, next to chance and the oracle."""
     from mucode_agent.training.data import stream_traces
     from mucode_agent.training.export import write_jsonl
     from mucode_agent.training.rescore import quality, rescored, table

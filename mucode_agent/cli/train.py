@@ -1,8 +1,6 @@
-"""`python -m mucode_agent train`: what is learned from labelled traces."""
+"""`python -m mucode_agent train`: training on labelled traces."""
 
 import contextlib
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mucode_agent.cli.options import RUNNING, Fields, command
-from mucode_agent.cli.output import progress
+from mucode_agent.cli.output import command_line, progress
 from mucode_agent.cli.train_loop import (
     DropOverlap,
     Evaluation,
@@ -29,7 +27,7 @@ from mucode_agent.verifiers import DEFAULT
 EVIDENCE = Fields(*EvidenceSettings.model_fields)
 
 train = typer.Typer(
-    name="train", help="Learns from labelled traces: a verifier, a generator, or both in turns.", no_args_is_help=True
+    name="train", help="Trains on labelled traces: a verifier, a generator, or both in rounds.", no_args_is_help=True
 )
 
 train.command()(generator)
@@ -58,7 +56,10 @@ def verifier(
         ),
     ] = None,
     language_model: Annotated[
-        str, typer.Option(help="Evidence: a verifier whose logit is one more feature, as --verifier of `solve`.")
+        str,
+        typer.Option(
+            help="For the evidence verifier: a verifier (as for `solve --verifier`) that adds its logit as a feature."
+        ),
     ] = "none",
     evidence: Annotated[EvidenceSettings, EVIDENCE],
     held_out: Annotated[
@@ -69,10 +70,10 @@ def verifier(
     drop_overlap: DropOverlap = False,
     settings: Annotated[VerifierSettings, Fields(*VerifierSettings.model_fields, learning_rate=1e-5, batch_size=8)],
 ) -> None:
-    """Fit P(correct) on labelled programs, and write it with what it is worth on problems that it did not see.
+    """Train a verifier on labelled programs, and measure it on problems that it did not see.
 
-    Without --base, in minutes: the evidence verifier, a JSON card, from what the programs do beside each other. With
-    it: a language model that reads each program, calibrated on held-out problems, a checkpoint with its card.
+    Without --base, in minutes: the evidence verifier, a JSON card, which compares the programs' behaviour. With --base:
+    a language model that reads each program, calibrated on held-out problems; a checkpoint with its card.
     """
     if base is None:
         _write_card(
@@ -132,7 +133,7 @@ def calibrate(
         bool,
         typer.Option(
             "--keep-weights",
-            help="Measure the verifier as it is, and add the traces' generator to those that it holds for.",
+            help="Measure the unchanged verifier, and add the traces' generator to those for which it holds.",
         ),
     ] = False,
 ) -> None:
@@ -152,7 +153,7 @@ def _write_card(
     evaluation: Sequence[str] | None = None,
     drop_overlap: bool = False,
 ) -> None:
-    """Fits, or calibrates an earlier card, or measures it as it is."""
+    """Fits a card, calibrates an earlier one, or measures it unchanged."""
     from mucode_agent.files import write_whole
     from mucode_agent.training.data import generators_of, read_attempts
     from mucode_agent.verifiers import load_verifier
@@ -166,7 +167,7 @@ def _write_card(
     earlier = load_verifier(calibrated) if calibrated is not None else None
     if earlier is not None and not isinstance(earlier, EvidenceVerifier):
         raise ProblemError(
-            f"only an evidence verifier is calibrated here, and {calibrated!r} is none; give its CARD.json"
+            f"only an evidence verifier can be calibrated, and {calibrated!r} is none; give its CARD.json"
         )
     console = progress()
     data = read_attempts(traces)
@@ -174,7 +175,7 @@ def _write_card(
     with contextlib.closing(running.open_for_any([entry.problem for entry in data])) as place:
         data = with_behaviour(data, place)
     console.print(f"{len(data)} problems, {sum(len(entry.attempts) for entry in data)} programs", markup=False)
-    made = shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]])
+    made = command_line()
     data_named = settings.source or ", ".join(path.name for path in traces)
     origin = Origin(made=made, data=data_named, generators=[*generators_of(traces), *settings.also_known_as])
     if earlier is None:

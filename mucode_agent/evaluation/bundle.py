@@ -1,9 +1,9 @@
-"""A run's directory as one file that somebody else opens, without this machine's paths and without keys.
+"""A run's directory as one file to share, without this machine's paths and without API keys.
 
     bundle.json       the version, and size and SHA-256 of each of the others, which are as in `runs.directory`
     config.json, problems.jsonl, shards/ab/<key>.json, results.json
 
-What unfinished problems have drawn and the page stay behind: the page is made again where a bundle is opened.
+It leaves out the completions of unfinished problems, and the report page, which is made again when a bundle is opened.
 """
 
 import gzip
@@ -33,7 +33,7 @@ SUFFIX = ".tar.gz"
 _INDEX = "bundle.json"
 _FILE = re.compile(r"config\.json|problems\.jsonl|results\.json|shards/[0-9a-f]{2}/[0-9a-f]{64}\.json")
 _MOST = 4 << 30
-"""Bytes of one file that is unpacked."""
+"""Maximum bytes of one unpacked file."""
 
 
 class Held(Record):
@@ -44,7 +44,7 @@ class Held(Record):
 
 
 class Bundle(Record):
-    """What a bundle says of itself."""
+    """A bundle's index."""
 
     bundle_version: Literal[2] = BUNDLE_VERSION
     mucode_agent: str
@@ -75,9 +75,9 @@ def write_bundle(directory: Path, output: Path) -> Bundle:
 
 
 def open_bundle(file: Path) -> Path:
-    """The directory beside a bundle that holds what it holds, unpacked and checked by hash.
+    """The bundle unpacked into a directory next to it, checked by hash.
 
-    One that is there is checked and taken. Raises ProblemError where the bundle is none, or is damaged.
+    An existing directory is checked and used. Raises ProblemError if the file is no bundle, or is damaged.
     """
     directory = file.with_name(file.name.removesuffix(SUFFIX))
     try:
@@ -96,7 +96,7 @@ def open_bundle(file: Path) -> Path:
                     if member.name in bundle.files:
                         _unpack(archive, member, inner, bundle.files[member.name], file)
                 if lost := [name for name in bundle.files if not (inner / name).is_file()]:
-                    raise ProblemError(f"{file} lacks {lost[0]}, which it says it holds; ask for it again")
+                    raise ProblemError(f"{file} lacks {lost[0]}, which its index lists; get the bundle again")
                 inner.rename(directory)
     except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
         raise ProblemError(f"{file} is no bundle ({error}); give the file that `evaluate bundle` wrote") from None
@@ -114,8 +114,8 @@ def _index(archive: tarfile.TarFile, file: Path) -> Bundle:
     where = f"{file}, {_INDEX}"
     check_version(where, data, "bundle_version", BUNDLE_VERSION)
     bundle = parsed(TypeAdapter(Bundle), data, where)
-    if odd := [name for name in bundle.files if not _FILE.fullmatch(name)]:
-        raise ProblemError(f"{file} holds {odd[0]!r}, which no run has; it is not opened")
+    if unexpected := [name for name in bundle.files if not _FILE.fullmatch(name)]:
+        raise ProblemError(f"{file} holds {unexpected[0]!r}, which no run has; it is not opened")
     return bundle
 
 
@@ -128,7 +128,9 @@ def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, directory: Path, 
     with source, target.open("wb") as out:
         shutil.copyfileobj(source, out)
     if _held(target) != facts:
-        raise ProblemError(f"{member.name} in {file} does not have the hash that it was packed with; ask for it again")
+        raise ProblemError(
+            f"{member.name} in {file} does not have the hash that it was packed with; get the bundle again"
+        )
 
 
 def _held(path: Path) -> Held:
@@ -159,7 +161,7 @@ def _secrets() -> re.Pattern[str]:
 
 
 def _copy(directory: Path, target: Path, secrets: re.Pattern[str]) -> None:
-    """The run without secrets; what says how it was made, also without paths. Its shards are named anew by that."""
+    """The run without secrets, and its configuration also without paths. That gives its shards new keys."""
 
     def anywhere(text: str) -> str:
         return _KEYS.sub("***", secrets.sub(lambda m: "~" if m[0].startswith("/") else "***", text))

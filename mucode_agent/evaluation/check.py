@@ -1,4 +1,4 @@
-"""Does a benchmark judge fairly? Every reference solution on its own public and private tests, in the real sandbox."""
+"""Checks a benchmark: runs every reference solution on its own public and private tests, in the real sandbox."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,13 +11,13 @@ from mucode_agent.tools.sandbox import run
 from mucode_agent.types import CodeTest, ExecutionReport, InfrastructureError, Problem, Record, Sandbox
 
 BATCH = 64
-"""Problems between two words of progress."""
+"""Problems between two progress messages."""
 
 Finding = Literal["no reference", "no tests", "public test fails", "private test fails", "needs judge: together"]
 
 
 class ReferenceFailure(Record):
-    """A problem whose reference does not pass, and why."""
+    """A problem with a reference that does not pass, and why."""
 
     problem_id: str
     finding: Finding
@@ -25,32 +25,32 @@ class ReferenceFailure(Record):
 
 
 class Check(Record):
-    """What became of every problem of a benchmark."""
+    """The results for every problem of a benchmark."""
 
     benchmark: str
     split: str
     problems: int
     passed: int
-    """References that pass all their tests, at least one."""
+    """Number of references that pass all their tests (at least one)."""
     failures: tuple[ReferenceFailure, ...]
-    """One for each of the others."""
+    """One for each other problem."""
     judged_together: int
-    """Problems whose reference was judged in its own process, because their `judge` says so."""
+    """Problems with a reference that was judged in its own process, because their `judge` says so."""
     without_public_tests: tuple[str, ...]
-    """Their candidates can only be accepted by a verifier's probability, and a turn's feedback says little."""
+    """Problems without public tests: only a verifier's probability can accept candidates, and feedback is weak."""
     without_private_tests: tuple[str, ...]
-    """Their public tests alone judge."""
+    """Problems without private tests: only the public tests judge."""
 
 
 def check_references(benchmark: Benchmark, sandbox: Sandbox, progress: Callable[[int], None] = lambda _: None) -> Check:
-    """Runs every reference; `progress` gets how many are done. Raises InfrastructureError where the sandbox fails."""
+    """Runs every reference; `progress` gets the number done. Raises InfrastructureError if the sandbox fails."""
     failures: list[ReferenceFailure] = []
     for start in range(0, len(benchmark.problems), BATCH):
         batch = benchmark.problems[start : start + BATCH]
         runnable = [p for p in batch if p.reference is not None and (p.public_tests or p.private_tests)]
         reports = run(sandbox, [problem.judge_job(problem.reference or "") for problem in runnable])
         found = {p.id: _failure_of(p, report) for p, report in zip(runnable, reports, strict=True)}
-        found |= _needing_together(sandbox, [(p, odd) for p in runnable if (odd := found[p.id]) is not None])
+        found |= _needing_together(sandbox, [(p, failing) for p in runnable if (failing := found[p.id]) is not None])
         for problem in batch:
             failure = found[problem.id] if problem.id in found else _unrunnable(problem)
             if failure is not None:
@@ -69,16 +69,16 @@ def check_references(benchmark: Benchmark, sandbox: Sandbox, progress: Callable[
 
 
 def without_false_examples(benchmark: Benchmark, sandbox: Sandbox) -> Benchmark:
-    """The benchmark without false examples; the paper split stays as its authors have it. See `sound_examples`."""
+    """The benchmark without wrong docstring examples; the paper split stays unchanged. See `sound_examples`."""
     if benchmark.split != "fixed":
         return benchmark
     return benchmark.model_copy(update={"problems": sound_examples(benchmark.problems, sandbox)})
 
 
 def sound_examples(problems: Sequence[Problem], sandbox: Sandbox) -> tuple[Problem, ...]:
-    """The problems without those examples of a docstring that their own reference fails.
+    """The problems without the docstring examples that their own reference fails.
 
-    Warns of each. Other public tests are the publisher's, and stay. Raises InfrastructureError where the sandbox fails.
+    Warns of each. Other public tests are the publisher's, and stay. Raises InfrastructureError if the sandbox fails.
     """
     derived = ((problem, _derived(problem)) for problem in problems if problem.reference is not None)
     known = [(problem, examples) for problem, examples in derived if examples]
@@ -106,9 +106,9 @@ def _derived(problem: Problem) -> list[CodeTest]:
     return [test for test in problem.public_tests if isinstance(test, CodeTest) and test in examples]
 
 
-def _needing_together(sandbox: Sandbox, odd: list[tuple[Problem, ReferenceFailure]]) -> dict[str, ReferenceFailure]:
-    """Those that pass in the program's own process, with the cause that they met in the judge's."""
-    apart = [(problem, failure) for problem, failure in odd if problem.judge == "apart"]
+def _needing_together(sandbox: Sandbox, failing: list[tuple[Problem, ReferenceFailure]]) -> dict[str, ReferenceFailure]:
+    """The references that pass in the program's own process, with their failure in the judge's process."""
+    apart = [(problem, failure) for problem, failure in failing if problem.judge == "apart"]
     jobs = [p.judge_job(p.reference or "").model_copy(update={"judge": "together"}) for p, _ in apart]
     return {
         problem.id: failure.model_copy(update={"finding": "needs judge: together"})
@@ -118,7 +118,7 @@ def _needing_together(sandbox: Sandbox, odd: list[tuple[Problem, ReferenceFailur
 
 
 def check_table(check: Check) -> Table:
-    """Every failure with its cause, under the sums."""
+    """The totals, then every failure with its cause."""
     lacking = [
         f"{len(ids)} without {kind} tests"
         + (f" ({', '.join(ids[:30])}{', …' if len(ids) > 30 else ''})" if ids else "")

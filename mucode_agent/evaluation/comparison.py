@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from mucode_agent.evaluation.results import RESULTS_VERSION, Comparison, Results
 from mucode_agent.evaluation.tables import Table
-from mucode_agent.files import parsed
+from mucode_agent.files import parsed, read_bytes
 from mucode_agent.graphs.selection import normal_form
 from mucode_agent.metrics import compare
 from mucode_agent.runs.config import ArmName
@@ -21,13 +21,9 @@ _RESULTS = TypeAdapter(Results)
 def read_results(path: Path) -> Results:
     """The results of a run directory, or of a results.json. Raises ProblemError."""
     file = path / "results.json" if path.is_dir() else path
+    data = read_bytes(file, remedy="give a directory that `evaluate run` wrote")
     try:
-        data = file.read_bytes()
         version = json.loads(data)["results_version"]
-    except OSError as error:
-        raise ProblemError(
-            f"cannot read {file}: {error.strerror}; give a directory that `evaluate run` wrote"
-        ) from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ProblemError(f"{file} holds no results of a run; make them again with `evaluate report`") from None
     if version != RESULTS_VERSION:
@@ -39,11 +35,11 @@ def read_results(path: Path) -> Results:
 
 
 def compare_runs(a: Results, b: Results) -> list[Comparison]:
-    """Every figure that both runs have, over the problems that both finished. Raises ProblemError where none is."""
+    """Every figure that both runs have, over the problems that both finished. Raises ProblemError if there is none."""
     if a.identity.benchmark_sha256 != b.identity.benchmark_sha256:
         raise ProblemError(
             f"the runs are of different problems: A of {_asked(a)}, B of {_asked(b)}; "
-            "compare runs whose benchmark, split, variant and limit agree"
+            "compare runs with the same benchmark, split, variant and limit"
         )
     common = [problem for problem in a.outcomes if problem in b.outcomes]
     if not common:
@@ -63,10 +59,10 @@ def compare_runs(a: Results, b: Results) -> list[Comparison]:
 
 
 def answers_table(a: Path, b: Path, arm: ArmName) -> Table:
-    """Where the answers of two runs differ in text, and how: the first line that is not the same.
+    """The answers of two runs that differ in text, with the first line that differs.
 
-    Greedy answers of one model on two engines ought to agree; rounding parts them where two tokens are nearly as
-    likely. Raises ProblemError where a directory has no finished solve of the arm.
+    Greedy answers of one model on two engines should agree; rounding separates them if two tokens are almost equally
+    likely. Raises ProblemError if a directory has no finished solve of the arm.
     """
     first, second = _answers(a, arm), _answers(b, arm)
     common = [problem for problem in first if problem in second]

@@ -1,8 +1,8 @@
 """`execute`: one verdict per program of a JSONL file, in the order of the file, resumable.
 
-The output holds whole lines in order at every moment, so a killed run continues after its last line. Each line
-names its program by a digest: a verdict is never taken for that of another program or limit. Lines without a verdict
-(`infra`) are tried again by the next run.
+The output always consists of whole lines in order, so a killed run continues after its last line. Each line identifies
+its program by a digest, so a verdict is never used for another program or limit. The next run retries lines without a
+verdict (`infra`).
 """
 
 import contextlib
@@ -21,9 +21,9 @@ from mucode_agent.files import append_lines, lock_file, remedy, replacing
 from mucode_agent.types import ExecutionReport, InfrastructureError, ProblemError, Sandbox
 
 WINDOW = 512
-"""Programs that may be under way, or done and waiting for one before them."""
+"""Maximum programs that are running, or done and waiting for one before them."""
 _GIVE_UP = 64
-"""Programs in a row without a verdict after which the sandbox is taken to be broken."""
+"""After this many programs in a row without a verdict, the sandbox counts as broken."""
 _PASS_AT = (1, 10, 100)
 _OPENING = b'{"name": '
 
@@ -33,7 +33,7 @@ _OPENING = b'{"name": '
 
 @dataclass
 class Tally:
-    """What is known so far, and how fast it came."""
+    """The verdicts so far, and their rate."""
 
     rows: int = 0
     known: int = 0
@@ -41,14 +41,14 @@ class Tally:
     missing: int = 0
     """Rows without a verdict."""
     cause: str = ""
-    """Of the first row without a verdict."""
+    """The error of the first row without a verdict."""
     statuses: Counter[str] = field(default_factory=Counter)
     tasks: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    """Statuses by problem, of completions."""
+    """Statuses of completions, by problem."""
     judged: int = 0
     """Rows judged by this run."""
     together: int = 0
-    """Verdicts that the program's own process gave, which it could have forged."""
+    """Verdicts of the second judge, which a program could have forged."""
     started: float = field(default_factory=time.monotonic)
 
     def add(self, program: Program, status: str, error: str = "") -> None:
@@ -61,7 +61,7 @@ class Tally:
             self.tasks[str(program.task_id)][status] += 1
 
     def forget(self, program: Program) -> None:
-        """A row without a verdict is about to be tried again."""
+        """Uncounts a row without a verdict before it is retried."""
         self.statuses -= Counter({"infra": 1})
         self.together -= program.job.judge == "together"
         self.missing -= 1
@@ -86,10 +86,10 @@ class Tally:
             parts.append(f"{self.together} judged together")
         return "\n".join([" · ".join(parts), *self._pass_at_k()])
 
-    def complaint(self) -> str:
+    def without_verdict(self) -> str:
         return (
             f"{self.missing} of {self.rows} programs have no verdict: {self.cause or 'the sandbox failed'}; "
-            "run the same command again to try these alone"
+            "run the same command again to retry only these"
         )
 
     def _pass_at_k(self) -> list[str]:
@@ -105,7 +105,7 @@ class Tally:
 
 
 def check(programs: Iterable[Program], known: Iterator[bytes]) -> Tally:
-    """Reads every row once before any is run, beside the lines of an earlier run. Raises ProblemError."""
+    """Reads every row, and the lines of an earlier run, before any program runs. Raises ProblemError."""
     tally = Tally()
     for program in programs:
         tally.rows += 1
@@ -127,9 +127,9 @@ def judge(
     show: Callable[[], None],
     known: Iterator[bytes] | None = None,
 ) -> Iterator[bytes]:
-    """The lines of `programs` in order; where `known` lines are given, one for each, only those without a verdict run.
+    """The lines of `programs` in order. With `known`, one line for each, only those without a verdict run.
 
-    Raises InfrastructureError where the sandbox gives no verdict many times in a row.
+    Raises InfrastructureError if the sandbox gives no verdict many times in a row.
     """
     pending: deque[tuple[Program, bytes | Future[ExecutionReport]]] = deque()
     failures = 0
@@ -156,7 +156,7 @@ def judge(
 
 
 def verdict_line(program: Program, report: ExecutionReport) -> bytes:
-    """One JSON object: name and status first, what differs from run to run last."""
+    """One JSON object: name and status first, values that differ from run to run last."""
     found = report.model_dump(mode="json")
     measured = {key: found.pop(key) for key in ("time_s", "wall_s", "memory_mb")}
     row = {"name": program.name, "status": found.pop("status")}
@@ -187,7 +187,7 @@ def _is_done(work: bytes | Future[ExecutionReport]) -> bool:
 
 
 def _verdict(line: bytes, program: Program) -> dict[str, Any]:
-    """The verdict in a line of an earlier run. Raises ProblemError where it is not that of `program`."""
+    """The verdict in a line of an earlier run. Raises ProblemError if it is not that of `program`."""
     try:
         row: Any = json.loads(line)
     except (ValueError, RecursionError):
@@ -204,7 +204,7 @@ def _verdict(line: bytes, program: Program) -> dict[str, Any]:
 
 
 class VerdictFile:
-    """Verdict lines on disk, held by one run at a time. Half a line at the end, of a killed run, does not count."""
+    """Verdict lines on disk, locked by one run at a time. An incomplete last line, of a killed run, is ignored."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
@@ -213,9 +213,9 @@ class VerdictFile:
     @classmethod
     @contextlib.contextmanager
     def open(cls, path: Path) -> Iterator["VerdictFile"]:
-        """Takes the file. Raises ProblemError."""
+        """Locks the file. Raises ProblemError."""
         if path.exists() and not path.is_file():
-            raise ProblemError(f"cannot resume {path}, which is no plain file; leave --output away to print")
+            raise ProblemError(f"cannot resume {path}, which is no plain file; leave out --output to print")
         with contextlib.ExitStack() as held:
             try:
                 descriptor = held.enter_context(lock_file(path))
@@ -226,7 +226,7 @@ class VerdictFile:
             yield cls(path, descriptor)
 
     def lines(self) -> Iterator[bytes]:
-        """Raises ProblemError where half a line is not half of ours."""
+        """Raises ProblemError if an incomplete last line is not the start of one of ours."""
         with self._path.open("rb") as file:
             for line in file:
                 if line.endswith(b"\n"):
@@ -235,7 +235,7 @@ class VerdictFile:
                     raise ProblemError(f"{self._path} holds something else than verdicts; give another --output")
 
     def append(self, line: bytes) -> None:
-        """On its way to the disk when this returns: only a crash of the machine may lose it."""
+        """Writes the line; only a crash of the machine may lose it."""
         try:
             append_lines(self._descriptor, line, sync=False)
         except OSError as error:
@@ -243,7 +243,7 @@ class VerdictFile:
 
     @contextlib.contextmanager
     def repaired(self, lines: Iterable[bytes]) -> Iterator["VerdictFile"]:
-        """The file with `lines` in place of its own: whole or not at all."""
+        """Replaces the file's lines by `lines`, atomically."""
         try:
             with replacing(self._path) as file:
                 file.writelines(lines)

@@ -20,7 +20,7 @@ _RULE_STYLE: dict[Rule, tuple[str, str]] = {
 
 
 def figures(results: Results) -> dict[str, str]:
-    """SVG by name: `turns`, and where the run has them `best-of-k` and `calibration`."""
+    """SVG by name: `turns`, and if the run has them `best-of-k` and `calibration`."""
     made = {"turns": _by_turn(results)}
     if results.best_of_k and results.best_of_k.samples > 1:
         made["best-of-k"] = _best_of_k(results)
@@ -105,7 +105,7 @@ def new_axes(x: str, y: str) -> tuple[Any, Any]:
 def as_svg(figure: Any, axes: Any) -> str:
     import matplotlib
 
-    # Above the axes it hides nothing. Matplotlib's search for the best place warns where a machine is slow.
+    # Above the axes it hides nothing. Matplotlib's search for the best place warns on a slow machine.
     above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 3}
     axes.legend(frameon=False, fontsize=9, labelcolor=_INK, **above)
     out = io.StringIO()

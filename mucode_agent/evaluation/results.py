@@ -1,8 +1,8 @@
-"""From finished solves and judgements to the figures of a run. Pure: the same rows give the same results.
+"""The figures of a run from its finished solves and judgements. Pure: the same rows give the same results.
 
-Three ways to spend the compute stand side by side, each on every problem ("arms"): `greedy`, one candidate a turn at
-temperature 0; `turns`, N candidates a turn for up to T turns; `independent`, N·T candidates of the first turn, which is
-what the same compute buys without feedback.
+A run compares up to three ways to spend compute ("arms"), each on every problem: `greedy`, one candidate per turn at
+temperature 0; `turns`, N candidates per turn for up to T turns; `independent`, N·T candidates of the first turn, the
+same compute without feedback.
 """
 
 import functools
@@ -31,25 +31,25 @@ RESULTS_VERSION: Literal[2] = 2
 Judgements = Mapping[tuple[str, str], Judgement]
 Rule = Literal["random", "tests", "verifier", "tests+verifier", "oracle"]
 RULES: tuple[Rule, ...] = ("random", "tests", "verifier", "tests+verifier", "oracle")
-"""The selectors, and the bound that a selector which knew the private tests would reach."""
+"""The selectors, and the oracle: the bound of a selector that knows the private tests."""
 
 
 class ArmResults(Record):
-    """What one arm reached and spent. Sequences have one entry per turn, 1 to T (waves of N, for `independent`)."""
+    """Results and cost of one arm. Sequences have one entry per turn, 1 to T (groups of N for `independent`)."""
 
     arm: Arm
     accuracy: tuple[Estimate, ...]
-    """The share of problems whose answer is right when the search may go on to this turn."""
+    """Share of problems with a right answer if the search may use turns up to this one."""
     unjudged: int
-    """Answers, of any turn, that the tests could not judge: their problems are in no figure."""
+    """Number of answers, of any turn, that the tests could not judge. Their problems are in no figure."""
     rules: dict[Rule, tuple[Estimate, ...]]
-    """The same with the answer chosen again by each rule among all candidates drawn so far, ties averaged exactly."""
+    """The same, with the answer chosen by each rule among all candidates drawn so far, ties averaged exactly."""
     candidates: tuple[float, ...]
     """Mean candidates drawn per problem up to this turn; a search that has accepted draws no more."""
     accepted: Estimate
     """The share of problems with an accepted answer."""
     accepted_right: Estimate | None
-    """Of the accepted answers, the share that is right; None where none was accepted."""
+    """Precision: share of accepted answers that are right; None if none was accepted."""
     candidates_to_acceptance: float | None
     """Mean over accepted problems."""
     stop_reasons: dict[str, int]
@@ -63,9 +63,9 @@ class BestOfK(Record):
     """Best-of-k over independent first-turn samples, k = 1..samples: paper, figure 3 and section 4.3."""
 
     samples: int
-    """Per problem; estimates are unbiased for every k up to this."""
+    """Samples per problem; estimates are unbiased for every k up to this."""
     curves: dict[Rule, tuple[Estimate, ...]]
-    """By rule, one estimate per k. `oracle` is pass@k. No majority votes: their outcome is not a ranking."""
+    """By rule, one estimate per k. `oracle` is pass@k. Majority votes are left out, because they give no ranking."""
 
 
 class VerifierQuality(Record):
@@ -74,7 +74,7 @@ class VerifierQuality(Record):
     candidates: int
     problems: int
     auc: float | None
-    """Over all candidates together."""
+    """AUC over all candidates together."""
     within: Estimate | None
     """P(a right program scores above a wrong one of the same problem), mean over problems that have both."""
     calibration: Calibration | None
@@ -95,13 +95,13 @@ class Results(Record):
     results_version: Literal[2] = RESULTS_VERSION
     identity: Identity
     finished: int
-    """Problems finished in every arm, and judged: the figures are of these."""
+    """Problems finished in every arm, and judged; the figures are over these."""
     unfinished: tuple[str, ...]
     unjudged: tuple[str, ...] = ()
-    """Problems finished in every arm that have an answer, of any turn, which their tests could not judge: in no figure.
+    """Problems finished in every arm that have an answer, of any turn, which their tests could not judge; in no figure.
     """
     judged_together: int = 0
-    """Of the finished problems, those whose verdicts a hostile program could have forged; see `Problem.judge`."""
+    """Finished problems with verdicts that a hostile program could have forged; see `Problem.judge`."""
     arms: tuple[ArmResults, ...]
     best_of_k: BestOfK | None
     verifier: VerifierQuality | None
@@ -120,9 +120,9 @@ def compute(
     *,
     timing: Mapping[str, float] | None = None,
 ) -> Results | None:
-    """The figures over the problems finished in every arm; None where there is none yet.
+    """The figures over the problems finished in every arm; None if there is none yet.
 
-    Raises ProblemError where the tests of all of them judge no answer.
+    Raises ProblemError if the tests of all of them can judge no answer.
     """
     table = {arm.name: _solves_of(arm, solves, judgements) for arm in identity.arms}
     finished = [problem for problem in problems if all(problem.id in of_arm for of_arm in table.values())]
@@ -178,7 +178,7 @@ def _none_judged(problems: Sequence[Problem], judgements: Judgements) -> str:
 
 
 def rules_of(identity: Identity) -> tuple[Rule, ...]:
-    """The rules that mean something in a run: those with a verifier need one."""
+    """The rules that apply to a run; those with a verifier need one."""
     return tuple(rule for rule in RULES if identity.verifier != "none" or "verifier" not in rule)
 
 
@@ -189,7 +189,7 @@ _form = functools.lru_cache(maxsize=1 << 16)(normal_form)  # each program is ask
 
 
 class _Outcome:
-    """What one solve came to, turn by turn."""
+    """The result of one solve, turn by turn."""
 
     def __init__(self, problem: Problem, solve: Solve, arm: Arm, rules: Sequence[Rule], judgements: Judgements) -> None:
         self.solve, self.arm = solve, arm
@@ -221,9 +221,9 @@ def _as_turns(solve: Solve, arm: Arm) -> _Told:
 
 
 def _as_groups(problem: Problem, solve: Solve, arm: Arm, size: int) -> _Told:
-    """Independent samples counted N at a time, until one is accepted: the rule of `turns`, without feedback.
+    """Independent samples counted N at a time until one is accepted: like `turns`, without feedback.
 
-    After the last group the answer is the solve's own, which may rest on a majority of all samples.
+    After the last group the answer is the solve's own, which may depend on all samples.
     """
     answers: list[Candidate] = []
     pools: list[Sequence[Candidate]] = []
@@ -267,8 +267,8 @@ def _keys(pool: Sequence[Candidate], labels: Sequence[bool], rule: Rule) -> list
 
 
 def _correct(problem: Problem, candidate: Candidate, judgements: Judgements) -> bool:
-    """R(x, y): all public and private tests pass. A reply without a program is wrong, one that could not be judged not
-    right.
+    """R(x, y): all public and private tests pass. A reply without a program is wrong; one that could not be judged
+    counts as not right.
     """
     return bool(candidate.code) and judgements[problem.id, _form(candidate.code)].correct
 
@@ -316,7 +316,7 @@ def _arm_results(arm: Arm, outcomes: Sequence[_Outcome], unjudged: int) -> ArmRe
 def _independent_samples(problem: Problem, table: Mapping[ArmName, Mapping[str, Solve]]) -> list[Candidate]:
     """Every sampled candidate of a first turn: one state, one temperature, so they are exchangeable.
 
-    The two sampling arms give the first turn's samples the same seeds, so the larger one holds the smaller one's.
+    The two sampling arms use the same seeds for the first turn's samples, so the larger arm contains the smaller's.
     """
     name: ArmName = "independent" if "independent" in table else "turns"
     return [candidate for candidate in table[name][problem.id].candidates if candidate.turn == 1]
@@ -325,7 +325,7 @@ def _independent_samples(problem: Problem, table: Mapping[ArmName, Mapping[str, 
 def _curves(
     pools: Sequence[Sequence[Candidate]], labels: Sequence[Sequence[bool]], identity: Identity
 ) -> dict[Rule, list[list[float]]]:
-    """By rule and problem, P(right) of Best-of-k for every k that all problems have samples for."""
+    """By rule and problem, P(right) of Best-of-k for every k for which all problems have enough samples."""
     most = min(len(pool) for pool in pools)
 
     def curve(pool: Sequence[Candidate], correct: Sequence[bool], rule: Rule) -> list[float]:

@@ -12,17 +12,17 @@ from mucode_agent.verifiers import NoVerifier
 
 
 def arms(search: StatedSettings, *, greedy: bool, independent: bool) -> tuple[Arm, ...]:
-    """The arms of a run: `turns` always, the others where asked for and where they would be something else."""
+    """The arms of a run: `turns` always, the others if requested and different from it."""
 
     def changed(**fields: Unpack[Options]) -> StatedSettings:
         return stated_settings({**search.options(), **fields})
 
-    lone = Arm.of("greedy", changed(n=1, temperature=0.0))
+    single = Arm.of("greedy", changed(n=1, temperature=0.0))
     if search.temperature == 0 and search.n == 1:
-        return (lone,)
+        return (single,)
     several = changed(n=search.n * search.max_turns, max_turns=1)
     same_compute = [Arm.of("independent", several, group=search.n)] if independent and search.max_turns > 1 else []
-    return (*((lone,) if greedy else ()), Arm.of("turns", search), *same_compute)
+    return (*((single,) if greedy else ()), Arm.of("turns", search), *same_compute)
 
 
 def run_benchmark(
@@ -42,14 +42,13 @@ def run_benchmark(
 ) -> list[Failure]:
     """Starts a run in `directory`, or continues it, until every problem is finished or given up.
 
-    `model` is anything that `models.sampling.sample` draws from, and `model_name` what the run is known by; `search`
-    is of `graphs.settings.StatedSettings`. Returns the problems that were given up; `report.write_report` makes the
-    figures.
-    Raises ProblemError where the directory holds another run, and InfrastructureError where the model, sandbox or
-    verifier failed for longer than `pace` has patience.
+    `model` is anything that `models.sampling.sample` accepts, and `model_name` its name in the run's identity; `search`
+    has the fields of `graphs.settings.StatedSettings`. Returns the problems that were given up; `report.write_report`
+    makes the figures. Raises ProblemError if the directory holds another run, and InfrastructureError if the model,
+    sandbox or verifier failed for longer than `pace` allows.
     """
     asked, scorer = stated_settings(search), verifier or NoVerifier()
-    # What a calibration is worth on this generator is what a run measures.
+    # The run itself measures how well a calibration holds for this generator.
     searches = arms(asked.model_copy(update={"trust_calibration": True}), greedy=greedy, independent=independent)
     run = begin_run(
         benchmark,

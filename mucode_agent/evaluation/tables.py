@@ -21,7 +21,7 @@ RULE_WORDS: dict[Rule, str] = {
 
 
 class Table(Record):
-    """Cells as they are shown. The first column names the row."""
+    """Cells as text. The first column names the row."""
 
     title: str
     note: str
@@ -99,8 +99,8 @@ def arm_words(results: ArmResults) -> str:
 
 _COMPARED = (
     "Differences are in points, with paired bootstrap intervals over problems. A difference is shown when its interval "
-    "excludes zero and, where every answer is right or wrong, McNemar's exact p is below 0.05; the table's p are not "
-    "corrected for their number."
+    "excludes zero and, where every answer is right or wrong, McNemar's exact p is below 0.05. The p-values "
+    "are not corrected for multiple comparisons."
 )
 
 
@@ -115,8 +115,8 @@ def _accuracy(results: Results) -> Table:
         title="Accuracy by turn",
         note=(
             f"Share of {results.finished} problems whose answer passes all public and private tests, in %, with Wilson "
-            f"intervals. Selector: {results.identity.arms[0].selector}. Of independent samples, a turn is a group of N "
-            f"without feedback; every search stops at its first accepted answer.{left_out if unjudged else ''}"
+            f"intervals. Selector: {results.identity.arms[0].selector}. For independent samples, a turn is a group of "
+            f"N without feedback. Every search stops at its first accepted answer.{left_out if unjudged else ''}"
         ),
         columns=("search", *(f"turn {turn + 1}" for turn in range(turns)), "accepted", "accepted and right"),
         rows=tuple(
@@ -137,11 +137,11 @@ def _turn_rules(results: Results) -> Table | None:
     if arm is None:
         return None
     return Table(
-        title="Which candidate is the answer (N candidates a turn, with feedback)",
+        title="Which candidate is the answer (N candidates per turn, with feedback)",
         note=(
-            f"The answer chosen again by each rule among all candidates drawn up to a turn, ties averaged exactly. The "
-            f"candidates are those of a search led by {arm.arm.selector}: another leader draws others. "
-            "Majority votes among candidates without public tests take part in the searches above, not in these rules."
+            f"Each rule chooses the answer among all candidates drawn up to a turn; ties are averaged exactly. The "
+            f"candidates come from the search with {arm.arm.selector}; another selector would have drawn others. "
+            "Majority votes among candidates without public tests count in the searches above, not in these rules."
         ),
         columns=("rule", *(f"turn {turn + 1}" for turn in range(len(arm.accuracy)))),
         rows=tuple((RULE_WORDS[rule], *map(percent, estimates)) for rule, estimates in arm.rules.items()),
@@ -165,7 +165,7 @@ def _best_of_k(results: Results) -> Table | None:
 
 
 def shown_ks(samples: int) -> list[int]:
-    """At most six columns: 1, the powers of two and the paper's 5 on the way, and the last."""
+    """At most six columns: 1, powers of two, the paper's 5, and the last."""
     return [*[k for k in (1, 2, 5, 10, 20, 50, 100) if k < samples][:5], samples]
 
 
@@ -213,8 +213,8 @@ def _cost(results: Results) -> Table:
     return Table(
         title="What it cost",
         note=(
-            "Per problem. Candidates count a search that stops when it accepts; tokens and programs count all that was "
-            "drawn for the figures."
+            "Per problem. Candidates are those of a search that stops when it accepts; tokens and programs include all "
+            "that was drawn for the figures."
         ),
         columns=(
             "search",

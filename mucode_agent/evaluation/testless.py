@@ -1,4 +1,4 @@
-"""Problems with fewer tests: the generator sees none until one fails (MBPP-POMDP, paper section 4.3), or none runs."""
+"""Problems with hidden tests: not in the prompt until one fails (MBPP-POMDP, paper section 4.3), or not run at all."""
 
 import ast
 import re
@@ -16,8 +16,8 @@ def without_examples(problem: Problem) -> Problem:
     """The same task with its tests left out of the prompt; they still run, and their failures are still fed back.
 
     Examples in the statement go too: doctest blocks, lines that call the entry point, inputs with their outputs, and
-    headings they leave empty. Examples told in prose stay. Where the statement does not show the function's signature,
-    the reference's is added, as in the paper's prompt, since without tests nothing else tells the parameters.
+    headings they leave empty. Examples in prose stay. If the statement does not show the function's signature, the
+    reference's is added, as in the paper's prompt, because nothing else shows the parameters.
     """
     prompt = problem.prompt
     if problem.entry_point is not None:
@@ -29,7 +29,7 @@ def without_examples(problem: Problem) -> Problem:
 
 
 def without_running(problem: Problem) -> Problem:
-    """The same task, word for word, whose public tests are neither run nor fed back; all tests judge at the end."""
+    """The same task with the same text, but its public tests are not run or fed back; all tests judge at the end."""
     prompt = problem.prompt
     if problem.public_tests and problem.show_tests:
         prompt = f"{prompt.strip()}\n\n{TESTS}{shown_tests(problem)}"
@@ -64,7 +64,7 @@ def _example_lines(lines: list[str], entry_point: str) -> set[int]:
 
 
 def _quotes_of(line: str) -> str | None:
-    """What must stay of a line that goes: the quotes that open or close the docstring."""
+    """What must stay of a removed line: the quotes that open or close the docstring."""
     quotes = _QUOTES.findall(line)
     return line[: len(line) - len(line.lstrip())] + " ".join(quotes) if quotes else None
 

@@ -1,7 +1,7 @@
 """Feedback where there are no tests: an input on which a turn's programs disagree, and what the selected one returns.
 
-Which of them is right is not known and never said. The behaviour on probes is held in digests, so the selected program
-is run once more, on a test that expects a value which no program returns: its failure tells the value as a test's does.
+The feedback does not say which program is right, since nobody knows. Behaviour on probes is stored as digests. So the
+selected program runs once more, on a test that expects a value which no program returns: the failure shows the value.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ _NO_VALUE = "a value that no program returns"
 
 
 def disputed_input(probes: Sequence[str], candidates: Sequence[Candidate], best: Candidate) -> str:
-    """The probe on which most others return something else than `best` does, the first of equals; empty where none.
+    """The probe on which most others return something else than `best`, the first of equals; empty if there is none.
 
-    A probe on which fewer than half of the programs return is most likely no valid input.
+    A probe on which fewer than half of the programs return is most likely an invalid input.
     """
     known = {c.index: c.report.behaviour for c in candidates if c.report is not None and c.report.behaviour}
     if best.index not in known:
@@ -32,7 +32,7 @@ def disputed_input(probes: Sequence[str], candidates: Sequence[Candidate], best:
 
 
 def revealing_job(problem: Problem, code: str, probe: str) -> Job:
-    """`code` on a test whose failure tells what it returns, or prints, for `probe`."""
+    """`code` with a test that fails and so shows what it returns, or prints, for `probe`."""
     test = (
         StdioTest(stdin=probe, stdout=_NO_VALUE)
         if problem.entry_point is None
@@ -42,7 +42,7 @@ def revealing_job(problem: Problem, code: str, probe: str) -> Job:
 
 
 def shown_result(report: ExecutionReport) -> str:
-    """What the report of a `revealing_job` says in words; empty where the value is not known."""
+    """The value in the report of a `revealing_job`, in words; empty if it is unknown."""
     failure = report.first_failure
     if failure is None or failure.status in ("unjudged", "infra", "skipped"):
         return ""

@@ -1,26 +1,25 @@
 """Candidates of a generator that may run code while it writes: the tool loop inside the generate node.
 
-Each candidate is a conversation of its own, which ends with the first answer that calls no tool. Only that answer is
-kept; what led to it is counted, and forgotten.
+Each candidate is a separate conversation, which ends with the first answer that calls no tool. Only that answer is
+kept; the tokens before it are counted, their text is dropped.
 """
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import get_executor_for_config
 from langchain_core.tools import BaseTool
 
-from mucode_agent.models.sampling import aask, ask, of_candidate
+from mucode_agent.calls import Call
+from mucode_agent.models.sampling import ask, of_candidate, side_by_side
 from mucode_agent.types import ContextOverflowError, InfrastructureError, Sample
 
 LAST = "No calls are left: answer with the code now."
 
 
-def draft(
+async def draft(
     model: Runnable[LanguageModelInput, AIMessage],
     messages: Sequence[BaseMessage],
     *,
@@ -39,49 +38,19 @@ def draft(
     ProblemError where the model cannot call tools.
     """
 
-    def one(index: int) -> Sample:
+    async def one(index: int) -> Sample:
         conversation, own = _Conversation(messages, tool, calls), of_candidate(config, index)
         while True:
+            request = conversation.messages
             try:
-                drawn = ask(model, conversation.messages, tools=[tool], seed=seed + index, config=own, **options)
+                drawn = await ask(model, request, tools=[tool], seed=seed + index, config=own, **options)
             except ContextOverflowError:
                 return conversation.cut_short()
             for call in (asked := conversation.asked(*drawn)):
-                conversation.hear(conversation.refusal(call) or tool.invoke(call, config))
+                refusal = conversation.refusal(call)
+                conversation.add_result(refusal or await Call(tool.invoke, tool.ainvoke, call, config))
             if not asked:
                 return conversation.answer()
-
-    with get_executor_for_config(config) as executor:
-        return _kept(list(executor.map(_outcome(one), range(n))))
-
-
-async def adraft(
-    model: Runnable[LanguageModelInput, AIMessage],
-    messages: Sequence[BaseMessage],
-    *,
-    tool: BaseTool,
-    calls: int,
-    n: int,
-    seed: int,
-    config: RunnableConfig,
-    **options: Any,
-) -> list[Sample]:
-    """`draft`, for an event loop. Cancelling it cancels the requests and kills the programs."""
-    gate = asyncio.Semaphore(config.get("max_concurrency") or n)
-
-    async def one(index: int) -> Sample:
-        conversation, own = _Conversation(messages, tool, calls), of_candidate(config, index)
-        async with gate:
-            while True:
-                request = conversation.messages
-                try:
-                    drawn = await aask(model, request, tools=[tool], seed=seed + index, config=own, **options)
-                except ContextOverflowError:
-                    return conversation.cut_short()
-                for call in (asked := conversation.asked(*drawn)):
-                    conversation.hear(conversation.refusal(call) or await tool.ainvoke(call, config))
-                if not asked:
-                    return conversation.answer()
 
     async def outcome(index: int) -> Sample | InfrastructureError:
         try:
@@ -89,26 +58,11 @@ async def adraft(
         except InfrastructureError as error:
             return error
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(outcome(index)) for index in range(n)]
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from None  # as `draft` has it: one answer's failure is the failure
-    return _kept([task.result() for task in tasks])
-
-
-def _outcome(one: Callable[[int], Sample]) -> Callable[[int], Sample | InfrastructureError]:
-    def outcome(index: int) -> Sample | InfrastructureError:
-        try:
-            return one(index)
-        except InfrastructureError as error:
-            return error
-
-    return outcome
+    return _kept(await side_by_side(outcome, range(n), config))
 
 
 def _kept(outcomes: Sequence[Sample | InfrastructureError]) -> list[Sample]:
-    """All answers; else raises the first failure, which carries those that were paid for."""
+    """All answers; else raises the first failure, with the answers that were drawn."""
     answers = [outcome for outcome in outcomes if isinstance(outcome, Sample)]
     for outcome in outcomes:
         if isinstance(outcome, InfrastructureError):
@@ -118,14 +72,14 @@ def _kept(outcomes: Sequence[Sample | InfrastructureError]) -> list[Sample]:
 
 
 class _Conversation:
-    """What was said for one candidate, and how many calls are left."""
+    """The conversation of one candidate, and how many calls are left."""
 
     def __init__(self, messages: Sequence[BaseMessage], tool: BaseTool, calls: int) -> None:
         self.messages, self._tool, self._most, self._left = list(messages), tool, calls, calls
         self._drawn: list[Sample] = []
 
     def asked(self, sample: Sample, message: AIMessage) -> list[dict[str, Any]]:
-        """The calls in a message, every one of which must be heard; none where the message is the answer."""
+        """The calls in a message; each needs an answer. None if the message is the final answer."""
         self._drawn.append(sample)
         calls = [*message.tool_calls, *message.invalid_tool_calls] if self._left else []
         if calls:
@@ -144,14 +98,14 @@ class _Conversation:
             return None
         return ToolMessage(words, tool_call_id=call["id"], status="error")
 
-    def hear(self, result: ToolMessage) -> None:
+    def add_result(self, result: ToolMessage) -> None:
         if self._left == 1:
             result = result.model_copy(update={"content": f"{result.text}\n\n{LAST}"})
         self._left = max(0, self._left - 1)
         self.messages.append(result)
 
     def cut_short(self) -> Sample:
-        """The answer of a conversation that outgrew the model's context: its last text. Raises where there is none."""
+        """The answer of a conversation that outgrew the model's context: its last text. Raises if there is none."""
         if not self._drawn:
             raise
         return self.answer()

@@ -1,4 +1,4 @@
-"""The solver inside somebody's agent: as a node of a graph, as a tool, and as a sub-agent of deepagents."""
+"""The solver inside another agent: as a node of a graph, as a tool, and as a sub-agent of deepagents."""
 
 import ast
 import html
@@ -18,6 +18,7 @@ from langgraph.graph import END, START, StateGraph, add_messages
 from langgraph.types import CachePolicy, RetryPolicy
 from pydantic import BaseModel, Field
 
+from mucode_agent.calls import Call, both_forms
 from mucode_agent.graphs.parts import Generator, OwningGraph
 from mucode_agent.graphs.settings import Options
 from mucode_agent.graphs.solver import Solver, SolverInput, create_solver
@@ -62,8 +63,8 @@ def add_solver(
 
     `options` are those of LangGraph's `add_node`: `retry_policy=RetryPolicy()` retries a failed model or sandbox.
 
-    `graph.add_node(node, solver)` does the same where both keys have these names, but LangGraph drops the answer
-    without a word where the parent has no such key. Raises ProblemError naming a key that the parent lacks.
+    `graph.add_node(node, solver)` does the same if both keys have these names, but LangGraph silently drops the answer
+    if the parent has no such key. Raises ProblemError naming a key that the parent lacks.
     """
     for key in (problem, solution):
         if key not in graph.channels:
@@ -76,13 +77,11 @@ def add_solver(
         held = state.get(problem) if isinstance(state, Mapping) else getattr(state, problem, None)
         return {"problem": held or {}}
 
-    def run(state: Any, config: RunnableConfig) -> dict[str, Any]:
-        return {solution: solver.invoke(given(state), config)["solution"]}
+    async def run(state: Any, config: RunnableConfig) -> dict[str, Any]:
+        ended = await Call(solver.invoke, solver.ainvoke, given(state), config)
+        return {solution: ended["solution"]}
 
-    async def arun(state: Any, config: RunnableConfig) -> dict[str, Any]:
-        return {solution: (await solver.ainvoke(given(state), config))["solution"]}
-
-    graph.add_node(node, RunnableLambda(run, arun, name=node), **options)
+    graph.add_node(node, RunnableLambda(*both_forms(run), name=node), **options)
 
 
 # --- as a tool -----------------------------------------------------------------------------------------------------
@@ -118,8 +117,8 @@ def create_solver_tool(
 ) -> BaseTool:
     """The solver as a LangChain tool, sync and async; the arguments are those of `create_solver`.
 
-    Content is the verdict in one sentence and the code; the artifact is the whole `Solution` in JSON form. A task that
-    cannot be used is an answer to the calling model; a broken model, sandbox or verifier raises InfrastructureError.
+    The content is the verdict in one sentence and the code; the artifact is the whole `Solution` in JSON form. An
+    unusable task is reported to the calling model; a broken model, sandbox or verifier raises InfrastructureError.
     """
     solver = create_solver(
         model,
@@ -140,18 +139,13 @@ def create_solver_tool(
         except ProblemError as error:
             raise ToolException(f"The task cannot be used: {error}.") from None
 
-    def answer(task: SolverInput, state: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        text, _ = response_of(Problem.model_validate(task["problem"]), Solution.model_validate(state["solution"]))
-        return text, dict(state["solution"])
-
-    def solve(*prompt: str, config: RunnableConfig, **task: Any) -> tuple[str, dict[str, Any]]:
+    async def run(*prompt: str, config: RunnableConfig, **task: Any) -> tuple[str, dict[str, Any]]:
         asked = given(*prompt, **task)
-        return answer(asked, solver.invoke(asked, config))
+        solution = (await Call(solver.invoke, solver.ainvoke, asked, config))["solution"]
+        text, _ = response_of(Problem.model_validate(asked["problem"]), Solution.model_validate(solution))
+        return text, dict(solution)
 
-    async def asolve(*prompt: str, config: RunnableConfig, **task: Any) -> tuple[str, dict[str, Any]]:
-        asked = given(*prompt, **task)
-        return answer(asked, await solver.ainvoke(asked, config))
-
+    solve, asolve = both_forms(run)
     return StructuredTool.from_function(
         func=solve,
         coroutine=asolve,
@@ -164,7 +158,7 @@ def create_solver_tool(
 
 
 def verdict(solution: Solution) -> str:
-    """How a solve ended, in words: passed or not, and what still fails."""
+    """The result of a solve in words: passed or not, and what still fails."""
     report, score = solution.best.report, solution.best.score
     chance = f" P(correct) is {score.probability:.2f}." if score and score.probability is not None else ""
     if solution.solved:
@@ -174,7 +168,7 @@ def verdict(solution: Solution) -> str:
 
 
 def understood(problem: Problem) -> str:
-    """What was asked for, as it was read: the function or program, and its tests."""
+    """The task as it was understood: the function or program, and its tests."""
     asked = f"The function `{problem.entry_point}`" if problem.entry_point else "A program on standard input"
     if not problem.public_tests:
         return f"{asked} was asked for, without tests: nothing has checked the code."
@@ -198,20 +192,20 @@ class SubAgent(TypedDict):
 
 
 class SubAgentInput(TypedDict, total=False):
-    """What the host gives."""
+    """The sub-agent's input."""
 
     messages: Annotated[list[AnyMessage], add_messages]
     problem: dict[str, Any] | None
-    """A problem in JSON form; where it is missing, the last human message holds the task."""
+    """A problem in JSON form; without it, the last human message is the task."""
 
 
 class SubAgentOutput(TypedDict):
-    """What the host gets."""
+    """The sub-agent's output."""
 
     messages: Annotated[list[AnyMessage], add_messages]
-    """The answer for people."""
+    """The answer as text."""
     structured_response: dict[str, Any] | None
-    """The answer for programs: solved, code, verdict, stop_reason, turns, understood. None where no task was read."""
+    """The answer as fields: solved, code, verdict, stop_reason, turns, understood. None if there was no task."""
 
 
 class _SubAgentState(TypedDict, total=False):
@@ -258,7 +252,7 @@ def _read(state: _SubAgentState) -> dict[str, Any]:
 
 
 def task_in(messages: Sequence[BaseMessage], problem: Mapping[str, Any] | None = None) -> Problem:
-    """The problem that is given, else the one in the last human message. Raises ProblemError."""
+    """The given problem, else the one in the last human message. Raises ProblemError."""
     if isinstance(problem, Mapping) and problem:
         return read_problem(problem)
     said = [message for message in messages if isinstance(message, HumanMessage)]
@@ -278,7 +272,7 @@ def _answer(state: _SubAgentState) -> dict[str, Any]:
 
 
 def response_of(problem: Problem, solution: Solution) -> tuple[str, dict[str, Any]]:
-    """The answer for people, and for programs: solved, code, verdict, stop_reason, turns, understood."""
+    """The answer as text, and as fields: solved, code, verdict, stop_reason, turns, understood."""
     response = {
         "solved": solution.solved,
         "code": solution.code,
@@ -301,16 +295,16 @@ _ASSERT = re.compile(r"\bassert\b[ (]")
 
 
 MOST_PROSE = 40_000
-"""Characters of a message that is no JSON: hostile ones of this length take seconds to read."""
+"""Maximum characters of a message that is not JSON; a hostile message of this length takes seconds to read."""
 
 
 def problem_in(text: str) -> Problem:
     """The problem in a message: a JSON object, bare or fenced, or prose with tests in it.
 
-    Tests are asserts on lines of their own, in lists, quotes, backticks, fenced blocks and sentences. Without asserts
-    they are the examples of the function to write, which is the first that the text defines, names or calls: `>>> f(1)`
-    with its result, `f(1) == 2`, `f(1) -> 2`, `f(1) returns 2`, `Input: f(1)` above `Output: 2`. Prose that names no
-    function asks for a program on standard input, whose tests are its sample inputs and outputs. Raises ProblemError.
+    Tests are asserts on separate lines, in lists, quotes, backticks, fenced blocks and sentences. Without asserts, the
+    tests are the examples of the function to write, the first that the text defines, names or calls: `>>> f(1)` with
+    its result, `f(1) == 2`, `f(1) -> 2`, `f(1) returns 2`, `Input: f(1)` above `Output: 2`. Prose that names no
+    function asks for a program on standard input; its tests are the sample inputs and outputs. Raises ProblemError.
     """
     text = text.replace("\r\n", "\n").removeprefix("\ufeff")
     blocks = [textwrap.dedent(_unquoted(block)).strip() for block in _FENCED.findall(text)]
@@ -320,7 +314,7 @@ def problem_in(text: str) -> Problem:
             return parse_problem(whole, source="the message")
     if len(text) > MOST_PROSE:
         raise ProblemError(
-            f"the message has {len(text)} characters, and tests are looked for in {MOST_PROSE} at most; shorten it, or "
+            f"the message has {len(text)} characters, and tests are searched in at most {MOST_PROSE}; shorten it, or "
             "give the problem as JSON"
         )
     said = [part for value in data for part in _strings(value)]
@@ -372,14 +366,14 @@ _SAMPLE = re.compile(
     r"(?(fence)\n[ \t]*```|(?=\n[^\S\n]*\n|\n[^\w\n]*(?:sample |example |input\b)|\Z))",
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
-"""An input and the output below it, in fences or under the word sample or example: else it describes a format."""
+"""An input and the output below it, in fences or under the word sample or example; otherwise it describes a format."""
 _HEADING = re.compile(r"^[^\w\n]*(?:examples?|samples?)\b[^\w\n]*\d*[^\w\n]*$", re.MULTILINE | re.IGNORECASE)
 _SAMPLE_IN_LINES = re.compile(
     r"^[^\w\n]*(?P<what>sample |example )?(?:input|stdin)\b[^\n:]*:[ \t*`]*(?P<stdin>[^\s`][^\n`]*?)[`* \t]*\n+"
     r"[^\w\n]*(?:sample |example )?(?:output|stdout)\b[^\n:]*:[ \t*`]*(?P<stdout>[^\s`][^\n`]*?)[`* \t]*$",
     re.MULTILINE | re.IGNORECASE,
 )
-"""The same on two lines; without such a word or heading, only numbers are no description."""
+"""The same on two lines; without such a word or heading, only numbers count."""
 
 
 def _examples(text: str, entry_point: str) -> list[CodeTest]:
@@ -470,7 +464,7 @@ _WORDS = frozenset(
         "dict",
     ]
 )
-"""What may stand where a function's name could."""
+"""Words that may stand where a function's name is expected."""
 
 
 def _unquoted(text: str) -> str:
@@ -494,7 +488,7 @@ def _asserts(texts: Sequence[str]) -> list[str]:
 
 
 def _with_imports(test: str, imports: Sequence[ast.Import | ast.ImportFrom]) -> str:
-    """The test below what it needs of the standard library; empty where it needs pytest."""
+    """The test with the standard-library imports it needs; empty if it needs pytest."""
     names = {part.id for part in ast.walk(parse(test)) if isinstance(part, ast.Name)}
     needed = []
     for node in imports:
@@ -515,8 +509,8 @@ def _tests_of(
 ) -> list[str]:
     """The asserts of a test function, or its whole body for each row of pytest's `parametrize`.
 
-    Asserts of unittest and expected exceptions become Python's own; a test that needs more of its class is the class
-    with this test alone. Empty where it needs a fixture that the message does not define.
+    Asserts of unittest and expected exceptions become Python's own. A test that needs more of its class becomes the
+    class with this test alone. Empty if it needs a fixture that the message does not define.
     """
     body = [
         node for node in map(_plain_assert, function.body) if not isinstance(getattr(node, "value", 0), ast.Constant)
@@ -633,7 +627,7 @@ def _plain_assert(node: ast.stmt) -> ast.stmt:
 
 
 def _asserts_in_prose(text: str) -> Iterator[ast.stmt]:
-    """Raises ProblemError where words and asserts cannot be told apart within a time that grows as the text does."""
+    """Raises ProblemError if words and asserts cannot be separated within a time proportional to the text."""
     at, left = 0, 50 * len(text) + 2000
     while start := _ASSERT.search(text, at):
         at = start.end()
@@ -644,7 +638,7 @@ def _asserts_in_prose(text: str) -> Iterator[ast.stmt]:
         for part in _ends_of_assert(text[start.start() :], alone):
             if (left := left - len(part)) < 0:
                 raise ProblemError(
-                    f"the asserts of the message cannot be told from its words, near {text[start.start() :][:60]!r}; "
+                    f"the message's asserts cannot be separated from its words, near {text[start.start() :][:60]!r}; "
                     "put each on a line of its own"
                 )
             nodes = _statements(part)
@@ -655,7 +649,7 @@ def _asserts_in_prose(text: str) -> Iterator[ast.stmt]:
 
 
 _COMMENT = re.compile(r"(?:^|\s)(?:#+|//|<!--)\s*$")
-"""What makes of a statement behind it a comment: it is switched off."""
+"""What turns the statement after it into a comment."""
 
 
 _DENIED = re.compile(
@@ -683,7 +677,7 @@ def _ends_of_assert(text: str, alone: bool) -> Iterator[str]:
 
 
 _LONG_ASSERT = 4000
-"""Characters up to which the end of an assert is looked for, unless it is a whole line."""
+"""Maximum characters in which the end of an assert is searched, unless it is a whole line."""
 _END_OF_ASSERT = re.compile(
     r"[`\"'.,;:!?)|]|\*\*|</|\s+(?:and|but|or|so|then|is|should|must|passes|holds|#)\b|\s+[-–—(#]"
 )

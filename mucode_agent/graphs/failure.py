@@ -1,4 +1,4 @@
-"""What becomes of a solve when a model, sandbox or verifier fails: the best so far is never lost."""
+"""Failures of a model, sandbox or verifier in a solve: the best candidate so far is kept."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from mucode_agent.types import InfrastructureError, MucodeError
 
 @contextlib.contextmanager
 def blamed(who: str) -> Iterator[None]:
-    """Whatever somebody's sandbox or verifier raises says that it failed, and may work when it is tried again."""
+    """Turns any exception of a sandbox or verifier into an InfrastructureError, which may be retried."""
     try:
         yield
     except (MucodeError, GraphBubbleUp):
@@ -18,5 +18,5 @@ def blamed(who: str) -> Iterator[None]:
     except Exception as error:
         said = " ".join(str(error).split())[:300]
         raise InfrastructureError(
-            f"{who} failed ({type(error).__name__}: {said}): look at the error that this one names as its cause"
+            f"{who} failed ({type(error).__name__}: {said}): see the exception that is its cause"
         ) from error

@@ -1,4 +1,4 @@
-"""What a solver works with, loaded at first use and given back at its end: model, sandbox and verifier."""
+"""A solver's model, sandbox and verifier: loaded at first use, closed at its end."""
 
 import threading
 import weakref
@@ -16,7 +16,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.typing import ContextT, InputT, OutputT, StateT
 
 from mucode_agent.models.identity import model_name
-from mucode_agent.tools.sandbox import Programs, SharedSandbox, load_sandbox
+from mucode_agent.tools.sandbox import SANDBOXES, Programs, SharedSandbox, load_sandbox
 from mucode_agent.types import LoadedVerifier, ProblemError, Sandbox, Verifier
 from mucode_agent.verifiers import load_verifier
 
@@ -24,7 +24,7 @@ Generator = BaseChatModel | Runnable[LanguageModelInput, AIMessage]
 
 
 class Parts:
-    """A solver's model, sandbox and verifier. What is given as an object stays its giver's to close."""
+    """A solver's model, sandbox and verifier. Objects that were passed in are not closed here."""
 
     def __init__(
         self,
@@ -40,7 +40,8 @@ class Parts:
                 "wrap a function in RunnableLambda"
             )
         if not isinstance(sandbox, str) and not callable(getattr(sandbox, "submit", None)):
-            raise ProblemError(f"sandbox must be 'local', 'e2b' or an object with submit, got {kind(sandbox)}")
+            names = ", ".join(map(repr, SANDBOXES))
+            raise ProblemError(f"sandbox must be {names} or an object with submit, got {kind(sandbox)}")
         if not isinstance(verifier, str) and not callable(getattr(verifier, "score", None)):
             raise ProblemError(
                 f"verifier must be a string or have a method score, got {kind(verifier)}; give 'none' to score nothing"
@@ -75,13 +76,13 @@ class Parts:
             return self._sandbox
 
     def started_sandbox(self) -> Sandbox:
-        """Its first job would start it, and an event loop must not wait for that."""
+        """Starts it now; otherwise its first job would, and block the event loop."""
         sandbox = self.sandbox()
         _ = sandbox.isolation
         return sandbox
 
     def close(self) -> None:
-        """Gives back what was loaded here: cancels programs that run, and ends a sandbox that nobody else uses."""
+        """Closes what was loaded here: cancels running programs, and ends a sandbox that no other solver uses."""
         with self._lock:
             self._closed = True
             sandbox, self._sandbox, self._model = self._sandbox, None, None
@@ -91,14 +92,14 @@ class Parts:
             self._own_verifier.close()
 
     def end_with(self, graph: StateGraph[Any, Any, Any, Any]) -> None:
-        """Closes when the graph is dropped, to which all that is compiled of it refers.
+        """Closes when the graph is garbage-collected; everything compiled from it refers to it.
 
-        Not when these parts are: LangChain caches the nodes' functions, which hold them.
+        It does not watch these parts themselves: LangChain caches the nodes' functions, which keep them alive.
         """
         weakref.finalize(graph, self._close_later).atexit = False
 
     def _close_later(self) -> None:
-        """A collector's thread must not wait for processes to end."""
+        """The garbage collector's thread must not wait for processes to end."""
         threading.Thread(target=self.close, name="mucode-solver-end", daemon=True).start()
 
     def _own_sandbox(self) -> Sandbox:
@@ -114,7 +115,7 @@ class Parts:
 
 
 class OwningGraph(CompiledStateGraph[StateT, ContextT, InputT, OutputT]):
-    """A compiled graph that owns its parts: `close()` it, or use it in `with`; what is dropped closes itself."""
+    """A compiled graph that owns its parts: `close()` it, or use it in `with`. Garbage collection closes it too."""
 
     def __init__(self, *, parts: Parts, **graph: Any) -> None:
         super().__init__(**graph)
@@ -130,7 +131,7 @@ class OwningGraph(CompiledStateGraph[StateT, ContextT, InputT, OutputT]):
     if not TYPE_CHECKING:  # the signatures are LangGraph's
 
         def stream(self, *args, **options):
-            """As LangGraph has it; whatever exception leaves the iteration ends its programs."""
+            """LangGraph's `stream`; any exception that leaves the iteration ends its programs."""
             streamed = super().stream(*args, **options)
             modes = options.get("stream_mode") or self.stream_mode
             modes = {modes} if isinstance(modes, str) else set(modes)
@@ -138,16 +139,16 @@ class OwningGraph(CompiledStateGraph[StateT, ContextT, InputT, OutputT]):
             return streamed if in_this_thread else _stepped(streamed)
 
         def batch(self, *args, **options):
-            """As LangChain has it; whatever exception the calling thread gets, a signal's, say, ends its programs."""
+            """LangChain's `batch`; any exception in the calling thread, such as a signal's, ends its programs."""
             batch = super().batch
             return next(_stepped(batch(*args, **options) for _ in range(1)))
 
         def batch_as_completed(self, *args, **options):
-            """As LangChain has it; whatever exception leaves the iteration ends its programs."""
+            """LangChain's method; any exception that leaves the iteration ends its programs."""
             return _stepped(super().batch_as_completed(*args, **options))
 
     def close(self) -> None:
-        """Ends its sandbox's programs and processes, those that other solvers share excepted. May be called twice."""
+        """Ends its sandbox's programs and processes, except those that other solvers share. May be called twice."""
         self.parts.close()
 
     def __enter__(self) -> Self:
@@ -158,12 +159,12 @@ class OwningGraph(CompiledStateGraph[StateT, ContextT, InputT, OutputT]):
 
 
 _IN_OTHER_THREADS = {"custom", "messages"}
-"""The stream modes, besides subgraphs, in which LangGraph runs a node outside of the calling thread."""
+"""The stream modes (and subgraphs) for which LangGraph runs a node outside the calling thread."""
 
 
 def _stepped(items: Any) -> Iterator[Any]:
-    """The items, each made in another thread: an exception in the calling one then ends the programs before LangGraph
-    waits for its own threads, which wait for them.
+    """The items, each made in another thread. So an exception in the calling thread ends the programs before LangGraph
+    waits for its own threads, which wait for the programs.
     """
     programs, context = Programs(), copy_context()
     context.run(Programs.current.set, programs)

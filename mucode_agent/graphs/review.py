@@ -1,4 +1,4 @@
-"""A person's word on an answer: the question that LangGraph's interrupt carries, and the answers that it takes."""
+"""Approval by a person: the question that LangGraph's interrupt carries, and the answers that it accepts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ _DECISIONS = ["approve", "edit", "reject", "respond"]
 
 
 def question(problem_id: str, best: Candidate, reason: str) -> dict[str, Any]:
-    """What a person is asked: ours, and the same in the form of a `HITLRequest`."""
+    """The question to the person, in our form and in that of a `HITLRequest`."""
     action = {"name": ACTION, "args": {"problem_id": problem_id, "code": best.code}, "description": reason}
     return {
         "question": "Accept this program?",
@@ -26,7 +26,7 @@ def question(problem_id: str, best: Candidate, reason: str) -> dict[str, Any]:
 
 
 def read_review(answer: Any) -> Review | None:
-    """What a person resumed with; None where it is no review.
+    """The review in the value that a person resumed with; None if it is none.
 
     True or false, `{"approved": …, "comment": …, "code": …}`, a decision of HumanInTheLoopMiddleware, or its
     `{"decisions": […]}` with one decision.

@@ -1,4 +1,4 @@
-"""Which candidate is best, and what to do next. Pure functions, which hold all that the graph decides."""
+"""Which candidate is best, and what to do next: pure functions that make all decisions of the graph."""
 
 import random
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ __all__ = ["SELECTORS", "Approval", "Selector", "best_over_turns", "decide", "no
 
 SELECTORS: tuple[Selector, ...] = get_args(Selector)
 Approval = Literal["unneeded", "pending", "given", "refused"]
-"""A person's part in an acceptance."""
+"""The state of a person's approval."""
 
 
 def rank_key(candidate: Candidate, selector: Selector) -> tuple[float, ...]:
@@ -44,7 +44,7 @@ def select(candidates: Sequence[Candidate], selector: Selector, *, seed: int = 0
 def best_over_turns(bests: Sequence[Candidate], selector: Selector) -> Candidate:
     """The answer of a solve: the best of the turns' selected candidates, the first of equals.
 
-    Under `random` it is the last one: a random choice carries no preference, and the last one stopped the loop.
+    Under `random` it is the last one: a random choice has no preference, and the last one ended the loop.
     """
     return bests[-1] if selector == "random" else bests[select(bests, selector)]
 
@@ -67,12 +67,11 @@ def decide(
 ) -> Decision:
     """What follows a selection: accept, ask a person, draw another wave, go to the next turn with feedback, or stop.
 
-    `turn` and `drawn` (candidates of this turn so far) count what is done; `n` is the turn's full number. Public tests
-    accept a candidate; with `accept_threshold` its P(correct) must reach it too. Without tests only P(correct) can.
-    Another wave is drawn unless the last one raised P(best), which was `before`, by less than `least_gain`; 0 asks
-    nothing.
-    With `approval` pending an acceptance becomes a question to a person, who may refuse: the next turn then follows.
-    Raises ProblemError when a threshold is set and the verifier gives no probability.
+    `turn` and `drawn` (candidates of this turn so far) count what is done; `n` is the turn's full number. Passing all
+    public tests accepts a candidate; with `accept_threshold` its P(correct) must reach that too. Without tests only
+    P(correct) can accept. Another wave is drawn, unless the last one raised P(best) from `before` by less than
+    `least_gain` (0: always). With `approval` pending, a person is asked before the acceptance; if the person refuses,
+    the next turn follows. Raises ProblemError when a threshold is set and the verifier gives no probability.
     """
     probability = best.score.probability if best.score else None
 
@@ -111,7 +110,7 @@ def decide(
 
 
 def _rejection_reason(best: Candidate, has_tests: bool, threshold: float | None) -> str | None:
-    """Why the candidate is not accepted; None where it is."""
+    """Why the candidate is not accepted; None if it is."""
     if has_tests and not (best.report and best.report.passed):
         return "the best candidate fails public tests"
     if not has_tests and (not best.code or best.report is None or best.report.status != "unjudged"):

@@ -18,53 +18,57 @@ class Search(Record):
     n: Annotated[int, Field(ge=1, le=4096)] = 5
     """Candidates per turn (N of the paper's algorithm 2)."""
     max_turns: Annotated[int, Field(ge=1, le=1000)] = 3
-    """Turns at most (T)."""
+    """Maximum number of turns (T)."""
     wave: Annotated[int, Field(ge=1)] | None = None
-    """Candidates drawn before the route is asked again; default: all n."""
+    """Candidates drawn and scored before deciding whether to draw more; default: all n."""
     selector: Selector = "tests+verifier"
     """How the best candidate is chosen."""
     accept_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
-    """P(correct) that an answer needs beside its public tests. Default: none; without public tests, the threshold for
-    which the verifier's card promises a precision."""
+    """Least P(correct) of an accepted answer, in addition to its public tests. Default: none; without public tests, the
+    threshold at which the verifier's card promises a precision.
+    """
     least_gain: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """What a wave must add to P(best) for another one to be drawn in the same turn."""
+    """Least increase of P(best) by a wave; below it, the turn draws no further wave."""
     trust_calibration: bool = False
-    """Whether `accept_threshold` may rest on a verifier that was calibrated on another generator's programs."""
+    """Allow `accept_threshold` with a verifier that was calibrated on another generator's programs."""
     budget: Budget = Budget()
     approve: bool = False
-    """Whether a person is asked, by LangGraph's `interrupt`, before an answer is accepted. Needs a checkpointer."""
+    """Ask a person, by LangGraph's `interrupt`, before an answer is accepted. Needs a checkpointer."""
     tools_per_candidate: Annotated[int, Field(ge=0, le=64)] = 0
-    """Calls of `run_python` that the generator may make while it writes one candidate, in the same sandbox and without
-    any test; needs a model that can call tools. Each call is another request."""
+    """How often the generator may call `run_python` while it writes one candidate, in the same sandbox but without the
+    tests. Needs a model that can call tools. Each call is one more request.
+    """
     probes: Annotated[int, Field(ge=0, le=256)] = MOST
-    """Extra inputs on which candidates are run, to compare what they do. 0 compares nothing."""
+    """Maximum number of extra inputs on which candidates run, to compare their results. 0 compares nothing."""
     proposed_probes: Annotated[int, Field(ge=0, le=64)] = 0
-    """More such calls, for which the model is asked in one request."""
+    """Further probes, which one request asks the model for."""
     show_dispute: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
-    """Whether, where there are no public tests, the next turn's feedback shows an input on which the turn's programs
-    disagree and what the selected one returns there; one more run per turn."""
+    """Without public tests, show in the feedback an input on which the turn's programs disagree, and what the selected
+    program returns there. Costs one more run per turn.
+    """
     partial: bool = False
-    """Whether a model, sandbox or verifier that fails after the first candidates ends the solve with the best so far,
-    instead of an exception that carries it."""
+    """If the model, sandbox or verifier fails after the first candidates, end the solve with the best one so far
+    instead of an exception.
+    """
 
 
 class Settings(Sampling, Search):
     """How a solver searches and samples. Together with model, verifier and problem it determines every candidate."""
 
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
-    """Same seed, model and problem: same candidates."""
+    """Sampling seed. The same seed, model and problem give the same candidates."""
 
     def options(self) -> "Options":
-        """As keywords of `create_solver`."""
+        """The settings as keyword arguments of `create_solver`."""
         return cast("Options", {name: getattr(self, name) for name in Settings.model_fields})
 
 
 class StatedSettings(StatedSampling, Settings):
-    """The same where a run must say what it was drawn with."""
+    """The same for runs, whose configuration must record the values."""
 
 
 class Options(SamplingOptions, total=False):
-    """The fields of `Settings`, any of them, as keywords: what they mean and their ranges stand there."""
+    """The fields of `Settings` as optional keywords; see there for their meaning and range."""
 
     n: int
     max_turns: int
@@ -84,7 +88,7 @@ class Options(SamplingOptions, total=False):
 
 
 class CallSettings(Settings):
-    """What one call sets otherwise, by `context={"n": 3}`. Fields that are not given stay as the solver has them."""
+    """Settings for one call, by `context={"n": 3}`. Other fields keep the solver's values."""
 
     def __init__(self, **fields: Any) -> None:
         """Raises ProblemError."""
@@ -95,7 +99,7 @@ class CallSettings(Settings):
 
 
 def settings_of_call(own: Settings, context: object) -> Settings:
-    """`own` with what this call's context gives. A parent's context is another, or none, and changes nothing."""
+    """`own`, updated by this call's context. The context of a parent graph has another type and changes nothing."""
     if not isinstance(context, Settings):
         return own
     return own.model_copy(update={name: getattr(context, name) for name in context.model_fields_set})

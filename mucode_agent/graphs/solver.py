@@ -1,17 +1,16 @@
 """The solver: generate → execute → verify → select as LangGraph nodes, looped by a route.
 
-One turn draws up to n candidates in waves, runs them on the public tests and on probes, scores them together,
-selects the best, and the route accepts it, draws more, feeds its failure back for another turn, or stops. Two more
-nodes serve where they are asked for: `propose` has the model propose further probes, `approve` asks a person before an
-answer is accepted. State is plain JSON; model, sandbox and verifier are `parts` outside of it, so any checkpointer
-works and nothing live is ever saved.
+One turn draws up to n candidates in waves, runs them on the public tests and on probes, scores them together, and
+selects the best. Then the route accepts it, draws more, feeds its failure back for another turn, or stops. Two nodes
+are optional: `propose` has the model propose further probes, `approve` asks a person before an answer is accepted.
+State is plain JSON; model, sandbox and verifier are `parts` outside of it, so any checkpointer works.
 """
 
 import asyncio
 import functools
 import hashlib
 import time
-from collections.abc import Callable, Coroutine, Generator, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Final, TypedDict, TypeVar, Unpack
 
 from langchain_core.messages import BaseMessage
@@ -24,13 +23,13 @@ from langgraph.runtime import get_runtime
 from langgraph.types import Checkpointer, interrupt
 from pydantic import ValidationError
 
+from mucode_agent.calls import Call, Steps, blocking, both_forms
 from mucode_agent.extraction import extract_code
 from mucode_agent.files import first_cause
 from mucode_agent.graphs.dispute import disputed_input, revealing_job, shown_result
-from mucode_agent.graphs.drafting import adraft, draft
+from mucode_agent.graphs.drafting import draft
 from mucode_agent.graphs.failure import blamed
-from mucode_agent.graphs.parts import Generator as Model
-from mucode_agent.graphs.parts import OwningGraph, Parts, kind
+from mucode_agent.graphs.parts import Generator, OwningGraph, Parts, kind
 from mucode_agent.graphs.review import question, read_review
 from mucode_agent.graphs.selection import Approval, best_over_turns, decide, normal_form, select
 from mucode_agent.graphs.settings import CallSettings, Options, Settings, check_settings, settings_of_call
@@ -66,24 +65,24 @@ from mucode_agent.verifiers import DEFAULT
 from mucode_agent.verifiers.card import calibration_mismatch
 
 STATE_VERSION: Final = 1
-"""Of the inner state, in checkpoints; a newer one is refused."""
+"""Version of the inner state in checkpoints; a newer one is refused."""
 
 _SAVER = "__pregel_checkpointer"
-"""LangGraph's key for the checkpointer of this run, a parent's included; None where there is none."""
+"""LangGraph's key for the checkpointer of this run, its own or a parent's; None if there is none."""
 
 STEPS_PER_WAVE = 4
-"""Supersteps from `generate` to `select`; `approve` is one more."""
+"""LangGraph's supersteps from `generate` to `select`; `approve` is one more."""
 
 
 class SolverInput(TypedDict):
-    """What a caller gives."""
+    """The graph's input."""
 
     problem: dict[str, Any]
     """A problem in JSON form: ours, or a row of HumanEval(+) or MBPP(+)."""
 
 
 class SolverOutput(TypedDict):
-    """What a caller gets."""
+    """The graph's output."""
 
     solution: dict[str, Any]
     """A `Solution` in JSON form."""
@@ -94,17 +93,17 @@ class SolverState(TypedDict, total=False):
 
     version: int
     settings: dict[str, Any]
-    """Those of this solve: the solver's own, and what this call gave in `context`."""
+    """The settings of this solve: the solver's own, updated by this call's `context`."""
     problem: dict[str, Any]
     run_id: str
     accept_threshold: float | None
-    """The P(correct) that an answer needs: as set, or the verifier's own where there are no public tests."""
+    """The least P(correct) of an accepted answer: as set, or the verifier's own if there are no public tests."""
     probes: list[str]
     """Inputs on which candidates are compared; see `mucode_agent.probes`."""
     turns: list[dict[str, Any]]
     """Finished turns, oldest first."""
     samples: list[dict[str, Any]]
-    """Programs are read from their texts again wherever they are needed, so that each is saved once."""
+    """Programs are extracted from the texts again wherever they are needed, so each text is saved once."""
     reports: list[dict[str, Any]]
     scores: list[dict[str, Any] | None]
     usage: dict[str, Any]
@@ -118,7 +117,7 @@ class Solver(OwningGraph[SolverState, Options | Settings, SolverInput, SolverOut
 
 
 def create_solver(
-    model: str | Model,
+    model: str | Generator,
     *,
     sandbox: str | Sandbox = "local",
     verifier: str | Verifier = DEFAULT,
@@ -130,17 +129,17 @@ def create_solver(
 ) -> Solver:
     """The solver as a compiled graph: `{"problem": …}` in, `{"solution": …}` out, in JSON form.
 
-    It owns what it loads: `close()` it, or use it in `with`. Settings of one call go into `context={"n": 3}`.
+    It owns what it loads: `close()` it, or use it in `with`. To change settings for one call, pass `context={"n": 3}`.
 
     Args:
-        model: A model string (see `load_model`), a LangChain chat model, or a runnable that answers messages.
+        model: A model string (see `load_model`), a LangChain chat model, or a runnable from messages to a message.
         sandbox: Where candidates run: `local`, which all solvers of the process share, `e2b`, or any `Sandbox`.
         verifier: Scores a turn's candidates: a `Verifier`, or a string that names one (see `verifiers.load_verifier`).
         trace: Where every candidate and decision is recorded.
-        request_timeout: Seconds for one request to the server that a model string names; None is 600 for a URL, else
+        request_timeout: Seconds for one request to the server that a model string names; None means 600 for a URL, else
             the provider's own.
         checkpointer: As for `StateGraph.compile`.
-        name: Of the compiled graph.
+        name: The compiled graph's name.
         settings: The fields of `Settings`: n, max_turns, wave, selector, accept_threshold, least_gain,
             trust_calibration, budget, approve, tools_per_candidate, probes, proposed_probes, show_dispute, partial,
             temperature, top_p, max_tokens, seed.
@@ -154,7 +153,7 @@ def create_solver(
 
 
 def build_solver(
-    model: str | Model,
+    model: str | Generator,
     *,
     sandbox: str | Sandbox = "local",
     verifier: str | Verifier = DEFAULT,
@@ -162,12 +161,12 @@ def build_solver(
     request_timeout: float | None = None,
     **settings: Unpack[Options],
 ) -> StateGraph[SolverState, Options | Settings, SolverInput, SolverOutput]:
-    """The uncompiled graph of `create_solver`, for callers that compile it their own way."""
+    """The uncompiled graph of `create_solver`, for callers that compile it themselves."""
     return _build(model, sandbox, verifier, trace, request_timeout, settings)[0]
 
 
 def _build(
-    model: str | Model,
+    model: str | Generator,
     sandbox: str | Sandbox,
     verifier: str | Verifier,
     trace: TraceSink | None,
@@ -180,15 +179,8 @@ def _build(
     nodes = _Nodes(parts, trace or NullTrace(), check_settings(settings))
     graph = StateGraph(SolverState, context_schema=CallSettings, input_schema=SolverInput, output_schema=SolverOutput)
     graph.add_node("prepare", nodes.prepare)
-    for name, node, anode in (
-        ("propose", nodes.propose, nodes.apropose),
-        ("generate", nodes.generate, nodes.agenerate),
-        ("execute", nodes.execute, nodes.aexecute),
-        ("verify", nodes.verify, nodes.averify),
-        ("select", nodes.select, None),
-        ("approve", nodes.approve, nodes.aapprove),
-    ):
-        graph.add_node(name, nodes.guarded(name, node, anode))
+    for node in (nodes.propose, nodes.generate, nodes.execute, nodes.verify, nodes.select, nodes.approve):
+        graph.add_node(node.__name__, nodes.guarded(node))
     graph.add_edge(START, "prepare")
     graph.add_conditional_edges("prepare", nodes.proposes, {True: "propose", False: "generate"})
     graph.add_edge("propose", "generate")
@@ -209,39 +201,30 @@ def _action(state: SolverState) -> str:
 
 _R = TypeVar("_R", bound=Record)
 _Update = dict[str, Any]
-_Node = Callable[[SolverState], _Update]
-_ANode = Callable[[SolverState], Coroutine[Any, Any, _Update]]
+_Node = Callable[[SolverState], Steps[_Update]]
 
 
 class _Nodes:
-    """The graph's nodes: each reads state and returns what it changed. A node that waits has an async twin."""
+    """The graph's nodes: each reads state and returns what it changed."""
 
     def __init__(self, parts: Parts, trace: TraceSink, settings: Settings) -> None:
         self._parts, self._trace, self._own_settings = parts, trace, settings
 
-    def guarded(self, name: str, node: _Node, anode: _ANode | None) -> RunnableLambda[SolverState, _Update]:
-        """The node, passed by once the solve has ended. A failure ends the solve, or raises with its best so far."""
+    def guarded(self, node: _Node) -> RunnableLambda[SolverState, _Update]:
+        """The node, skipped once the solve has ended. A failure ends the solve, or raises with its best so far."""
 
-        def run(state: SolverState) -> _Update:
+        async def run_node(state: SolverState) -> _Update:
             if _checked(state).get("solution"):
                 return {}
             try:
-                return node(state)
+                return await node(state)
             except (MucodeError, ValidationError) as error:
                 return self._failed(state, error)
 
-        async def arun(state: SolverState) -> _Update:
-            if _checked(state).get("solution"):
-                return {}
-            try:
-                return await anode(state) if anode else node(state)
-            except (MucodeError, ValidationError) as error:
-                return self._failed(state, error)
-
-        return RunnableLambda(run, arun, name=name)
+        return RunnableLambda(*both_forms(run_node), name=node.__name__)
 
     def _failed(self, state: SolverState, error: MucodeError | ValidationError) -> _Update:
-        """The solve's end with its best candidate so far; else raises the error, which carries it."""
+        """Ends the solve with its best candidate so far, or raises the error with that candidate."""
         if isinstance(error, ValidationError):
             raise _unreadable(error) from error
         candidates, turns, usage = _judged(state), _turns(state), _usage(state)
@@ -279,14 +262,14 @@ class _Nodes:
     def _settings(self, state: SolverState) -> Settings:
         return _read(Settings, state["settings"]) if state.get("settings") else self._own_settings
 
-    # --- prepare: a clean state, whatever the thread held before ---
+    # --- prepare: a clean state, whatever the thread contained before ---
 
     def prepare(self, state: SolverState, config: RunnableConfig) -> dict[str, Any]:
         chosen = settings_of_call(self._own_settings, get_runtime().context)
         if chosen.approve and config.get("configurable", {}).get(_SAVER, self) is None:
             raise ProblemError(
-                "approve=True waits for a person, and without a checkpointer nothing could resume the solve; "
-                "give checkpointer= to create_solver, or one to the graph that it is embedded in"
+                "approve=True waits for a person, and without a checkpointer the solve could not resume; "
+                "give checkpointer= to create_solver, or to the graph that embeds it"
             )
         given = state.get("problem")
         if not given:
@@ -305,18 +288,18 @@ class _Nodes:
                 f"accept_threshold needs a calibrated verifier, and {verifier.name!r} gives no probability; "
                 "give a calibrated one or leave accept_threshold out"
             )
-        doubt = calibration_mismatch(verifier, self._parts.model_spec)
-        if threshold is None and not problem.public_tests and (doubt is None or chosen.trust_calibration):
+        mismatch = calibration_mismatch(verifier, self._parts.model_spec)
+        if threshold is None and not problem.public_tests and (mismatch is None or chosen.trust_calibration):
             threshold = verifier.accept_threshold
-        if doubt is not None:
+        if mismatch is not None:
             if threshold is not None and not chosen.trust_calibration:
-                raise ProblemError(f"{doubt}; calibrate on this one's programs, or set trust_calibration")
-            settings["warning"] = doubt
+                raise ProblemError(f"{mismatch}; calibrate on this one's programs, or set trust_calibration")
+            settings["warning"] = mismatch
         run = run_id(problem, settings)
         self._trace.write([ProblemRow(run_id=run, problem=problem, settings=settings)])
         begun: SolverState = {"problem": _json(problem), "run_id": run}
-        if doubt is not None and (threshold is not None or not problem.public_tests):
-            _emit("warning", begun, warning=doubt)  # elsewhere nothing rests on a probability
+        if mismatch is not None and (threshold is not None or not problem.public_tests):
+            _emit("warning", begun, warning=mismatch)  # otherwise no decision uses a probability
         return {
             **begun,
             "version": STATE_VERSION,
@@ -337,28 +320,20 @@ class _Nodes:
 
     # --- propose: further inputs to compare candidates on
 
-    def propose(self, state: SolverState) -> dict[str, Any]:
+    async def propose(self, state: SolverState) -> _Update:
         started = time.monotonic()
-        messages, options = self._proposal(state)
-        return self._proposed(state, sample(self._parts.model(), messages, **options), started)
-
-    async def apropose(self, state: SolverState) -> dict[str, Any]:
-        started = time.monotonic()
-        messages, options = self._proposal(state)
-        model = await asyncio.to_thread(self._parts.model)
-        return self._proposed(state, await asample(model, messages, **options), started)
-
-    def _proposal(self, state: SolverState) -> tuple[list[BaseMessage], dict[str, Any]]:
         problem, settings = _problem(state), self._settings(state)
-        return ask_for_inputs(problem, settings.proposed_probes), {
-            "n": 1,
-            "config": _traced(state, "mucode.propose"),
-            "seed": _seed(problem, settings.seed, 0),
+        samples = await Call(
+            sample,
+            asample,
+            await blocking(self._parts.model),
+            ask_for_inputs(problem, settings.proposed_probes),
+            n=1,
+            config=_traced(state, "mucode.propose"),
+            seed=_seed(problem, settings.seed, 0),
             **settings.request(),
-        }
-
-    def _proposed(self, state: SolverState, samples: Sequence[Sample], started: float) -> dict[str, Any]:
-        calls = calls_in(samples[0].text, state["problem"]["entry_point"])[: self._settings(state).proposed_probes]
+        )
+        calls = calls_in(samples[0].text, state["problem"]["entry_point"])[: settings.proposed_probes]
         _emit("probes_proposed", state, probes=calls)
         usage = _usage(state).plus(seconds=time.monotonic() - started, samples=samples)
         return {
@@ -368,40 +343,26 @@ class _Nodes:
 
     # --- generate ---
 
-    def generate(self, state: SolverState) -> dict[str, Any]:
+    async def generate(self, state: SolverState) -> _Update:
         started = time.monotonic()
         seen: dict[str, Any] = {}
         if (job := self._revealing(state)) is not None:
-            with blamed("the sandbox"):
-                seen = _revealed(state, run(self._parts.sandbox(), [job])[0])
+            seen = _revealed(state, *await self._run([job]))
             state = {**state, **seen}  # type: ignore[typeddict-item]
         messages, options = self._request(state)
-        draw = draft if "tool" in options else sample
+        model = await blocking(self._parts.model)
         try:
-            samples = draw(self._parts.model(), messages, **options)
+            if "tool" in options:
+                samples = await draft(model, messages, **options)
+            else:
+                samples = await Call(sample, asample, model, messages, **options)
         except InfrastructureError as error:
             samples = self._paid_for(state, error)
-        return {**seen, **self._generated(state, samples, started)}
-
-    async def agenerate(self, state: SolverState) -> dict[str, Any]:
-        started = time.monotonic()
-        seen: dict[str, Any] = {}
-        if (job := self._revealing(state)) is not None:
-            with blamed("the sandbox"):
-                sandbox = await asyncio.to_thread(self._parts.started_sandbox)
-                seen = _revealed(state, (await arun(sandbox, [job]))[0])
-            state = {**state, **seen}  # type: ignore[typeddict-item]
-        messages, options = self._request(state)
-        model = await asyncio.to_thread(self._parts.model)
-        draw = adraft if "tool" in options else asample
-        try:
-            samples = await draw(model, messages, **options)
-        except InfrastructureError as error:
-            samples = self._paid_for(state, error)
-        return {**seen, **self._generated(state, samples, started)}
+        usage = _usage(state).plus(seconds=time.monotonic() - started, samples=samples)
+        return {**seen, "samples": [*state["samples"], *map(_json, samples)], "usage": _json(usage)}
 
     def _revealing(self, state: SolverState) -> Job | None:
-        """What tells the value of the last turn's program on its disputed input; None once it is known."""
+        """The job that reveals what the last turn's program returns on its disputed input; None once it is known."""
         turns = _turns(state)
         if state["samples"] or not turns or not turns[-1].disputed or turns[-1].returned:
             return None
@@ -433,31 +394,23 @@ class _Nodes:
             options |= {"tool": tool, "calls": settings.tools_per_candidate}
         return render(problem, turns), options
 
-    def _generated(self, state: SolverState, samples: Sequence[Sample], started: float) -> dict[str, Any]:
-        usage = _usage(state).plus(seconds=time.monotonic() - started, samples=samples)
-        return {"samples": [*state["samples"], *map(_json, samples)], "usage": _json(usage)}
-
     # --- execute: each distinct program once ---
 
-    def execute(self, state: SolverState) -> dict[str, Any]:
+    async def execute(self, state: SolverState) -> _Update:
         started = time.monotonic()
         inputs = self._probes(state)
         jobs = self._jobs(state, inputs)
-        with blamed("the sandbox"):
-            fresh = dict(zip(jobs, run(self._parts.sandbox(), jobs.values()), strict=True))
+        fresh = dict(zip(jobs, await self._run(jobs.values()), strict=True))
         return self._executed(state, inputs, fresh, started)
 
-    async def aexecute(self, state: SolverState) -> dict[str, Any]:
-        started = time.monotonic()
-        inputs = self._probes(state)
-        jobs = self._jobs(state, inputs)
+    async def _run(self, jobs: Iterable[Job]) -> list[ExecutionReport]:
         with blamed("the sandbox"):
-            sandbox = await asyncio.to_thread(self._parts.started_sandbox)
-            fresh = dict(zip(jobs, await arun(sandbox, list(jobs.values())), strict=True))
-        return self._executed(state, inputs, fresh, started)
+            sandbox = await Call(self._parts.sandbox, functools.partial(asyncio.to_thread, self._parts.started_sandbox))
+            reports: list[ExecutionReport] = await Call(run, arun, sandbox, jobs)
+            return reports
 
     def _probes(self, state: SolverState) -> list[str]:
-        """Those of the state; where the problem gave none, those for the parameters that the programs declare."""
+        """The state's probes; if the problem gave none, those for the parameters that the programs declare."""
         known = state["probes"] or state["reports"]
         return state["probes"] if known else list(probes(_problem(state), _codes(state), self._settings(state).probes))
 
@@ -495,12 +448,13 @@ class _Nodes:
 
     # --- verify: the turn's candidates together, again at every wave ---
 
-    def verify(self, state: SolverState) -> dict[str, Any]:
+    async def verify(self, state: SolverState) -> _Update:
         started = time.monotonic()
         candidates = candidates_of({**state, "scores": [None] * len(state["samples"])})
         verifier = self._parts.verifier
         with blamed(f"verifier {verifier.name}"):
-            scores = list(map(Score.model_validate, verifier.score(_problem(state), candidates)))
+            given = await blocking(verifier.score, _problem(state), candidates)
+            scores = list(map(Score.model_validate, given))
         if len(scores) != len(candidates):
             raise InfrastructureError(
                 f"verifier {verifier.name} gave {len(scores)} scores for {len(candidates)} candidates; fix it"
@@ -510,46 +464,18 @@ class _Nodes:
         usage = _usage(state).plus(seconds=time.monotonic() - started)
         return {"scores": list(map(_json, scores)), "usage": _json(usage)}
 
-    async def averify(self, state: SolverState) -> dict[str, Any]:
-        return await asyncio.to_thread(self.verify, state)
-
     # --- select, decide, and ask a person ---
 
-    def select(self, state: SolverState) -> dict[str, Any]:
+    async def select(self, state: SolverState) -> _Update:
         settings, number = self._settings(state), len(state["turns"]) + 1
         candidates = candidates_of(state)
         chosen = select(candidates, settings.selector, seed=_seed(_problem(state), settings.seed, number))
         _emit("selected", state, turn=number, index=chosen)
         return self._decided(state, candidates, candidates[chosen], "pending" if settings.approve else "unneeded")
 
-    def approve(self, state: SolverState) -> dict[str, Any]:
-        review = self._review(state)
-        try:
-            job = next(review)
-            while True:
-                with blamed("the sandbox"):
-                    [report] = run(self._parts.sandbox(), [job])
-                job = review.send(report)
-        except StopIteration as end:
-            update: dict[str, Any] = end.value
-            return update
-
-    async def aapprove(self, state: SolverState) -> dict[str, Any]:
-        review = self._review(state)
-        try:
-            job = next(review)
-            while True:
-                with blamed("the sandbox"):
-                    sandbox = await asyncio.to_thread(self._parts.started_sandbox)
-                    [report] = await arun(sandbox, [job])
-                job = review.send(report)
-        except StopIteration as end:
-            update: dict[str, Any] = end.value
-            return update
-
-    def _review(self, state: SolverState) -> Generator[Job, ExecutionReport, dict[str, Any]]:
-        """Asks until there is a review. A program that the person edited is handed out to be run, and asked about again
-        where it fails.
+    async def approve(self, state: SolverState) -> _Update:
+        """Asks until there is a review. A program that the person edited runs first; if it fails, the person is asked
+        again.
         """
         candidates, problem = candidates_of(state), _problem(state)
         best = candidates[state["decision"]["selected"]]
@@ -564,7 +490,7 @@ class _Nodes:
             elif not review.approved or review.code is None or review.code == best.code:
                 return self._decided(state, candidates, best, "given" if review.approved else "refused", review.comment)
             else:
-                report = yield problem.job(review.code, probes=state["probes"])
+                [report] = await self._run([problem.job(review.code, probes=state["probes"])])
                 if report.status == "infra":
                     raise InfrastructureError(f"the edited program could not be run: {report.error}; resume again")
                 if report.status == ("passed" if problem.public_tests else "unjudged"):
@@ -574,7 +500,7 @@ class _Nodes:
     def _edited(
         self, state: SolverState, candidates: Sequence[Candidate], best: Candidate, code: str, report: ExecutionReport
     ) -> dict[str, Any]:
-        """The end of a solve whose answer a person wrote."""
+        """The end of a solve with an answer that a person wrote."""
         sample = Sample(text=f"```python\n{code}\n```", seed=best.sample.seed, finish_reason="edited")
         mine = Candidate(turn=best.turn, index=len(candidates), sample=sample, code=code, report=report)
         tested = "which passes all public tests" if report.passed else "which runs"
@@ -644,7 +570,7 @@ class _Nodes:
     def _record(
         self, state: SolverState, candidates: Sequence[Candidate], decision: Decision, solution: Solution | None
     ) -> None:
-        """Events for who watches, rows for who learns: the candidates of this wave, then what was decided."""
+        """Writes events and trace rows: the candidates of this wave, then the decision."""
         run, problem_id, before = state["run_id"], state["problem"]["id"], state["decision"]
         recorded = before["drawn"] if before.get("action") in ("draw", "ask") else 0
         _emit("routed", state, **_json(decision))
@@ -657,14 +583,14 @@ class _Nodes:
 
 
 def _revealed(state: SolverState, report: ExecutionReport) -> dict[str, Any]:
-    """The turns with what the last one's program returns on its disputed input, or without that input."""
+    """The turns, completed by what the last one's program returns on its disputed input, or without that input."""
     *before, last = state["turns"]
     returned = shown_result(report)
     return {"turns": [*before, {**last, "disputed": last["disputed"] if returned else "", "returned": returned}]}
 
 
 def _fault_of_the_tests(reports: Iterable[ExecutionReport]) -> str | None:
-    """Why no program can pass; None where one can."""
+    """Why no program can pass; None if one can."""
     failures = [report.first_failure for report in reports]
     faults = [failure.error for failure in failures if failure is not None and failure.invalid_test]
     return faults[0] if len(faults) == len(failures) else None
@@ -702,7 +628,7 @@ def _codes(state: SolverState) -> list[str]:
 
 
 def candidates_of(state: SolverState) -> list[Candidate]:
-    """The turn's candidates so far, of which each needs its report and a place in `scores`."""
+    """The turn's candidates so far; each needs its report and a place in `scores`."""
     lists = zip(state["samples"], _codes(state), state["reports"], state["scores"], strict=True)
     return [
         Candidate(
@@ -718,14 +644,14 @@ def candidates_of(state: SolverState) -> list[Candidate]:
 
 
 def _judged(state: SolverState) -> list[Candidate]:
-    """Those of the turn's candidates that have a report, with their scores so far."""
+    """The turn's candidates that have a report, with their scores so far."""
     count = len(state["reports"])
     scores = [*state["scores"], *[None] * count][:count]
     return candidates_of({**state, "samples": state["samples"][:count], "scores": scores})
 
 
 def _missing(state: SolverState, first: int, n: int) -> tuple[int, int]:
-    """The first of the turn's n seeds that has no sample yet, and how many follow it: a wave may have come in part."""
+    """The first of the turn's n seeds without a sample, and how many follow it: a wave may be incomplete."""
     drawn = {sample["seed"] for sample in state["samples"]}
     seed = next((seed for seed in range(first, first + n) if seed not in drawn), first + len(drawn))
     end = next((seed for seed in range(seed, first + n) if seed in drawn), first + n)
@@ -733,7 +659,7 @@ def _missing(state: SolverState, first: int, n: int) -> tuple[int, int]:
 
 
 def _read(kind: type[_R], data: dict[str, Any]) -> _R:
-    """A record of the state. Fields of a newer version are passed over."""
+    """A record of the state. Fields of a newer version are ignored."""
     return kind.model_validate(data, extra="ignore")
 
 
@@ -741,7 +667,7 @@ def _checked(state: SolverState) -> SolverState:
     """Raises ProblemError for a checkpoint of a newer version."""
     if (version := state.get("version", 1)) > STATE_VERSION:
         raise ProblemError(
-            f"this checkpoint was written by a newer mucode_agent (state version {version}, read are versions up to "
+            f"this checkpoint was written by a newer mucode_agent (state version {version}; this one reads up to "
             f"{STATE_VERSION}): update the package, or solve the problem on a new thread"
         )
     return state
@@ -749,7 +675,7 @@ def _checked(state: SolverState) -> SolverState:
 
 def _unreadable(error: ValidationError) -> ProblemError:
     return ProblemError(
-        f"this checkpoint holds what this version of mucode_agent cannot read ({error.title}: "
+        f"this version of mucode_agent cannot read this checkpoint ({error.title}: "
         f"{first_cause(error, 'the value')}): update the package, or solve the problem on a new thread"
     )
 
@@ -761,7 +687,7 @@ def _seed(problem: Problem, seed: int, turn: int) -> int:
 
 
 def _traced(state: SolverState, name: str, **facts: int) -> RunnableConfig:
-    """The node's config with what LangChain's callbacks, LangSmith's among them, are told of a request."""
+    """The node's config, with the run name, tag and metadata that LangChain's callbacks get for a request."""
     about = {"problem_id": state["problem"]["id"], "run_id": state["run_id"], **facts}
     metadata = {f"mucode_{key}": value for key, value in about.items()}
     return merge_configs(get_config(), {"run_name": name, "tags": ["mucode"], "metadata": metadata})

@@ -1,8 +1,8 @@
 """A LoRA adapter that ships as data: a directory with `adapter.safetensors` and `card.json`.
 
 The tensors are bfloat16, named `MODULE.lora_A` (rank, in) and `MODULE.lora_B` (out, rank) by the base's modules; a
-weight W becomes W + scale · B · A (Hu et al., arXiv 2106.09685). It is merged in float32, so that each weight is
-rounded once.
+weight W becomes W + scale · B · A (Hu et al., arXiv 2106.09685). It is merged in float32, so each weight is rounded
+once.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter
 
-from mucode_agent.files import file_sha256, parsed
+from mucode_agent.files import file_sha256, parsed, read_bytes
 from mucode_agent.types import ProblemError, Record
 
 if TYPE_CHECKING:
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 TENSORS, CARD = "adapter.safetensors", "card.json"
 ADAPTERS = Path(__file__).parent / "adapters"
-"""Those in this package, each in a directory that has the embedded model's name."""
+"""The adapters of this package, each in a directory with the embedded model's name."""
 
 
 class AdapterCard(Record):
-    """Where an adapter comes from, and what it may be merged into."""
+    """An adapter's origin, and the base that it may be merged into."""
 
     version: Literal[1] = 1
     made: str
     """The command that wrote it."""
     adapter_sha256: str
-    """Of the tensors' file."""
+    """SHA-256 of the tensors' file."""
     scale: float
     """α / r of LoRA."""
     rank: int
@@ -36,47 +36,45 @@ class AdapterCard(Record):
     base: str
     """The embedded model that it was trained from, or a directory's name."""
     base_sha256: str
-    """Of the base's GGUF file; of a directory `models.identity.weights_sha256`."""
+    """SHA-256 of the base's GGUF file; for a directory, `models.identity.weights_sha256`."""
     licence: str
-    """Of the base, and so of the adapter."""
+    """Licence of the base, and so of the adapter."""
     data: str
     """The training problems' source and licence."""
     data_sha256: str
-    """Of the rows that it was trained on."""
+    """Digest of the rows that it was trained on."""
     rows: int
     prompt: str
     """Digest of the wording that it was trained on."""
     training: dict[str, Any]
     """Settings, steps and loss of the last fine-tuning."""
     trained_by: str
-    """The command that trained it, in the trainer's words; empty where `loop` says it."""
+    """The command that trained it; empty if `loop` contains it."""
     rollouts: tuple[dict[str, Any], ...]
-    """What determined the rollouts that the rows were made from, without paths."""
+    """Configuration of the rollouts that the rows were made from, without paths."""
     loop: dict[str, Any]
     """Settings of the loop that it comes from, without paths; the digests of its problems."""
     code: dict[str, str]
     """Versions, and the digest of this package's source when the adapter was written."""
     apart_from: tuple[str, ...] = ()
-    """The evaluation sets of which no problem was among the training problems."""
+    """The evaluation sets that share no problem with the training problems."""
 
 
 def read_adapter_card(directory: Path) -> AdapterCard:
-    """Raises ProblemError where there is no card of this version."""
-    path = directory / CARD
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ProblemError(
-            f"cannot read the adapter {path}: {error.strerror}; install this package again, or give another model"
-        ) from None
-    wrong = "is no adapter card of this version"
-    return parsed(TypeAdapter(AdapterCard), data, str(path), wrong=wrong, remedy="install this package again")
+    """Raises ProblemError if there is no card of this version."""
+    path, wrong = directory / CARD, "is no adapter card of this version"
+    return parsed(
+        TypeAdapter(AdapterCard), read_bytes(path, remedy=_REINSTALL), str(path), wrong=wrong, remedy=_REINSTALL
+    )
+
+
+_REINSTALL = "install this package again, or give another model"
 
 
 def merge(model: Any, directory: Path) -> None:
     """Adds an adapter to the model's weights, which keep their dtype.
 
-    Raises ProblemError where the adapter is damaged or does not fit the model.
+    Raises ProblemError if the adapter is damaged or does not fit the model.
     """
     import torch
     from safetensors.torch import load_file
@@ -85,9 +83,7 @@ def merge(model: Any, directory: Path) -> None:
     try:
         found = file_sha256(path)
     except OSError as error:
-        raise ProblemError(
-            f"cannot read the adapter {path}: {error.strerror}; install this package again, or give another model"
-        ) from None
+        raise ProblemError(f"cannot read {path}: {error.strerror}; {_REINSTALL}") from None
     if found != card.adapter_sha256:
         raise ProblemError(
             f"the adapter {path} has sha256 {found[:12]}, and its card says {card.adapter_sha256[:12]}: install this "
@@ -107,7 +103,7 @@ def merge(model: Any, directory: Path) -> None:
 
 
 def pairs(tensors: "dict[str, Tensor]", path: Path) -> "dict[str, tuple[Tensor, Tensor]]":
-    """By module, A and B. Raises ProblemError where one of them is missing."""
+    """A and B by module. Raises ProblemError if one of them is missing."""
     modules = sorted({name.rpartition(".lora_")[0] for name in tensors})
     try:
         return {name: (tensors[f"{name}.lora_A"], tensors[f"{name}.lora_B"]) for name in modules}

@@ -1,6 +1,7 @@
 """`TransformersChatModel`: a LangChain chat model that runs a transformers checkpoint in this process."""
 
 import asyncio
+import importlib.util
 import os
 import secrets
 import sys
@@ -8,14 +9,15 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
+from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ChatMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import run_in_executor
 from pydantic import Field, PrivateAttr
 
+from mucode_agent.calls import Call
+from mucode_agent.models.base import AnswersOnce
 from mucode_agent.models.logprobs import summed
 from mucode_agent.types import ProblemError
 
@@ -25,12 +27,12 @@ if TYPE_CHECKING:
 _ROLES = {"human": "user", "ai": "assistant", "system": "system"}
 
 
-class TransformersChatModel(BaseChatModel):
+class TransformersChatModel(AnswersOnce):
     """A causal language model with its own chat template. Weights load at the first call and are shared in the process.
 
     `generate([messages], n=5, seed=7)` draws five completions in one batch, with the seeds 7 to 11; the same seed gives
-    the same completion. With `top_logprobs=k` a message's `response_metadata["logprobs"]` has OpenAI's form. Of the
-    checkpoint's generation config only the end tokens are used. Text only, no tools.
+    the same completion. With `top_logprobs=k` a message's `response_metadata["logprobs"]` has OpenAI's form. Only the
+    end tokens of the checkpoint's generation config are used. Text only, no tools.
     """
 
     native_n: ClassVar[bool] = True
@@ -38,16 +40,16 @@ class TransformersChatModel(BaseChatModel):
     model: str
     """A checkpoint directory, a .gguf file or a hub id; or an embedded model by name, such as `qwen0.5b`."""
     temperature: float = Field(default=0.7, ge=0)
-    """0 takes the likeliest token, so that all n completions are the same one."""
+    """0 takes the likeliest token, so all n completions are the same."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(default=1024, ge=1)
     stop: list[str] | None = None
     seed: int | None = None
-    """None draws a fresh one at each call."""
+    """None draws a new seed at each call."""
     device: str | None = None
-    """As torch names it; None takes cuda, else mps, else cpu."""
+    """A device name of torch; None takes cuda, else mps, else cpu."""
     dtype: str | None = None
-    """As torch names it, or `int8` on an x86 CPU; None takes what is fastest on the device; an embedded Qwen, int8."""
+    """A dtype name of torch, or `int8` on an x86 CPU; None: the fastest on the device, int8 for an embedded Qwen."""
     _engine: Any = PrivateAttr(default=None)
 
     @property
@@ -67,34 +69,15 @@ class TransformersChatModel(BaseChatModel):
 
     @property
     def engine(self) -> "Engine":
-        """The weights, loaded if they were not. Raises ProblemError where they cannot be."""
+        """The weights, loaded at first use. Raises ProblemError if they cannot be loaded."""
         if self._engine is None:
             self._engine = _load(self.model, self.device, self.dtype)
         loaded: Engine = self._engine
         return loaded
 
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002
-        **kwargs: Any,
-    ) -> ChatResult:
-        return self._draw(messages, stop, None, **kwargs)
-
-    async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
-        **kwargs: Any,
-    ) -> ChatResult:
-        cancelled = threading.Event()
-        try:
-            return await run_in_executor(None, self._draw, messages, stop, cancelled, **kwargs)
-        except asyncio.CancelledError:
-            cancelled.set()  # the thread ends after the token it is at
-            raise
+    async def _answer(self, messages: list[BaseMessage], stop: list[str] | None = None, **options: Any) -> ChatResult:
+        answer: ChatResult = await Call(self._draw, self._draw_in_thread, messages, stop, **options)
+        return answer
 
     def _stream(
         self,
@@ -108,7 +91,7 @@ class TransformersChatModel(BaseChatModel):
             raise ProblemError(f"n={len(seeds)} completions cannot be streamed, only one: use generate")
         prompt = self.engine.encode(plain_messages(messages))
         [row] = completions = _rows(seeds)
-        held = max((len(word) for word in how.stop), default=1) - 1  # characters that may yet be part of a stop word
+        held = max((len(word) for word in how.stop), default=1) - 1  # characters that may be the start of a stop word
         sent = 0
         for _ in self.engine.draw(prompt, completions, how, incremental=True):
             end = len(row.text) if row.finish_reason else max(sent, len(row.text) - held)
@@ -122,8 +105,20 @@ class TransformersChatModel(BaseChatModel):
         last = AIMessageChunk(content="", usage_metadata=usage, chunk_position="last")
         yield ChatGenerationChunk(message=last, generation_info=self._facts(row))
 
+    async def _draw_in_thread(self, messages: list[BaseMessage], stop: list[str] | None, **kwargs: Any) -> ChatResult:
+        cancelled = threading.Event()
+        try:
+            return await run_in_executor(None, self._draw, messages, stop, cancelled, **kwargs)
+        except asyncio.CancelledError:
+            cancelled.set()  # the thread ends after its current token
+            raise
+
     def _draw(
-        self, messages: list[BaseMessage], stop: list[str] | None, cancelled: threading.Event | None, **kwargs: Any
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        cancelled: threading.Event | None = None,
+        **kwargs: Any,
     ) -> ChatResult:
         how, seeds = self._settings(stop, **kwargs)
         prompt = self.engine.encode(plain_messages(messages))
@@ -189,17 +184,19 @@ class TransformersChatModel(BaseChatModel):
 
 
 def prepare_torch() -> None:
-    """Before torch is first imported: threads that spin at its barriers make it many times slower on a busy machine."""
+    """To call before torch is first imported: threads that spin at barriers slow it down on a busy machine."""
     if "torch" not in sys.modules:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _check_installed(model: str) -> None:
-    """Raises ProblemError where a library is missing, with the remedy."""
+    """Raises ProblemError if a library is missing, with the command that installs it."""
     prepare_torch()
     try:
         import torch  # noqa: F401
-        import transformers  # noqa: F401
+
+        if importlib.util.find_spec("transformers") is None:  # its import takes seconds, and not every model needs it
+            raise ModuleNotFoundError(name="transformers")
     except ImportError as error:
         raise ProblemError(
             f"{model!r} runs in this process and needs {error.name}: pip install 'mucode-agent[local]', "
@@ -211,15 +208,17 @@ def _load(model: str, device: str | None, dtype: str | None) -> "Engine":
     _check_installed(model)
     import torch
 
-    from mucode_agent.models.checkpoints import INT8, int8_runs, load_engine
-    from mucode_agent.models.embedded import EMBEDDED, embedded_checkpoint
+    from mucode_agent.models.checkpoints import INT8, best_device, best_dtype, int8_runs, load_embedded, load_engine
+    from mucode_agent.models.embedded import EMBEDDED, embedded_checkpoint, int8_checkpoint
 
     if dtype not in (None, INT8) and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise ProblemError(f"unknown dtype {dtype!r}: give int8, or one of torch's, such as 'float32' or 'bfloat16'")
     if model not in EMBEDDED:
         return load_engine(model, device, dtype)
-    if dtype is None and EMBEDDED[model].int8 and int8_runs(device):
-        dtype = INT8
+    if int8_runs(device) and (dtype == INT8 or (dtype is None and EMBEDDED[model].int8)):
+        return load_embedded(int8_checkpoint(model), INT8)
+    if dtype is None and (device or best_device()) == "cpu" and best_dtype("cpu") == "float32":
+        return load_embedded(embedded_checkpoint(model), "float32")
     return load_engine(str(embedded_checkpoint(model)), device, dtype)
 
 

@@ -1,7 +1,7 @@
-"""Whether a directory of weights still holds what was written into it: sizes, times and digests in a file beside it.
+"""Checks that a directory of weights is unchanged, by sizes, times and digests in a file next to it.
 
-Sizes and times are compared at every use, and the digest of a file that has another time, as after a copy. Reading a
-gigabyte at every start would take longer than a small model's answer.
+Sizes and times are compared at every use; the digest only if a file's time changed, as after a copy. Reading a gigabyte
+at every start would take longer than a small model's answer.
 """
 
 import contextlib
@@ -23,20 +23,20 @@ class _File(Record):
 
 
 _Files = dict[str, _File]
-_SEAL = TypeAdapter(_Files)
+_CHECKSUMS = TypeAdapter(_Files)
 
 
 def record_checksums(directory: Path) -> None:
-    """Writes down what the directory holds, in a file beside it. Raises OSError, InfrastructureError."""
+    """Records the directory's files in a file next to it. Raises OSError, InfrastructureError."""
     _write(directory, {path.name: _seen(path, file_sha256(path)) for path in sorted(directory.iterdir())})
 
 
 def damage(directory: Path) -> str | None:
-    """What is wrong with the files of a checkpoint's directory; None where they are as they were written."""
+    """What is wrong with the files of a checkpoint's directory; None if they are unchanged."""
     try:
-        held = _SEAL.validate_json(_beside(directory).read_bytes())
+        held = _CHECKSUMS.validate_json(_checksums_file(directory).read_bytes())
     except (OSError, ValueError):
-        return _unsealed(directory)
+        return _damage_without_checksums(directory)
     now: _Files = {}
     for name, file in held.items():
         path = directory / name
@@ -54,8 +54,8 @@ def damage(directory: Path) -> str | None:
     return None
 
 
-def _unsealed(directory: Path) -> str | None:
-    """Of a checkpoint that somebody copied here alone, or whose writer was killed: whether its files are whole."""
+def _damage_without_checksums(directory: Path) -> str | None:
+    """Checks the files of a checkpoint without records: one that was copied, or interrupted while it was written."""
     for name in ("config.json", "tokenizer.json"):
         try:
             json.loads((directory / name).read_bytes())
@@ -79,7 +79,7 @@ def _unsealed(directory: Path) -> str | None:
 
 
 def _promised_size(path: Path) -> int:
-    """Of a safetensors file, by its header: https://github.com/huggingface/safetensors#format."""
+    """Checks a safetensors file by its header: https://github.com/huggingface/safetensors#format."""
     with path.open("rb") as file:
         [length] = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(min(length, path.stat().st_size)))
@@ -98,8 +98,8 @@ def _write_if_possible(directory: Path, files: _Files) -> None:
 
 
 def _write(directory: Path, files: _Files) -> None:
-    write_whole(_beside(directory), _SEAL.dump_json(files, indent=1).decode() + "\n")
+    write_whole(_checksums_file(directory), _CHECKSUMS.dump_json(files, indent=1).decode() + "\n")
 
 
-def _beside(directory: Path) -> Path:
+def _checksums_file(directory: Path) -> Path:
     return directory.with_name(f"{directory.name}.json")

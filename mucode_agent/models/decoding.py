@@ -11,11 +11,10 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from mucode_agent.types import ContextOverflowError, InfrastructureError, ProblemError
 
@@ -69,32 +68,53 @@ class Completion:
         self.random = torch.Generator().manual_seed(self.seed % 2**63)
 
 
+class Rows(Protocol):
+    """The key-value cache of some completions of one prompt."""
+
+    def read(self, prompt: Tensor, count: int) -> Tensor:
+        """Logits (count, V) of the token that follows the prompt (1, P)."""
+        ...
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Logits (B, V) of the token that follows one more token (B,) of each row."""
+        ...
+
+    def keep(self, rows: Tensor) -> None:
+        """Drops all other rows."""
+        ...
+
+
 class Engine:
     """A loaded model with its tokenizer. Threads may share it: one forward pass at a time, so requests interleave."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self.name: str = model.name_or_path
-        self.device = model.device
-        config = model.config.get_text_config()
-        self.context: int | None = getattr(config, "max_position_embeddings", None)
-        """Tokens of prompt and completion together."""
-        self.ends = end_tokens(model, tokenizer)
-        parameters = inspect.signature(model.forward).parameters
-        self._cache = "cache" if "cache" in parameters else "past_key_values"
+    name: str
+    device: torch.device
+    dtype: torch.dtype
+    context: int | None
+    """Tokens of prompt and completion together."""
+    ends: set[int]
+    """The tokens that end an answer."""
+    has_chat_template: bool
+
+    def __init__(self) -> None:
         self._one_at_a_time = threading.Lock()
+
+    def _rows(self) -> Rows:
+        raise NotImplementedError
+
+    def _encode(self, messages: list[dict[str, str]]) -> Tensor:
+        raise NotImplementedError
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        raise NotImplementedError
 
     def encode(self, messages: list[dict[str, str]]) -> Tensor:
         """The prompt's tokens, (1, P), in the checkpoint's own chat template."""
-        if not self.tokenizer.chat_template:
+        if not self.has_chat_template:
             raise ProblemError(
                 f"{self.name!r} has no chat template, which a chat model needs: take an instruction-tuned checkpoint"
             )
-        encoded = self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
-        prompt: Tensor = encoded["input_ids"]
+        prompt = self._encode(messages)
         if self.context is not None and prompt.shape[1] >= self.context:
             raise ContextOverflowError(
                 f"the prompt has {prompt.shape[1]} tokens and {self.name!r} reads at most {self.context}, "
@@ -113,10 +133,9 @@ class Engine:
     ) -> Iterator[None]:
         """Fills the completions, one token of each per step. `incremental` keeps `text` up to date at every step."""
         room = how.max_tokens if self.context is None else min(how.max_tokens, self.context - prompt.shape[1])
-        cache: Any = DynamicCache(config=self.model.config)
-        rows = list(completions)
-        logits = self._forward(prompt.to(self.device), cache).expand(len(rows), -1)
-        cache.reorder_cache(torch.zeros(len(rows), dtype=torch.long, device=self.device))
+        rows, cache = list(completions), self._rows()
+        with self._one_at_a_time, torch.inference_mode():
+            logits = cache.read(prompt.to(self.device), len(rows))
         while True:
             tokens, logprobs = choose(logits, [row.random for row in rows], how.temperature, how.top_p)
             for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
@@ -132,22 +151,16 @@ class Engine:
             if len(live) < len(rows):
                 keep = torch.tensor(live, device=self.device)
                 rows, tokens = [rows[i] for i in live], tokens[keep]
-                cache.reorder_cache(keep)
-            logits = self._forward(tokens.unsqueeze(1), cache)
-
-    def _forward(self, ids: Tensor, cache: Any) -> Tensor:
-        """Logits of the next token, (B, V), float32."""
-        with self._one_at_a_time, torch.inference_mode():
-            output = self.model(input_ids=ids, use_cache=True, logits_to_keep=1, **{self._cache: cache})
-            logits: Tensor = output.logits[:, -1].float()
-            return logits
+                cache.keep(keep)
+            with self._one_at_a_time, torch.inference_mode():
+                logits = cache.step(tokens)
 
     def _append(
         self, row: Completion, token: int, logprob: float, room: int, stop: Sequence[str], incremental: bool
     ) -> None:
         if not math.isfinite(logprob):
             raise InfrastructureError(
-                f"{self.name!r} computed no finite numbers in {self.model.dtype}: its weights are damaged, "
+                f"{self.name!r} computed no finite numbers in {self.dtype}: its weights are damaged, "
                 "or it needs another dtype, such as float32"
             )
         row.ids.append(token)
@@ -182,9 +195,57 @@ class Engine:
         """`row.likeliest` with the tokens' texts for their ids."""
         return [[(self._decode([token]), logprob) for token, logprob in place] for place in row.likeliest]
 
+
+class TransformersEngine(Engine):
+    """Any causal language model of transformers, with its tokenizer."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        super().__init__()
+        self.model, self.tokenizer = model, tokenizer
+        self.name, self.device, self.dtype = model.name_or_path, model.device, model.dtype
+        self.context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self.ends = end_tokens(model, tokenizer)
+        self.has_chat_template = bool(tokenizer.chat_template)
+
+    def _rows(self) -> Rows:
+        return _TransformersRows(self.model)
+
+    def _encode(self, messages: list[dict[str, str]]) -> Tensor:
+        encoded = self.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        prompt: Tensor = encoded["input_ids"]
+        return prompt
+
     def _decode(self, ids: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
+
+
+class _TransformersRows:
+    def __init__(self, model: Any) -> None:
+        from transformers import DynamicCache
+
+        self._model = model
+        parameters = inspect.signature(model.forward).parameters
+        self._name = "cache" if "cache" in parameters else "past_key_values"
+        self._cache: Any = DynamicCache(config=model.config)
+
+    def read(self, prompt: Tensor, count: int) -> Tensor:
+        logits = self._forward(prompt).expand(count, -1)
+        self.keep(torch.zeros(count, dtype=torch.long, device=prompt.device))
+        return logits
+
+    def step(self, tokens: Tensor) -> Tensor:
+        return self._forward(tokens.unsqueeze(1))
+
+    def keep(self, rows: Tensor) -> None:
+        self._cache.reorder_cache(rows)
+
+    def _forward(self, ids: Tensor) -> Tensor:
+        output = self._model(input_ids=ids, use_cache=True, logits_to_keep=1, **{self._name: self._cache})
+        logits: Tensor = output.logits[:, -1].float()
+        return logits
 
 
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:

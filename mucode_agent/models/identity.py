@@ -1,4 +1,4 @@
-"""What a generator is known by: programs, calibrations and rollouts belong to one."""
+"""The identity of a generator, to which programs, calibrations and rollouts belong."""
 
 import functools
 import hashlib
@@ -11,10 +11,10 @@ _DIGITS = 12
 
 
 def generator_identity(model: Any) -> str:
-    """Name, and `@` with a digest of the weights where they lie on this machine.
+    """The name, followed by `@` and a digest of the weights if they are on this machine.
 
-    `model` is a model string or a chat model. The address of a server is no part of the name: any that serves it may
-    draw. Of a path the last part is the name, so that a directory and a server of it agree.
+    `model` is a model string or a chat model. The address of a server is not included: any server of the model may
+    draw. For a path the name is its last part, so a directory and a server of it have the same name.
     """
     if not isinstance(model, str):
         model = model_name(model)
@@ -27,12 +27,12 @@ def generator_identity(model: Any) -> str:
 
 
 def model_name(model: Any) -> str:
-    """What a trace calls a chat model: its name without the address of a server."""
+    """A chat model's name in traces, without the address of a server."""
     return str(getattr(model, "model_name", None) or getattr(model, "model", None) or type(model).__name__)
 
 
 def same_generator(a: str, b: str) -> bool:
-    """Whether two identities name one generator. A digest counts where both have one."""
+    """Whether two identities name the same generator. Digests are compared if both have one."""
     (name, _, digest), (other, _, others) = a.partition("@"), b.partition("@")
     return name == other and (not digest or not others or digest == others)
 
@@ -52,7 +52,7 @@ def _of(name: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _sha256(files: tuple[tuple[str, int, int], ...]) -> str:
-    """Sizes and times are there so that files which changed are read again."""
+    """Sizes and times are parameters, so changed files are read again."""
     total = hashlib.sha256()
     for name, _, _ in files:
         with Path(name).open("rb") as opened:

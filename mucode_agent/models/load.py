@@ -1,15 +1,15 @@
-"""Model strings: which chat model a name on the command line means."""
+"""Model strings: the chat model that a name on the command line stands for."""
 
 import math
 import os
 import re
-from typing import Any
+from typing import Any, Unpack
 from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
 
 from mucode_agent.models.embedded import EMBEDDED
-from mucode_agent.types import InfrastructureError, ProblemError, StatedSampling
+from mucode_agent.types import InfrastructureError, ProblemError, Sampling, SamplingOptions, StatedSampling
 
 SPECS = (
     f"{', '.join(EMBEDDED)} (embedded), hf:DIRECTORY_OR_FILE.gguf_OR_HUB_ID (in this process), "
@@ -23,50 +23,49 @@ _STATED = StatedSampling()
 def load_model(
     spec: str,
     *,
-    temperature: float | None = _STATED.temperature,
-    top_p: float | None = None,
-    max_tokens: int | None = _STATED.max_tokens,
     api_key: str | None = None,
     timeout: float | None = None,
+    **options: Unpack[SamplingOptions],
 ) -> BaseChatModel:
     """The chat model that a string names: an embedded model, `hf:…`, `vllm:…`, `openai:…@URL`, a URL, `provider:model`.
 
-    Weights in this process load at the first call. A URL without a model's name is asked for the one it serves.
+    Weights in this process load at the first call. For a URL without a model's name, the server is asked which model it
+    serves.
 
     Args:
         spec: The model string.
-        temperature: None leaves it to the model's server, as `top_p` and `max_tokens` do; in this process None is the
-            default of `TransformersChatModel`.
-        top_p: Mass of the likeliest tokens that are drawn from, in (0, 1].
-        max_tokens: Most tokens of one completion.
         api_key: For a server; else `MUCODE_API_KEY` for a URL, and the provider's own variable for `provider:model`.
-        timeout: Seconds that one request to a server may take; 600 for a URL unless given, else the provider's own. A
-            request that fails is tried twice more.
+        timeout: Seconds for one request to a server; default: 600 for a URL, else the provider's own. A failed
+            request is retried twice.
+        options: The fields of `Sampling`: temperature (0.7 unless given), top_p, max_tokens (1024 unless given). None
+            leaves one to the model's server, and in this process to the default of `TransformersChatModel`.
 
     Raises:
-        ProblemError: The string means no model, or what it needs is not installed.
+        ProblemError: The string names no model, an option is unknown, or a package is missing.
         InfrastructureError: A URL had to be asked for its model and did not answer.
     """
     if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < math.inf):
         raise ProblemError(f"a request's timeout must be a number of seconds above 0, got {timeout!r}")
-    options: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}
-    options = {name: value for name, value in options.items() if value is not None}
+    if unknown := sorted(options.keys() - Sampling.model_fields.keys()):
+        raise ProblemError(f"{unknown[0]} is no sampling option; known are {', '.join(Sampling.model_fields)}")
+    given: dict[str, Any] = {**_STATED.request(), **options}
+    given = {name: value for name, value in given.items() if value is not None}
     kind, _, rest = spec.strip().partition(":")
     if spec.strip() in EMBEDDED:
-        return _in_process(spec.strip(), options)
+        return _in_process(spec.strip(), given)
     if kind == "hf" and rest:
-        return _in_process(rest, options)
+        return _in_process(rest, given)
     if kind in ("http", "https"):
-        return _served(None, spec.strip(), api_key, timeout, options)
+        return _served(None, spec.strip(), api_key, timeout, given)
     if kind in ("vllm", "openai") and (served := re.fullmatch(r"(?:(.*?)@)?(https?://.*)", rest)):
         name, url = served.groups()
-        return _served(name or None, url, api_key, timeout, options, vllm=kind == "vllm")
+        return _served(name or None, url, api_key, timeout, given, vllm=kind == "vllm")
     if kind in ("vllm", "openai") and "@" in rest:
         raise ProblemError(f"model {spec!r} has no URL after its @: write {kind}:NAME@http://host:port/v1")
     if kind == "vllm" or not (kind and rest):
-        raise ProblemError(f"model {spec!r} means nothing here: give one of {SPECS}")
-    options |= {name: value for name, value in (("api_key", api_key), ("timeout", timeout)) if value is not None}
-    return _provider(spec.strip(), options)
+        raise ProblemError(f"model {spec!r} names no model: give one of {SPECS}")
+    given |= {name: value for name, value in (("api_key", api_key), ("timeout", timeout)) if value is not None}
+    return _provider(spec.strip(), given)
 
 
 def _in_process(model: str, options: dict[str, Any]) -> BaseChatModel:
@@ -158,6 +157,6 @@ def _provider(spec: str, options: dict[str, Any]) -> BaseChatModel:
 
 
 def _first(error: Exception) -> str:
-    """A long message of somebody else's in one line."""
+    """A library's long message in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines)[:300] or type(error).__name__

@@ -1,4 +1,4 @@
-"""What a reply's log-probabilities say: summed over all its tokens, and over those of its code alone."""
+"""A reply's log-probabilities, summed over all its tokens and over those of its code."""
 
 import math
 import re
@@ -16,7 +16,7 @@ class LogProbs(NamedTuple):
     tokens: int
     code_logprob: float | None
     code_tokens: int
-    """Of the tokens that begin inside a fenced block; of all tokens where the reply has no fence."""
+    """Sum over the tokens that begin inside a fenced block; over all tokens if the reply has no fence."""
 
 
 def summed(pieces: Sequence[str], logprobs: Sequence[float]) -> LogProbs:
@@ -40,7 +40,7 @@ def of_tokens(tokens: Sequence[Mapping[str, Any]]) -> LogProbs | None:
 
 
 def logprobs_of(facts: Mapping[str, Any]) -> LogProbs | None:
-    """Those of a message, from its `response_metadata`: sums left there by our models, or OpenAI's list of tokens."""
+    """The sums for a message, from its `response_metadata`: sums that our models put there, or OpenAI's token list."""
     if (known := facts.get("mucode_logprobs")) is not None:
         return LogProbs(*known)
     tokens = (facts.get("logprobs") or {}).get("content")

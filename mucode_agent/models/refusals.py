@@ -1,8 +1,7 @@
-"""What a model's error says: an option that the server refuses, a prompt that is too long, or a pause that it asks for.
+"""Reads a model's error: an option that the server refuses, a prompt that is too long, or a requested pause.
 
-Every provider has its own classes and words. The status and the whole text, body included, are what they share. The
-wordings were taken from the public reports and sources of OpenAI, Azure, vLLM, llama.cpp, SGLang, TGI, Mistral, Groq,
-Gemini and Anthropic.
+Every provider has its own classes and words. They share the status and the text, body included. The wordings were taken
+from the public reports and sources of OpenAI, Azure, vLLM, llama.cpp, SGLang, TGI, Mistral, Groq, Gemini and Anthropic.
 """
 
 import email.utils
@@ -14,16 +13,16 @@ from typing import Any, NamedTuple
 
 from langchain_core.exceptions import ContextOverflowError
 
-REFUSALS = (400, 403, 405, 422, 501)
-"""The statuses with which servers refuse an option."""
-LONGEST_PAUSE_S = 120.0
-"""Of a server that asks for patience; a longer one is an error."""
+from mucode_agent.types import Sampling
 
-_OPTIONS = {
+REFUSALS = (400, 403, 405, 422, 501)
+"""HTTP statuses with which servers refuse an option."""
+LONGEST_PAUSE_S = 120.0
+"""Longest pause, in seconds, that a server may request; a longer one is an error."""
+
+_OPTIONS = {name: rf"\b{name}\b" for name in Sampling.model_fields} | {
     "n": r"\bn\b|(completion|num_?|multiple |one )choices?\b|completion choice|(multiple|one) candidates?\b",
     "seed": r"\b(random_)?seed\b",
-    "temperature": r"\btemperature\b",
-    "top_p": r"\btop_p\b",
     "logprobs": r"(top_)?log_?prob\w*",
     "max_tokens": r"\bmax_(completion_)?tokens\b",
 }
@@ -44,7 +43,7 @@ _OVERFLOW = re.compile(
 
 
 class Refusal(NamedTuple):
-    """An error as far as servers share its form."""
+    """The parts of an error that servers have in common."""
 
     status: int | None
     text: str
@@ -53,7 +52,7 @@ class Refusal(NamedTuple):
     """The parameters that the body names in a field of its own."""
 
     def options(self, sent: Collection[str]) -> set[str]:
-        """Those of the `sent` options that the server does not take."""
+        """The `sent` options that the server refuses."""
         if self.status not in REFUSALS and "unexpected keyword" not in self.text:
             return set()
         where = " ".join(_words(self.named)) or self.text
@@ -62,7 +61,7 @@ class Refusal(NamedTuple):
 
 
 def read_refusal(error: BaseException) -> Refusal:
-    """Status, text and named parameters of anybody's error."""
+    """Status, text and named parameters of any error."""
     response = getattr(error, "response", None)
     status = getattr(error, "status_code", None) or getattr(response, "status_code", None)
     body = getattr(error, "body", None)
@@ -90,7 +89,7 @@ def overflows(error: BaseException, refusal: Refusal) -> bool:
 
 
 def pause_s(error: BaseException) -> float | None:
-    """Seconds that a busy server asks to wait, by its header Retry-After; None where it asks for none that is short."""
+    """Seconds that a busy server asks to wait (header Retry-After); None if it asks for none, or for too long."""
     response = getattr(error, "response", None)
     if getattr(response, "status_code", None) not in (429, 503):
         return None
@@ -107,7 +106,7 @@ def pause_s(error: BaseException) -> float | None:
 
 
 def _words(names: Collection[str]) -> set[str]:
-    """The names that one of our options goes by."""
+    """The names that servers use for one of our options."""
     return {name for name in names if any(re.fullmatch(words, name) for words in _OPTIONS.values())}
 
 

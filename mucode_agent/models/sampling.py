@@ -1,16 +1,15 @@
-"""Draws n completions of one prompt from any chat model, in the best way that model has.
+"""Draws n completions of one prompt from any chat model, in the cheapest way that the model supports.
 
 A model with a true attribute `native_n` (ours, vLLM's) and OpenAI's own draw all n in one request that reads the prompt
-once. Every other model is asked n times at once, up to the config's `max_concurrency`. An option that a server refuses
-is left out, and remembered. No cache is consulted, since it would repeat one completion for ever.
+once. Every other model gets n concurrent requests, up to the config's `max_concurrency`. An option that a server
+refuses is left out, and remembered. LangChain's cache is not used, since it would always return the same completion.
 """
 
 import asyncio
 import logging
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, Unpack
 
 from langchain_core.globals import get_llm_cache
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -23,6 +22,7 @@ from langchain_core.tools import BaseTool
 from langgraph.constants import TAG_NOSTREAM
 from langgraph.errors import GraphBubbleUp
 
+from mucode_agent.calls import Call, Steps, all_done, in_loop, in_thread, sleep
 from mucode_agent.models.logprobs import logprobs_of
 from mucode_agent.models.refusals import REFUSALS, Refusal, overflows, pause_s, read_refusal
 from mucode_agent.models.usage import NamesModel, heard_first, usage_parts
@@ -36,15 +36,16 @@ from mucode_agent.types import (
     SamplingOptions,
 )
 
+T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 _PAUSES = 5
-"""How often one draw waits because a busy server asks for it."""
+"""How often one draw waits for a busy server."""
 _refused: set[tuple[tuple[str, str], str]] = set()
-"""The options that proved refused in this process, each with the model and its server; see `refusals`."""
+"""The options refused so far in this process, each with the model and its server; see `refusals`."""
 
 
 def forget_refusals() -> None:
-    """Asks every server again for the options that it refused, as after its upgrade."""
+    """Forgets the options that servers refused, for example after a server was upgraded."""
     _refused.clear()
 
 
@@ -60,21 +61,21 @@ def sample(
     """Exactly n completions of the messages.
 
     Args:
-        model: A chat model, bound or configurable too, or any runnable from messages to an AIMessage. The latter gets
-            the messages and nothing else: no seed and none of `options`.
+        model: A chat model, also a bound or configurable one, or any runnable from messages to an AIMessage. A runnable
+            gets only the messages, no seed and none of `options`.
         messages: The prompt.
-        n: How many, at least 1.
-        seed: Sample i has `seed + i`. Whether the same seed draws the same text is the model's affair: in process and
-            on vLLM it does; elsewhere it is a wish, and on OpenAI one seed serves all n.
-        config: Callbacks, tags and `max_concurrency`; inside a LangGraph node, None takes the node's own.
-        options: The fields of `Sampling`: temperature, top_p, max_tokens. None leaves one as the model has it.
+        n: Number of completions, at least 1.
+        seed: Sample i has `seed + i`. In process and on vLLM the same seed draws the same text. Elsewhere this is not
+            guaranteed, and on OpenAI one seed serves all n.
+        config: Callbacks, tags and `max_concurrency`; inside a LangGraph node, None means the node's config.
+        options: The fields of `Sampling`: temperature, top_p, max_tokens. None leaves the model's own value.
 
     Raises:
         InfrastructureError: The model or its server failed; `samples` holds what was drawn before.
         ContextOverflowError: The prompt and its answer do not fit the model's context.
         ProblemError: n is below 1, or the answer is no AIMessage.
     """
-    return _Draw(model, messages, n, seed, options, config).samples()
+    return in_thread(_Draw(model, messages, n, seed, options, config).samples())
 
 
 async def asample(
@@ -87,11 +88,10 @@ async def asample(
     **options: Unpack[SamplingOptions],
 ) -> list[Sample]:
     """`sample`, for an event loop. Cancelling it cancels the requests, or stops the model in this process."""
-    draw = _Draw(model, messages, n, seed, options, config)
-    return await draw.asamples()
+    return await in_loop(_Draw(model, messages, n, seed, options, config).samples())
 
 
-def ask(
+async def ask(
     model: Runnable[LanguageModelInput, AIMessage],
     messages: Sequence[BaseMessage],
     *,
@@ -100,32 +100,41 @@ def ask(
     config: RunnableConfig | None = None,
     **options: Unpack[SamplingOptions],
 ) -> tuple[Sample, AIMessage]:
-    """One completion by a model that may call the tools, with the message that holds its calls; else as `sample`.
+    """One completion by a model that may call the tools, with the message that has its calls; otherwise like `sample`.
 
-    Raises ProblemError where the model cannot be given tools.
+    A coroutine of `calls`. Raises ProblemError if the model does not support tools.
     """
     draw = _Draw(model, messages, 1, seed, options, config, tools)
-    [one] = draw.samples()
-    return one, draw.answers[0]
+    [one] = await draw.samples()
+    return one, draw.got[0]
 
 
-async def aask(
-    model: Runnable[LanguageModelInput, AIMessage],
-    messages: Sequence[BaseMessage],
-    *,
-    tools: Sequence[BaseTool],
-    seed: int,
-    config: RunnableConfig | None = None,
-    **options: Unpack[SamplingOptions],
-) -> tuple[Sample, AIMessage]:
-    """`ask`, for an event loop."""
-    draw = _Draw(model, messages, 1, seed, options, config, tools)
-    [one] = await draw.asamples()
-    return one, draw.answers[0]
+def side_by_side(one: Callable[[int], Steps[T]], numbers: Sequence[int], config: RunnableConfig) -> Call[list[T]]:
+    """`one` of every number, up to the config's `max_concurrency` at once.
+
+    If one raises, threads wait for those in flight, and an event loop cancels them.
+    """
+
+    def block() -> list[T]:
+        if len(numbers) == 1:
+            return [in_thread(one(numbers[0]))]
+        with get_executor_for_config(config) as executor:
+            return list(executor.map(lambda number: in_thread(one(number)), numbers))
+
+    async def wait() -> list[T]:
+        gate = asyncio.Semaphore(config.get("max_concurrency") or len(numbers))
+
+        async def gated(number: int) -> T:
+            async with gate:
+                return await in_loop(one(number))
+
+        return await all_done([gated(number) for number in numbers])
+
+    return Call(block, wait)
 
 
 class _Draw:
-    """One call of `sample`: what is asked of the model, what it refused so far, and what its answer means."""
+    """One call of `sample`: the requests to the model, what it refused so far, and its answers."""
 
     def __init__(
         self,
@@ -141,7 +150,7 @@ class _Draw:
             raise ProblemError(f"n must be at least 1, got {n}")
         self.n, self.seed, self.messages = n, seed, list(messages)
         self.got: dict[int, AIMessage] = {}
-        """The answers so far, by their number; a failure never loses one that was paid for."""
+        """The answers so far, by their number; a failure never loses one."""
         self.model, bound, self.config = _unwrapped(model, ensure_config(config))
         if tools:
             self.model, given, self.config = _unwrapped(_with_tools(self.model, tools), self.config)
@@ -157,62 +166,41 @@ class _Draw:
         self.is_native = _has_native_n(self.model)
         if self.is_chat and (getattr(self.model, "cache", None) or get_llm_cache() is not None):
             self.model = self.model.model_copy(update={"cache": False})
-        self._whom = self.name, str(getattr(self.model, "openai_api_base", None) or getattr(self.model, "base_url", ""))
-        self.refused = {option for whom, option in _refused if whom == self._whom}
+        url = getattr(self.model, "openai_api_base", None) or getattr(self.model, "base_url", "")
+        self._server = self.name, str(url)
+        self.refused = {option for server, option in _refused if server == self._server}
         self._pauses = 0
 
-    @property
-    def answers(self) -> list[AIMessage]:
-        return [self.got[i] for i in sorted(self.got)]
-
-    def samples(self) -> list[Sample]:
-        while self._missing():
-            if failure := self.at_once() if self._asks_at_once() else self.each():
-                time.sleep(self.give_way(failure))
-        return self._drawn()
-
-    async def asamples(self) -> list[Sample]:
-        while self._missing():
-            if failure := await (self.aat_once() if self._asks_at_once() else self.aeach()):
-                await asyncio.sleep(self.give_way(failure))
+    async def samples(self) -> list[Sample]:
+        while missing := [i for i in range(self.n) if i not in self.got]:
+            if failure := await (self._at_once() if self._asks_at_once() else self._each(missing)):
+                await sleep(self.give_way(failure))
         return self._drawn()
 
     def _asks_at_once(self) -> bool:
         return self.is_native and "n" not in self.refused
 
-    # --- all n in one request; each way of asking returns the failure that ended it, if one did
+    # --- two ways of asking; each returns the failure that ended it, if any
 
-    def at_once(self) -> Exception | None:
-        model, arguments = self._at_once()
-        try:
-            self._take(model.generate([self.messages], **arguments))
-        except GraphBubbleUp:
-            raise
-        except Exception as error:  # noqa: BLE001 - every provider has its own classes; each is raised as ours
-            return error
-        return None
-
-    async def aat_once(self) -> Exception | None:
-        model, arguments = self._at_once()
-        try:
-            self._take(await model.agenerate([self.messages], **arguments))
-        except GraphBubbleUp:
-            raise
-        except Exception as error:  # noqa: BLE001
-            return error
-        return None
-
-    def _at_once(self) -> tuple[Any, dict[str, Any]]:
+    async def _at_once(self) -> Exception | None:
+        """All n in one request."""
         # `generate` sees no config: without these, callbacks and tags stay outside. A streaming handler of the host
         # would turn n into one stream, hence `stream`.
         context = {name: self.config.get(name) for name in ("tags", "metadata", "run_name", "run_id")}
         callbacks = heard_first(NamesModel(), self.config.get("callbacks"))
         model, options = self._fitted()
         seed = {} if "seed" in self.refused else {"seed": self.seed}
-        return model, {**options, **context, "callbacks": callbacks, "n": self.n, "stream": False, **seed}
+        arguments = {**options, **context, "callbacks": callbacks, "n": self.n, "stream": False, **seed}
+        try:
+            self._take(await Call(model.generate, model.agenerate, [self.messages], **arguments))
+        except GraphBubbleUp:
+            raise
+        except Exception as error:  # noqa: BLE001 - every provider has its own classes; each is raised as ours
+            return error
+        return None
 
     def _take(self, result: LLMResult) -> None:
-        """Keeps the answers of one request. A server that gives fewer ignores n: the rest is asked for singly."""
+        """Keeps the answers of one request. A server that returns fewer ignores n: the rest is requested singly."""
         choices = [choice for choice in result.generations[0] if isinstance(choice, ChatGeneration)][: self.n]
         messages = [choice.message for choice in choices]
         if self.n > 1 and not getattr(self.model, "native_n", False):
@@ -224,67 +212,34 @@ class _Draw:
         if len(messages) < self.n:
             self.refused.add("n")
 
-    # --- one request for each
+    async def _each(self, missing: Sequence[int]) -> Exception | None:
+        """One request for each missing answer. After a failure it waits for those in flight and starts no more."""
+        failures: list[Exception] = []
+        configs = dict(zip(missing, get_config_list(self.config, len(missing)), strict=True))
 
-    def each(self) -> Exception | None:
-        missing, failures = self._missing(), list[Exception]()
-        configs = list(map(of_candidate, get_config_list(self.config, len(missing)), missing))
-
-        def one(i: int, config: RunnableConfig) -> None:
-            if failures:  # what is under way is waited for; nothing more is begun
+        async def one(i: int) -> None:
+            if failures:
                 return
             try:
-                self._keep(i, self._seeded(i).invoke(self.messages, config))
+                model = self._seeded(i)
+                self._keep(i, await Call(model.invoke, model.ainvoke, self.messages, of_candidate(configs[i], i)))
             except GraphBubbleUp:
                 raise
             except Exception as error:  # noqa: BLE001
                 failures.append(error)
 
-        if len(missing) == 1:
-            one(missing[0], configs[0])
-        else:
-            with get_executor_for_config(self.config) as executor:
-                list(executor.map(one, missing, configs))
+        await side_by_side(one, missing, self.config)
         return failures[0] if failures else None
-
-    async def aeach(self) -> Exception | None:
-        missing, failures = self._missing(), list[Exception]()
-        configs = list(map(of_candidate, get_config_list(self.config, len(missing)), missing))
-        gate = asyncio.Semaphore(self.config.get("max_concurrency") or self.n)
-
-        async def one(i: int, config: RunnableConfig) -> None:
-            async with gate:
-                if failures:
-                    return
-                try:
-                    self._keep(i, await self._seeded(i).ainvoke(self.messages, config))
-                except GraphBubbleUp:
-                    raise
-                except Exception as error:  # noqa: BLE001
-                    failures.append(error)
-
-        tasks = [asyncio.create_task(one(i, config)) for i, config in zip(missing, configs, strict=True)]
-        try:
-            await asyncio.gather(*tasks)
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            raise
-        return failures[0] if failures else None
-
-    def _missing(self) -> list[int]:
-        return [i for i in range(self.n) if i not in self.got]
 
     def _keep(self, i: int, message: Any) -> None:
         if not isinstance(message, AIMessage):
             raise ProblemError(
-                f"model {self.name} answered with {type(message).__name__}: give one that answers an AIMessage"
+                f"model {self.name} answered with {type(message).__name__}: give one that returns an AIMessage"
             )
         self.got[i] = message
 
     def _seeded(self, i: int) -> Any:
-        """The model with its options and the i-th seed: as a field where it has one, else as an argument."""
+        """The model with its options and the i-th seed: as a field if it has one, else as an argument."""
         if not self.is_chat:
             return self.model.bind(**self.options) if self.options else self.model
         model, options = self._fitted()
@@ -297,24 +252,24 @@ class _Draw:
         model = model.model_copy(update={field: self.seed + i, "disable_streaming": True})
         return model.bind(**options)
 
-    # --- what the server takes, and what it means
+    # --- which options the server accepts, and what its errors mean
 
     def _fitted(self) -> tuple[Any, dict[str, Any]]:
-        """The model and the options of its call, without what is refused."""
+        """The model and the options of its call, without the refused ones."""
         model, options = _fitted(self.model, {key: value for key, value in self.options.items() if key != "seed"})
         for option in self.refused - {"n"}:
             model, options = _without(model, options, option)
         return model, options
 
     def _drawn(self) -> list[Sample]:
-        _refused.update((self._whom, option) for option in self.refused)
+        _refused.update((self._server, option) for option in self.refused)
         return [_sample(self.got[i], self.seed + i) for i in sorted(self.got)]
 
     def give_way(self, error: Exception) -> float:
-        """Seconds to wait before what is missing is asked for again, without what the error refuses.
+        """Seconds to wait before the missing samples are requested again, without the options that the error refuses.
 
-        Raises what the error means where it refuses nothing; that carries the samples which were drawn before, unless
-        the model remembers them itself.
+        If the error refuses no option, raises our error for it, with the samples drawn so far unless the model
+        remembers them itself.
         """
         if isinstance(error, MucodeError):
             if not getattr(self.model, "remembers", False):
@@ -345,13 +300,13 @@ class _Draw:
 
 
 def of_candidate(config: RunnableConfig, index: int) -> RunnableConfig:
-    """The config of one of several requests: its metadata's `mucode_candidate`, the first one's number, is its own."""
+    """The config of one of several requests, with this candidate's number as `mucode_candidate` in its metadata."""
     first = config.get("metadata", {}).get("mucode_candidate")
     return config if first is None else merge_configs(config, {"metadata": {"mucode_candidate": first + index}})
 
 
 def _unwrapped(model: Any, config: RunnableConfig) -> tuple[Any, dict[str, Any], RunnableConfig]:
-    """The model inside `bind`, `with_config` and configurable fields, with what they add: `generate` would drop it."""
+    """The model inside `bind`, `with_config` and configurable fields, and what these add; `generate` would drop it."""
     bound: dict[str, Any] = {}
     while isinstance(model, RunnableBinding | DynamicRunnable):
         if isinstance(model, DynamicRunnable):
@@ -374,7 +329,7 @@ def _with_tools(model: Any, tools: Sequence[BaseTool]) -> Any:
 
 
 def _fitted(model: BaseChatModel, options: dict[str, Any]) -> tuple[BaseChatModel, dict[str, Any]]:
-    """The model with those options that it has as fields, under its own names, and the others for its call."""
+    """The model with the options that it has as fields, under its own names, and the other options for its call."""
     fields = type(model).model_fields
     names: dict[str, str] = {name: name for name in ("temperature", "max_tokens") if name in fields}
     if "num_predict" in fields:  # Ollama's word; its call takes neither
@@ -385,7 +340,7 @@ def _fitted(model: BaseChatModel, options: dict[str, Any]) -> tuple[BaseChatMode
 
 
 def _without(model: BaseChatModel, options: dict[str, Any], option: str) -> tuple[BaseChatModel, dict[str, Any]]:
-    """The same without one option, which its server refuses; the length's bound goes by its other name."""
+    """The same without one option that its server refuses; the token limit goes by its other name."""
     fields, rest = type(model).model_fields, {key: value for key, value in options.items() if key != option}
     if "left_out" in fields:  # ours: it writes the request
         return model.model_copy(update={"left_out": getattr(model, "left_out", frozenset()) | {option}}), rest
@@ -410,7 +365,7 @@ def _has_native_n(model: Any) -> bool:
 
 
 def _name(model: Any) -> str:
-    """`name at endpoint`, as far as the model says."""
+    """`name at endpoint`, as far as they are known."""
 
     def known(*attributes: str) -> str | None:
         values = (getattr(model, attribute, None) for attribute in attributes)
@@ -455,7 +410,7 @@ def _remedy(error: Exception, refusal: Refusal) -> str:
         case 429:
             return "wait, or lower max_concurrency"
         case int() as status if status >= 500:
-            return "look into the server's log, and ask again"
+            return "look at the server's log, and try again"
     kind = type(error).__name__
     if "Timeout" in kind:
         return "raise the timeout, or lower n or max_tokens"
@@ -463,10 +418,10 @@ def _remedy(error: Exception, refusal: Refusal) -> str:
         return "start the server, or fix the URL"
     if isinstance(error, ValueError | TypeError | LookupError | AttributeError):  # of a client that could not read it
         return (
-            "where its server answered with something else than a chat completion, check the URL (it ends in /v1 on "
-            "most servers) and the server's log; else look at the error that this one names as its cause"
+            "if its server answered with something other than a chat completion, check the URL (it ends in /v1 on most "
+            "servers) and the server's log; else see the exception that is its cause"
         )
-    return "look at the error that this one names as its cause"
+    return "see the exception that is its cause"
 
 
 def _line(error: Exception) -> str:

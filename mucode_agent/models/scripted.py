@@ -17,23 +17,23 @@ Script = Callable[[list[BaseMessage], dict[str, Any]], Reply]
 
 
 class ScriptedModel(BaseChatModel):
-    """Gives the replies of a script, and remembers what it was asked.
+    """Returns the replies of a script, and records its requests.
 
         ScriptedModel(replies=["first answer", "second answer"])
         ScriptedModel(replies=lambda messages, options: f"answer number {options['seed']}")
 
-    An exception in the list is raised in its turn. With `native_n` the n samples of a turn come in one request, so that
-    their order never depends on threads.
+    An exception in the list is raised when its place comes. With `native_n` the n samples of a turn come in one
+    request, so their order does not depend on threads.
     """
 
     replies: Sequence[str | InstanceOf[AIMessage] | InstanceOf[BaseException]] | Script
-    """Given in order, over all requests; the last one repeats. Or a function that makes each reply."""
+    """Replies in order, over all requests; the last one repeats. Or a function that makes each reply."""
     model: str = "scripted"
     """The name in traces."""
     native_n: bool = True
     """Whether one request may ask for n replies."""
     tools: bool = False
-    """Whether tools may be bound; their names then stand in the options as `tools`."""
+    """Whether tools may be bound; the options then contain their names as `tools`."""
     seen: list[list[BaseMessage]] = Field(default_factory=list)
     """The messages of each reply so far."""
     seeds: list[int | None] = Field(default_factory=list)
@@ -45,7 +45,7 @@ class ScriptedModel(BaseChatModel):
         return "scripted"
 
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Runnable[Any, AIMessage]:
-        """Raises NotImplementedError unless `tools` is set, as a model does that cannot call any."""
+        """Raises NotImplementedError unless `tools` is set, like a model without tool calls."""
         if not self.tools:
             raise NotImplementedError("set tools=True for a ScriptedModel that calls tools")
         return self.bind(tools=[getattr(tool, "name", tool) for tool in tools], **kwargs)
@@ -76,5 +76,5 @@ class ScriptedModel(BaseChatModel):
         if isinstance(reply, BaseException):
             raise reply
         if isinstance(reply, AIMessage):
-            return reply.model_copy()  # LangChain writes an id into what it gets
+            return reply.model_copy()  # LangChain writes an id into the message
         return AIMessage(reply, usage_metadata={"input_tokens": 10, "output_tokens": 5, "total_tokens": 15})

@@ -1,62 +1,45 @@
-"""`ServedChatModel`: a LangChain chat model behind any OpenAI-compatible server, vLLM above all."""
+"""`ServedChatModel`: a LangChain chat model behind any OpenAI-compatible server, such as vLLM."""
 
 from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatResult
 from langchain_openai.chat_models.base import BaseChatOpenAI
 
+from mucode_agent.models.base import AnswersOnce
 from mucode_agent.models.logprobs import of_tokens
 from mucode_agent.models.usage import usage_parts
 
 _PROMPT_ONLY: dict[str, Any] = {"n": 1, "max_tokens": 1, "logprobs": False}
 
 
-class ServedChatModel(BaseChatOpenAI):
+class ServedChatModel(AnswersOnce, BaseChatOpenAI):
     """Speaks chat completions with `max_tokens`, the name that every compatible server knows.
 
     With `native_n`, one request draws n choices that share the prompt's computation, and choice i has the seed
-    `seed + i`: what vLLM does (`vllm/v1/engine/parallel_sampling.py`). The first message carries the usage of the
-    whole request, and `mucode_usage` the part of each.
+    `seed + i`: what vLLM does (`vllm/v1/engine/parallel_sampling.py`). The first message carries the usage of the whole
+    request, and each message's own part is `mucode_usage`.
     """
 
     native_n: bool = False
-    """Whether the server is known to honour n, and to give log-probabilities, whose count is each choice's length."""
+    """Whether the server honours n and returns log-probabilities; their count is each choice's length."""
     left_out: frozenset[str] = frozenset()
-    """Options that the server refuses, and that no request holds; `max_tokens` then goes by its newer name."""
+    """Options that the server refuses, and that requests leave out; `max_tokens` then goes by its newer name."""
 
     @property
     def _llm_type(self) -> str:
         return "served-chat"
 
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        if self._reads_prompt_first(kwargs):
-            super()._generate(messages, **_PROMPT_ONLY)
-        return super()._generate(messages, stop, run_manager, **kwargs)
-
-    async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        if self._reads_prompt_first(kwargs):
-            await super()._agenerate(messages, **_PROMPT_ONLY)
-        return await super()._agenerate(messages, stop, run_manager, **kwargs)
+    async def _answer(self, messages: list[BaseMessage], stop: list[str] | None = None, **options: Any) -> ChatResult:
+        if self._reads_prompt_first(options):
+            await super()._answer(messages, **_PROMPT_ONLY)
+        return await super()._answer(messages, stop, **options)
 
     def _reads_prompt_first(self, options: dict[str, Any]) -> bool:
-        """Whether a request of one token is worth sending first, to fill the server's prefix cache.
+        """Whether to send a request of one token first, to fill the server's prefix cache.
 
-        The n choices of one request start in the same step of vLLM, and each then reads the whole prompt: the cache
-        serves later requests only.
+        vLLM starts the n choices of one request in the same step, and each reads the whole prompt, because the cache
+        serves only later requests.
         """
         return self.native_n and (options.get("n") or 1) > 1
 

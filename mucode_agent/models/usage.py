@@ -1,7 +1,7 @@
-"""Who is billed for what: the usage of one request for n choices, for callbacks as a whole and for each sample in part.
+"""The token usage of one request for n choices: in total for callbacks, in parts for the samples.
 
-LangChain's usage handlers read the first choice of a request and nothing else, and only where it names its model. So
-the first message carries the whole usage, and each message's own part is `mucode_usage`.
+LangChain's usage handlers read only the first choice of a request, and only if it names its model. So the first message
+carries the whole usage, and each message's own part is `mucode_usage`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ Part = tuple[int, int]
 
 
 def usage_parts(texts: Sequence[str], total: Mapping[str, Any]) -> list[Part]:
-    """One request's usage in parts: the prompt to the first choice, the completions by their share of the text."""
+    """One request's usage in parts: prompt tokens go to the first choice, completion tokens by share of the text."""
     ends = list(accumulate((len(text) + 1 for text in texts), initial=0))
     completion = total.get("completion_tokens") or 0
     shares = [b - a for a, b in pairwise(round(completion * end / max(1, ends[-1])) for end in ends)]
@@ -36,7 +36,7 @@ class NamesModel(BaseCallbackHandler):
 
 
 def heard_first(handler: BaseCallbackHandler, callbacks: Callbacks) -> Callbacks:
-    """The callbacks with a handler that hears of everything before they do."""
+    """The callbacks, preceded by a handler that gets every event first."""
     if isinstance(callbacks, BaseCallbackManager):
         manager = callbacks.copy()
         manager.handlers = [handler, *manager.handlers]

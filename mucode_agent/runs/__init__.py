@@ -1,1 +1,1 @@
-"""Runs over many problems: their settings, worker, directory and labels. Evaluation and training stand on it."""
+"""Runs over many problems: settings, worker, directory and labels. Evaluation and training build on it."""

@@ -1,7 +1,7 @@
-"""A run as tasks of a Ray cluster: each task makes one shard as a worker on one machine would, lock and all.
+"""A run as tasks of a Ray cluster: each task makes one shard, with its lock, as a worker on one machine would.
 
-The directory must be a file system that every node sees, with `flock`. A task whose process dies is run again by Ray;
-its lock died with it. Workers without Ray may share the directory at the same time.
+The directory must be on a file system that every node sees, with `flock`. If a task's process dies, its lock is
+released and Ray restarts the task. Workers without Ray may share the directory at the same time.
 """
 
 import contextlib
@@ -9,42 +9,43 @@ import functools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
 from mucode_agent.runs.config import Pace
 from mucode_agent.runs.directory import RunDirectory, read_config
 from mucode_agent.runs.retry import Failure, ProgressListener
+from mucode_agent.runs.running import Running
 from mucode_agent.runs.worker import work
 from mucode_agent.types import InfrastructureError, Problem, ProblemError, Record, Sample, Sandbox, Verifier
 
 DEATHS = 5
-"""How many processes may die over one shard before its problem is left."""
+"""How many processes may die on one shard before its problem is given up."""
 
 
 class Tools(Record):
-    """What a task needs to make a shard, by name: processes elsewhere load it themselves."""
+    """What a task needs to make a shard, by name, because remote processes load it themselves."""
 
     directory: Path
     model: str
     verifier: str
-    sandbox: str
-    preload: tuple[str, ...] = ()
-    require_isolation: Literal["any", "strong"] = "any"
+    running: Running
+    """How programs run, with the packages of all problems in `preload`."""
     patience: float
+    request_timeout: float | None = None
 
 
 class Made(Record):
-    """What became of one task."""
+    """The result of one task."""
 
     problem_id: str
     outcomes: dict[str, float] = Field(default_factory=dict)
-    """By arm, the share of right answers; empty where another worker made the shard, or nobody did."""
+    """By arm, the share of right answers; empty if this task did not make the shard."""
     tokens: int = 0
     failure: str = ""
     outage: bool = False
-    """Whether the failure is the model's, sandbox's or verifier's, for longer than patience lasts."""
+    """Whether the model, sandbox or verifier failed for longer than the run's patience."""
 
 
 def make_shards_on_ray(
@@ -55,10 +56,10 @@ def make_shards_on_ray(
     *,
     workers: int | None = None,
 ) -> list[Failure]:
-    """As `worker.work`, by at most `workers` tasks at a time; default: one per processor of the cluster.
+    """Like `worker.work`, with at most `workers` concurrent tasks; default: one per processor of the cluster.
 
-    Joins the cluster that RAY_ADDRESS names, else starts one on this machine. Raises ProblemError where Ray is not
-    installed, InfrastructureError where as many tasks in a row as run at a time met an outage.
+    Joins the cluster that RAY_ADDRESS names, else starts one on this machine. Raises ProblemError if Ray is not
+    installed, and InfrastructureError if as many tasks in a row as run concurrently met an outage.
     """
     if workers is not None and workers < 1:
         raise ProblemError(f"workers must be at least 1, got {workers}")
@@ -99,7 +100,7 @@ def make_shard(tools: dict[str, Any], problem: dict[str, Any]) -> dict[str, Any]
 
 
 class _Driver:
-    """Keeps as many tasks under way as the cluster works at, and a few waiting."""
+    """Keeps as many tasks submitted as the cluster can run, plus a few waiting."""
 
     def __init__(self, ray: Any, submit: Any, watch: ProgressListener, at_once: int) -> None:
         self.ray, self.submit, self.watch, self.at_once = ray, submit, watch, at_once
@@ -126,7 +127,7 @@ class _Driver:
     def take(self, problem: Problem, reference: Any) -> None:
         try:
             made = Made.model_validate(self.ray.get(reference))
-        except self.ray.exceptions.RayError as error:  # its processes died, again and again
+        except self.ray.exceptions.RayError as error:  # its processes died repeatedly
             cause = " ".join(str(error).split())[:300]
             made = Made(problem_id=problem.id, failure=f"a task of the cluster failed: {cause}", outage=True)
         if made.tokens:
@@ -163,13 +164,11 @@ class _Outcome:
 def _loaded(tools: Tools) -> tuple[RunDirectory, Any, Sandbox, Verifier]:
     """Once per process. A sandbox of one interpreter: the cluster counts a processor per task."""
     from mucode_agent.models.load import load_model
-    from mucode_agent.tools.sandbox import load_sandbox
     from mucode_agent.verifiers import load_verifier
 
     run = RunDirectory(tools.directory, read_config(tools.directory))
-    model = load_model(tools.model, **run.config.identity.arms[0].request())
-    sandbox = load_sandbox(tools.sandbox, workers=1, require=tools.require_isolation, preload=tools.preload)
-    return run, model, sandbox, load_verifier(tools.verifier)
+    model = load_model(tools.model, timeout=tools.request_timeout, **run.config.identity.arms[0].request())
+    return run, model, tools.running.open(workers=1), load_verifier(tools.verifier)
 
 
 @contextlib.contextmanager

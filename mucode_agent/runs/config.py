@@ -1,4 +1,4 @@
-"""What a run is asked: which problems, of which generator, and how each is searched. This determines its results."""
+"""The configuration that determines a run's results: problems, generator, and how each problem is searched."""
 
 import contextlib
 import datetime
@@ -26,14 +26,14 @@ class Benchmark(Record):
     """A named list of problems with unique ids."""
 
     name: str
-    """As asked for, e.g. `mbpp:mbpp_validation.jsonl`."""
+    """As given by the caller, e.g. `mbpp:mbpp_validation.jsonl`."""
     split: Split
     testless: bool
     problems: tuple[Problem, ...]
 
     @property
     def sha256(self) -> str:
-        """Of every problem, tests included: two runs with the same digest were asked and judged alike."""
+        """Digest of all problems with their tests: runs with the same digest have the same prompts and judgements."""
         digest = hashlib.sha256()
         for problem in self.problems:
             digest.update(problem.model_dump_json().encode("utf-8", "surrogatepass") + b"\n")
@@ -41,37 +41,37 @@ class Benchmark(Record):
 
 
 class Pace(Record):
-    """How much is done at once, and how long a failing part is waited for. It determines no result."""
+    """Concurrency, and how long to wait for a failing part. It does not influence results."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     concurrency: Annotated[int, Field(ge=1)] = 16
-    """Solves in flight, one per seed of a problem; problems that are being judged come on top."""
+    """Concurrent solves, one per seed of a problem; problems that are being judged are extra."""
     patience: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 60.0
     """Seconds without any success after which a failing model, sandbox or verifier ends the run."""
 
 
 class Arm(StatedSettings):
-    """One way to search for an answer to every problem, and how often."""
+    """One way to search for an answer to every problem, and how often to repeat it."""
 
     name: ArmName
     repeats: Annotated[int, Field(ge=1)] = 1
-    """Solves of each problem. Solve k has the seed `seed + k`."""
+    """Number of solves per problem. Solve k has the seed `seed + k`."""
     group: Annotated[int, Field(ge=1)] | None = None
-    """Independent samples are counted in groups of this size, which is that of a turn."""
+    """Independent samples are counted in groups of this size, the size of a turn."""
 
     @classmethod
     def of(cls, name: ArmName, search: StatedSettings, *, repeats: int = 1, group: int | None = None) -> Self:
         return cls.model_validate({"name": name, "repeats": repeats, "group": group, **search.options()})
 
     def solve_settings(self, k: int) -> Options:
-        """Of solve k, as the `context` of its call."""
+        """The settings of solve k, as the `context` of its call."""
         settings = {field: getattr(self, field) for field in Settings.model_fields}
         return cast("Options", settings | {"seed": self.seed + k})
 
 
 class Identity(Record):
-    """What determines the results. A directory takes results of one identity only."""
+    """What determines the results. A directory holds results of one identity only."""
 
     run_version: Literal[2] = RUN_VERSION
     benchmark: str
@@ -82,7 +82,7 @@ class Identity(Record):
     model: str
     """The generator's name."""
     weights: str = ""
-    """Names the weights where the model's name does not; empty where it does."""
+    """Identifies the weights if the model's name does not; else empty."""
     verifier: str
     prompt: str
     """Digest of the wording that generators see."""
@@ -94,22 +94,22 @@ class Identity(Record):
         return self.model_dump(mode="json", include={"model", "weights", "verifier", "prompt", "arms"})
 
     def compared(self) -> dict[str, Any]:
-        """In JSON form, with the arms by name."""
+        """The JSON form, with the arms by name."""
         dumped = self.model_dump(mode="json")
         return dumped | {"arms": {arm["name"]: arm for arm in dumped["arms"]}}
 
 
 class Config(Record):
-    """An identity, with where and when its run was begun."""
+    """An identity, with where and when its run was started."""
 
     identity: Identity
     command: str
     started: str
     """Local time, ISO 8601."""
     isolation: str
-    """The layers that hold candidate programs where the run was begun."""
+    """The isolation layers of candidate programs where the run was started."""
     environment: dict[str, str]
-    """Versions of Python, the platform and the packages that take part."""
+    """Versions of Python, the platform and the packages involved."""
 
 
 def now() -> str:
@@ -121,7 +121,7 @@ _PACKAGES = ("mucode-agent", "langgraph", "langchain-core", "langchain-openai", 
 
 
 def environment() -> dict[str, str]:
-    """Versions that take part, so that somebody else can stand where this run stood."""
+    """Versions of what the run uses, for reproducing it."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -129,9 +129,9 @@ def environment() -> dict[str, str]:
     return found
 
 
-def unfit(search: Settings) -> str | None:
-    """Why no run can have these settings; None where it can."""
+def reason_against(search: Settings) -> str | None:
+    """Why no run can have these settings; None if it can."""
     if not search.approve and not search.partial:
         return None
     name = "approve" if search.approve else "partial"
-    return f"{name} is for a single solve: a run asks nobody, and tries again what has failed; leave it out"
+    return f"{name} is for a single solve: a run asks no person, and retries what failed; leave it out"

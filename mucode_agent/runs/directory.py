@@ -1,15 +1,14 @@
 """The directory of a run: one shard per problem, written once, by any number of workers.
 
-    config.json            what determines the results, and where and when the first worker began
-    problems.jsonl         the problems as they were asked and judged
+    config.json            what determines the results; where and when the first worker started
+    problems.jsonl         the problems with all their tests
     shards/ab/<key>.json   a problem's solves with the verdicts on all tests; the key names what determines them
-    drawn/<key>.jsonl      every completion for a problem whose shard is not there yet, written before it is used
-    locks/<key>            held by the worker that is making the shard
+    drawn/<key>.jsonl      every completion for an unfinished shard, written before it is used
+    locks/<key>            held by the worker that makes the shard
     results.json           the figures of an evaluation
 
-A shard appears whole or not at all, and is never changed. A lock ends with its process, however that ends; the next
-worker answers from the completions that are there, and goes on. Workers on several machines need a file system whose
-`flock` reaches all of them.
+A shard is written atomically and never changed. A lock is released when its process ends; the next worker then starts
+from the completions already drawn. Workers on several machines need a file system whose `flock` works across them.
 """
 
 import json
@@ -45,14 +44,14 @@ class DrawnRow(Record):
     """One answered request to the generator."""
 
     state: str
-    """Digest of the messages and sampling settings. With a sample's seed it names a draw."""
+    """Digest of the messages and sampling settings. With a sample's seed it identifies a draw."""
     samples: tuple[Sample, ...]
     seconds: float
     """From the request to its answer."""
 
 
 class Judgement(Record):
-    """The verdict of one program on all tests of its problem. Never seen by a solver."""
+    """The verdict on one program, by all tests of its problem. Never seen by a solver."""
 
     problem_id: str
     program: str
@@ -68,19 +67,19 @@ class Judgement(Record):
 
     @property
     def judged(self) -> bool:
-        """Whether the program's rightness is known: neither the sandbox nor the test failed."""
+        """Whether the program could be judged: neither the sandbox nor the test failed."""
         return self.status not in ("infra", "unjudged")
 
 
 class Solve(Record):
-    """One finished solve, as its trace tells it."""
+    """One finished solve, from its trace."""
 
     arm: ArmName = "rollout"
     run_id: str
     problem_id: str
     settings: dict[str, Any]
     candidates: tuple[Candidate, ...]
-    """In the order drawn."""
+    """Candidates in the order drawn."""
     decisions: tuple[DecisionRow, ...]
 
     @property
@@ -92,18 +91,18 @@ class Solve(Record):
 
 
 class Shard(Record):
-    """A problem's solves, whole, with every distinct program judged."""
+    """A problem's complete solves, with every distinct program judged."""
 
     run_version: Literal[2] = RUN_VERSION
     key: str
     problem_id: str
     solves: tuple[Solve, ...]
-    """Arm by arm, each by seed."""
+    """Solves by arm, each arm by seed."""
     judgements: tuple[Judgement, ...]
-    """On public and private tests, by normal form, in the order first drawn."""
+    """Verdicts on public and private tests, by normal form, in the order first drawn."""
 
     def right(self) -> dict[str, float]:
-        """By arm, the share of its judged answers that pass all tests; 0 where none was judged."""
+        """By arm, the share of its judged answers that pass all tests; 0 if none was judged."""
         verdicts = {row.program: row.correct for row in self.judgements if row.judged} | {"": False}
         found: dict[str, list[bool]] = {}
         for solve in self.solves:
@@ -113,7 +112,7 @@ class Shard(Record):
 
 
 def finished_solves(rows: Sequence[TraceRow]) -> list[Solve]:
-    """One per run id that came to a solution; the first telling counts."""
+    """One solve per run id that has a solution; of several records the first counts."""
     problems: dict[str, ProblemRow] = {}
     candidates: dict[str, dict[tuple[int, int], Candidate]] = {}
     decisions: dict[str, list[DecisionRow]] = {}
@@ -145,7 +144,7 @@ _SHARD = TypeAdapter(Shard)
 _CONFIG = TypeAdapter(Config)
 _DRAWN = TypeAdapter(DrawnRow)
 _PROBLEMS = TypeAdapter(Problem)
-_REMAKE = "remove it, and run the same command again, which makes it again"
+_REMAKE = "remove it and run the same command, which makes it again"
 
 
 class RunDirectory:
@@ -156,7 +155,7 @@ class RunDirectory:
         self._draws = config.identity.draws
 
     def key(self, problem: Problem) -> str:
-        """Names the shard of a problem by everything that determines it."""
+        """The key of a problem's shard: a digest of everything that determines it."""
         return digest({"problem": problem.model_dump(mode="json"), **self._draws})
 
     def path(self, key: str) -> Path:
@@ -166,16 +165,16 @@ class RunDirectory:
         return self.path(key).exists()
 
     def keys(self) -> set[str]:
-        """Of the shards that are there."""
+        """The keys of the existing shards."""
         return {path.stem for path in (self.directory / "shards").glob("??/[!.]*.json")}
 
     def shard(self, problem: Problem) -> Shard | None:
-        """None where it is not made yet. Raises ProblemError naming a damaged file."""
+        """The shard; None if it does not exist yet. Raises ProblemError naming a damaged file."""
         key = self.key(problem)
         return read_shard(self.path(key)) if self.exists(key) else None
 
     def claim(self, key: str) -> AbstractContextManager[bool]:
-        """Whether the shard is this caller's to make, until the end of the block; see `files.claim_file`."""
+        """Whether this caller may make the shard, until the end of the block; see `files.claim_file`."""
         return claim_file(self.directory / "locks" / key)
 
     @contextmanager
@@ -187,11 +186,11 @@ class RunDirectory:
                 self.forget_drawn(key)
 
     def write(self, shard: Shard) -> None:
-        """On disk when this returns, or not there. Its completions need no journal then. Raises InfrastructureError."""
+        """Writes the shard to disk, atomically, and removes its journal. Raises InfrastructureError."""
         path = self.path(shard.key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            for half in path.parent.glob(f".{path.name}.*"):  # of a writer that was killed: we hold its lock now
+            for half in path.parent.glob(f".{path.name}.*"):  # left by a killed writer, whose lock we hold now
                 half.unlink(missing_ok=True)
         except OSError as error:
             raise InfrastructureError(
@@ -201,7 +200,7 @@ class RunDirectory:
         self.forget_drawn(shard.key)
 
     def forget_drawn(self, key: str) -> None:
-        """The completions of a shard that is there."""
+        """The completions of an existing shard."""
         self._drawn(key).unlink(missing_ok=True)
 
     def _drawn(self, key: str) -> Path:
@@ -209,13 +208,13 @@ class RunDirectory:
 
 
 def open_run(directory: Path, config: Config, benchmark: Benchmark) -> RunDirectory:
-    """The directory, begun if it is new, gone on with if it holds the same identity. Others may have it open too.
+    """The directory, created if it is new, continued if it has the same identity. Others may have it open too.
 
-    Raises ProblemError where it holds results of another identity (the message says what differs), or something else.
+    Raises ProblemError if it holds results of another identity (the message says what differs), or something else.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with lock_file(directory / "lock", wait=True):  # for as long as it takes to begin
+        with lock_file(directory / "lock", wait=True):  # only while it is created
             new = not (directory / "config.json").exists()
             if new:
                 check_unused(directory)
@@ -238,11 +237,11 @@ def open_run(directory: Path, config: Config, benchmark: Benchmark) -> RunDirect
 
 
 def read_config(directory: Path) -> Config:
-    """Raises ProblemError where the directory holds no run of this version."""
+    """Raises ProblemError if the directory holds no run of this version."""
     path, identity = directory / "config.json", held_identity(directory)
     if {"store_version", "rollout_version"} & identity.keys():
         raise ProblemError(
-            f"{directory} was begun by an earlier version of mucode_agent: it can be read, and not gone on with; give "
+            f"{directory} was written by an earlier version of mucode_agent: it can be read, but not continued; give "
             "another directory, or finish it with the version that began it"
         )
     if "run_version" not in identity:
@@ -252,7 +251,7 @@ def read_config(directory: Path) -> Config:
 
 
 def held_identity(directory: Path) -> dict[str, Any]:
-    """As it stands in config.json; empty where that holds none. Raises ProblemError where there is no such file."""
+    """The configuration in config.json; empty if the file has none. Raises ProblemError if there is no such file."""
     data = read_bytes(directory / "config.json", f"{directory} is no run directory")
     try:
         identity = json.loads(data)["identity"]
@@ -262,10 +261,10 @@ def held_identity(directory: Path) -> dict[str, Any]:
 
 
 def read_problems(directory: Path) -> list[Problem]:
-    """Raises ProblemError where the file is damaged, or holds fewer than the run was begun with."""
+    """Raises ProblemError if the file is damaged, or holds fewer problems than the run has."""
     path = directory / "problems.jsonl"
     problems = list(read_rows(path, _PROBLEMS, needed_for=f"{directory} is no whole run"))
-    begun = (directory / "config.json").exists()  # not where `traces import` wrote
+    begun = (directory / "config.json").exists()  # not in a directory of `traces import`
     asked = held_identity(directory).get("problems", len(problems)) if begun else len(problems)
     if len(problems) != asked:
         raise ProblemError(
@@ -276,11 +275,8 @@ def read_problems(directory: Path) -> list[Problem]:
 
 
 def read_shard(path: Path) -> Shard:
-    """Raises ProblemError where the file is damaged or of another version."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ProblemError(f"cannot read the shard {path}: {error.strerror}; make it readable") from None
+    """Raises ProblemError if the file is damaged or of another version."""
+    data = read_bytes(path, remedy="make it readable")
     check_version(path, data, "run_version", RUN_VERSION)
     shard = parsed(_SHARD, data, str(path), wrong="is damaged", remedy=_REMAKE, extra="ignore")
     if shard.key != path.stem:

@@ -1,4 +1,4 @@
-"""Runs in the two forms of version 1, read as if they were of today's: an evaluation's rows, and rollouts' shards."""
+"""Reads runs in the two forms of version 1 (an evaluation's rows, rollouts' shards) as runs of today's form."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -32,8 +32,8 @@ class EarlierEvaluation:
             for arm in map(dict, held["arms"])
         ]
         self.config = _config(directory, held, arms)
-        told, self._judgements = read_told(directory)
-        self._solves = {problem_id: list(self._of_arms(solves)) for problem_id, solves in told.items()}
+        finished, self._judgements = read_finished(directory)
+        self._solves = {problem_id: list(self._of_arms(solves)) for problem_id, solves in finished.items()}
 
     def _of_arms(self, solves: Iterable[Solve]) -> Iterator[Solve]:
         for solve in solves:
@@ -41,7 +41,7 @@ class EarlierEvaluation:
                 yield solve.model_copy(update={"arm": arm.name})
 
     def shard(self, problem: Problem) -> Shard | None:
-        """Also of a problem that some arms have not finished: what is there was drawn and judged."""
+        """Includes problems that some arms have not finished, because their solves were drawn and judged."""
         solves = self._solves.get(problem.id)
         if not solves:
             return None
@@ -70,7 +70,7 @@ class EarlierRollouts:
         return parsed(_SHARD, data, str(path), wrong="is damaged", extra="ignore")
 
 
-def read_told(directory: Path) -> tuple[dict[str, list[Solve]], dict[str, list[Judgement]]]:
+def read_finished(directory: Path) -> tuple[dict[str, list[Solve]], dict[str, list[Judgement]]]:
     """By problem, the finished solves in trace.jsonl and the verdicts in judgements.jsonl. Raises ProblemError."""
     solves: dict[str, list[Solve]] = {}
     judgements: dict[str, list[Judgement]] = {}

@@ -1,4 +1,4 @@
-"""Labels, made outside the graph: every distinct program of a problem on all its tests; and solves kept whole."""
+"""Labels, made outside the graph by every distinct program of a problem on all its tests; and complete solves."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -10,16 +10,16 @@ from mucode_agent.types import Candidate, ExecutionReport, InfrastructureError, 
 
 
 def distinct_programs(candidates: Iterable[Candidate]) -> dict[str, str]:
-    """Code by normal form; a reply without a program has none."""
+    """Code by normal form; a reply without a program is left out."""
     return {normal_form(candidate.code): candidate.code for candidate in candidates if candidate.code}
 
 
 async def judge(
     sandbox: Sandbox, problem: Problem, programs: Mapping[str, str], keep: Callable[[list[Judgement]], None]
 ) -> None:
-    """Hands `keep` the verdicts of `programs` (code by normal form) on public and private tests.
+    """Passes the verdicts on `programs` (code by normal form), by public and private tests, to `keep`.
 
-    A failing sandbox is no verdict: what could be judged is kept, then InfrastructureError is raised for the rest.
+    If the sandbox fails, the verdicts so far are kept, then InfrastructureError is raised.
     """
     reports = await arun(sandbox, [problem.judge_job(code) for code in programs.values()])
     judgements = [_judgement(problem.id, form, report) for form, report in zip(programs, reports, strict=True)]
@@ -32,15 +32,15 @@ async def judge(
 
 
 class WholeSolves:
-    """A trace sink that keeps the rows of a solve until it is whole, so that two records of it are never mixed."""
+    """A trace sink that holds the rows of a solve until it is complete, so two records of it are never mixed."""
 
     def __init__(self, finish: Callable[[list[TraceRow]], None]) -> None:
-        """`finish` gets the rows of each finished solve, no candidate of which met a failing sandbox."""
+        """`finish` gets the rows of each finished solve in which the sandbox never failed."""
         self._finish = finish
         self._rows: dict[str, list[TraceRow]] = {}
 
     def write(self, rows: Sequence[TraceRow]) -> None:
-        """Raises InfrastructureError, and forgets the solve, where a candidate could not be run."""
+        """Raises InfrastructureError, and drops the solve, if a candidate could not be run."""
         for row in rows:
             if isinstance(row, ProblemRow):
                 self._rows[row.run_id] = []

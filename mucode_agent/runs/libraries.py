@@ -1,4 +1,4 @@
-"""The packages that a benchmark's tests import: a suite without them judges nothing."""
+"""The packages that a benchmark's tests import; without them a suite can judge nothing."""
 
 import ast
 from collections import Counter
@@ -6,18 +6,19 @@ from collections.abc import Iterable, Sequence
 
 from mucode_agent.problems import top_level_imports
 from mucode_agent.syntax import parse
+from mucode_agent.tools.runner.suite import PROGRAM
 from mucode_agent.tools.sandbox import is_installed
 from mucode_agent.types import CodeTest, Problem, ProblemError
 
 _USED_WITHOUT_IMPORT = {"np": "numpy", "numpy": "numpy"}
-"""Names that tests take from the library though they do not import it, as the sandbox has it."""
+"""Library names that the sandbox gives to tests which do not import them."""
 
 
 def preloads(problems: Iterable[Problem], given: Sequence[str] = (), sandbox: str = "local") -> tuple[str, ...]:
     """`given` and the installed packages that tests and set-ups import, for the sandbox named `sandbox`.
 
-    Other machines bring their own packages, so that nothing is added for them. Raises ProblemError naming a package
-    that is not installed here, before anything is drawn or judged.
+    Nothing is added for other machines, which have their own packages. Raises ProblemError naming a package that is not
+    installed here, before anything is drawn or judged.
     """
     if sandbox != "local":
         return tuple(given)
@@ -32,7 +33,10 @@ def preloads(problems: Iterable[Problem], given: Sequence[str] = (), sandbox: st
 
 
 def libraries(problem: Problem) -> set[str]:
-    """Top-level packages outside the standard library that the problem's tests and set-up import."""
+    """Top-level packages outside the standard library that the problem's tests and set-up import.
+
+    The module `solution` is the program itself.
+    """
     tests = [test.code for test in (*problem.public_tests, *problem.private_tests) if isinstance(test, CodeTest)]
     found: set[str] = set()
     for source in [problem.setup, *tests]:
@@ -45,4 +49,4 @@ def libraries(problem: Problem) -> set[str]:
             found |= top_level_imports(tree) | {
                 _USED_WITHOUT_IMPORT[name] for name in used & _USED_WITHOUT_IMPORT.keys()
             }
-    return found
+    return found - {PROGRAM}

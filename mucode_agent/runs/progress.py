@@ -14,7 +14,7 @@ BETWEEN_LINES_S = 15.0
 
 
 class Tally:
-    """What is known so far of a run of `total` problems. A `ProgressListener`; `show` is told after every change."""
+    """The progress of a run of `total` problems. A `ProgressListener`; calls `show` after every change."""
 
     def __init__(
         self, total: int, show: Callable[["Tally"], None], clock: Callable[[], float] = time.monotonic
@@ -34,7 +34,7 @@ class Tally:
     def finished(self, problem_id: str, outcomes: dict[str, float]) -> None:
         del problem_id
         self.done += 1
-        self._drawn_problems += self._drew  # problems of an earlier start cost no time in this one
+        self._drawn_problems += self._drew  # problems of an earlier start took no time in this one
         if outcomes:
             self._arm = "turns" if "turns" in outcomes else next(iter(outcomes))
             self._right, self._known = self._right + outcomes[self._arm], self._known + 1

@@ -1,4 +1,4 @@
-"""Runs as they are read for figures and for training, whatever the version that made them."""
+"""Reads runs of any version, for figures and for training."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,18 +20,18 @@ from mucode_agent.types import Problem, ProblemError
 
 
 class StoredRun(Protocol):
-    """A run that may still be going on."""
+    """A run, finished or not."""
 
     @property
     def config(self) -> Config: ...
 
     def shard(self, problem: Problem) -> Shard | None:
-        """None where it is not made yet. Raises ProblemError naming a damaged file."""
+        """The shard; None if it does not exist yet. Raises ProblemError naming a damaged file."""
         ...
 
 
 def read_run(directory: Path) -> StoredRun:
-    """Raises ProblemError where the directory holds no run, or one of a version that cannot be read."""
+    """Raises ProblemError if the directory holds no run, or one of a version that cannot be read."""
     held = held_identity(directory)
     try:
         if "store_version" in held:
@@ -44,7 +44,7 @@ def read_run(directory: Path) -> StoredRun:
 
 
 def read_shards(directory: Path) -> Iterator[tuple[Problem, Shard | None]]:
-    """Each problem with its shard, None where that is not made yet. Raises ProblemError naming a damaged file."""
+    """Each problem with its shard, or None if that does not exist yet. Raises ProblemError naming a damaged file."""
     run = read_run(directory)
     for problem in read_problems(directory):
         yield problem, run.shard(problem)
@@ -56,5 +56,5 @@ def read_solves(directory: Path) -> list[Solve]:
 
 
 def judgements_of(shards: Iterable[Shard]) -> dict[tuple[str, str], Judgement]:
-    """By problem and program."""
+    """Verdicts by problem and program."""
     return {(row.problem_id, row.program): row for shard in shards for row in shard.judgements}

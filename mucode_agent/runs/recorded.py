@@ -1,17 +1,17 @@
-"""A generator that remembers: every completion is on disk before the solver sees it, and none is drawn twice."""
+"""A generator with a journal: every completion is on disk before the solver sees it, and none is drawn twice."""
 
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import PrivateAttr
 
+from mucode_agent.calls import Call
 from mucode_agent.files import Journal, digest
+from mucode_agent.models.base import AnswersOnce
 from mucode_agent.models.logprobs import LogProbs
 from mucode_agent.models.sampling import asample, sample
 from mucode_agent.runs.directory import DrawnRow
@@ -19,12 +19,12 @@ from mucode_agent.types import InfrastructureError, Sample, Sampling
 
 
 class Draws:
-    """The completions of one problem: those in its journal, and those that are added to it."""
+    """The completions of one problem: those in its journal, and new ones."""
 
     def __init__(self, journal: Journal[DrawnRow]) -> None:
         self._journal = journal
         self.samples: dict[tuple[str, int], Sample] = {}
-        """By state and seed."""
+        """Completions by state and seed."""
         for row in journal.rows:
             self._remember(row)
 
@@ -37,19 +37,19 @@ class Draws:
             self.samples.setdefault((row.state, drawn.seed), drawn)
 
 
-class RecordedModel(BaseChatModel):
-    """Answers draws that a problem's journal holds from there, and asks the inner model for the rest.
+class RecordedModel(AnswersOnce):
+    """Takes completions from the problem's journal, and draws the others from the inner model.
 
-    A draw is named by messages, sampling settings and seed. So a solve repeated after a kill meets the same answers,
-    and a search over more samples of a state pays for the new ones only.
+    A draw is identified by messages, sampling settings and seed. So a solve repeated after a kill gets the same
+    completions, and a search with more samples per state draws only the new ones.
     """
 
     model: str
-    """The inner model's name: what a trace of a solve says."""
+    """The inner model's name, as traces record it."""
     native_n: bool
-    """Whether the inner model draws n in one request, which is then recorded as a whole; else each draw is its own."""
+    """Whether the inner model draws n in one request, recorded as a whole; else each draw is recorded separately."""
     remembers: bool = True
-    """A draw that failed in part is asked for again whole, and what it had paid for comes from the journal."""
+    """A draw that failed in part is requested again as a whole; the samples it had drawn come from the journal."""
     _inner: Any = PrivateAttr()
     _draws: Callable[[], Draws] = PrivateAttr()
     _watch: Callable[[Sequence[Sample]], None] = PrivateAttr()
@@ -61,7 +61,7 @@ class RecordedModel(BaseChatModel):
         draws: Callable[[], Draws],
         watch: Callable[[Sequence[Sample]], None] = lambda _: None,
     ) -> None:
-        """`draws` gives those of the problem that is being solved; `watch` hears of every new draw."""
+        """`draws` returns the current problem's draws; `watch` is called for every new draw."""
         super().__init__(model=name, native_n=bool(getattr(inner, "native_n", False)))  # type: ignore[call-arg]
         self._inner, self._draws, self._watch = inner, draws, watch
 
@@ -69,40 +69,19 @@ class RecordedModel(BaseChatModel):
     def _llm_type(self) -> str:
         return "recorded"
 
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        del stop, run_manager
-        draw = _Draw(messages, kwargs)
+    async def _answer(self, messages: list[BaseMessage], stop: list[str] | None = None, **options: Any) -> ChatResult:
+        del stop
+        draw = _Draw(messages, options)
         for first, n in draw.missing(self._draws().samples):
             started = time.monotonic()
             with self._kept(draw, started):
-                self._record(draw, sample(self._inner, messages, n=n, seed=first, **draw.settings), started)
-        return draw.result(self._draws().samples)
-
-    async def _agenerate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        del stop, run_manager
-        draw = _Draw(messages, kwargs)
-        for first, n in draw.missing(self._draws().samples):
-            started = time.monotonic()
-            with self._kept(draw, started):
-                drawn = await asample(self._inner, messages, n=n, seed=first, **draw.settings)
+                drawn = await Call(sample, asample, self._inner, messages, n=n, seed=first, **draw.settings)
                 self._record(draw, drawn, started)
         return draw.result(self._draws().samples)
 
     @contextlib.contextmanager
     def _kept(self, draw: "_Draw", started: float) -> Iterator[None]:
-        """Journals what a failing draw had paid for. The turn still fails, and is whole when it is tried again."""
+        """Journals the samples of a draw that failed. The turn still fails; the retry completes it."""
         try:
             yield
         except InfrastructureError as error:
@@ -118,7 +97,7 @@ class RecordedModel(BaseChatModel):
 
 
 class _Draw:
-    """One request: n samples of a state, with the seeds from `seed` on."""
+    """One request: n samples of a state, with consecutive seeds from `seed`."""
 
     def __init__(self, messages: Sequence[BaseMessage], options: dict[str, Any]) -> None:
         self.settings = {name: options[name] for name in Sampling.model_fields if name in options}
@@ -126,7 +105,7 @@ class _Draw:
         self.seeds = range(options.get("seed", 0), options.get("seed", 0) + options.get("n", 1))
 
     def missing(self, drawn: dict[tuple[str, int], Sample]) -> Iterator[tuple[int, int]]:
-        """Runs of seeds without a sample, as (first, count): usually one, and none on a resume."""
+        """Ranges of seeds without a sample, as (first, count): usually one, and none on a resume."""
         first = None
         for seed in (*self.seeds, None):
             if seed is not None and (self.state, seed) not in drawn:

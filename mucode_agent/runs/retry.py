@@ -1,4 +1,4 @@
-"""What a run does when a model, sandbox or verifier fails: it reports, backs off and tries again, until it gives up."""
+"""Retries in a run: a failure of model, sandbox or verifier is reported and retried with pauses, up to a limit."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from mucode_agent.files import DiskError
 from mucode_agent.types import InfrastructureError, ProblemError, Record, Sample
 
 ATTEMPTS = 4
-"""How often a problem may meet a failing model, sandbox or verifier while others succeed, before it is left."""
+"""How often model, sandbox or verifier may fail on a problem, while others succeed, before it is given up."""
 
 LONGEST_PAUSE_S = 15.0
 
@@ -20,16 +20,16 @@ T = TypeVar("T")
 
 
 class Failure(Record):
-    """A problem that was left unfinished, and why."""
+    """A problem that was given up, and why."""
 
     problem_id: str
     cause: str
     mistake: bool = False
-    """Trying again will not help: the problem, or what it was tried with, cannot be used."""
+    """A retry cannot help: the problem, model, sandbox or verifier cannot be used."""
 
 
 def unfinished(failures: Sequence[Failure], total: int, summary: str) -> ProblemError | InfrastructureError:
-    """What a run ends with that has left `failures` of its `total` problems, in the words of `summary`."""
+    """The error of a run that gave up `failures` of its `total` problems; `summary` is its text."""
     if len(failures) == total and all(failure.mistake for failure in failures):
         return ProblemError(failures[0].cause if len({failure.cause for failure in failures}) == 1 else summary)
     return InfrastructureError(f"{summary}; run the same command to try them again")
@@ -39,37 +39,35 @@ class ProgressListener(Protocol):
     """Receives the progress of a run."""
 
     def drawn(self, samples: Sequence[Sample]) -> None:
-        """New completions, never one from an earlier start."""
+        """New completions; those of an earlier start do not count."""
         ...
 
     def finished(self, problem_id: str, outcomes: dict[str, float]) -> None:
-        """A problem is done; `outcomes` says by arm whether its answer is right, or what share of its answers. Empty
-        where this process does not know.
-        """
+        """A problem is done; `outcomes` has the share of right answers by arm, or is empty if it is unknown here."""
         ...
 
     def waiting(self, cause: str, seconds: float) -> None:
-        """Something failed, and is tried again after a pause."""
+        """Something failed, and will be retried after a pause."""
         ...
 
 
 class RetryPolicy:
-    """How often failures that are no fault of a problem are tried again, and when they end the run."""
+    """How failures that no problem causes are retried, and when they end the run."""
 
     def __init__(self, seconds: float, watch: ProgressListener, directory: Path) -> None:
-        """`seconds` without any success end the run; `directory` is where everything finished is saved."""
+        """`seconds` without any success end the run; `directory` holds everything finished."""
         self._seconds, self._watch, self._directory = seconds, watch, directory
         self._last_success = time.monotonic()
 
     def succeeded(self) -> None:
-        """Something worked: a completion came, a problem was finished."""
+        """Reports a success: a completion was drawn, or a problem finished."""
         self._last_success = time.monotonic()
 
     async def attempt(self, problem_id: str, work: Callable[[], Awaitable[T]]) -> T | Failure:
-        """What `work` returns, tried again where model, sandbox or verifier failed; `work` keeps what it has done.
+        """The result of `work`, retried if model, sandbox or verifier fails; `work` keeps what it has done.
 
-        A problem that cannot be used, or that failed ATTEMPTS times while others succeeded, is a `Failure`. Raises
-        InfrastructureError where nothing has worked for longer than the retry policy allows, or where the disk refuses.
+        A problem that cannot be used, or that failed ATTEMPTS times while others succeeded, gives a `Failure`. Raises
+        InfrastructureError if nothing has worked for longer than the retry policy allows, or if the disk fails.
         """
         attempts, failures, failed_at = 0, 0, -math.inf
         while True:
@@ -90,7 +88,7 @@ class RetryPolicy:
         """Waits a little, or raises when nothing has worked for longer than the retry policy allows."""
         if time.monotonic() - self._last_success >= self._seconds:
             raise InfrastructureError(
-                f"{error}. All that was finished is saved in {self._directory}; run the same command to continue"
+                f"{error}. Everything finished is saved in {self._directory}; run the same command to continue"
             ) from error
         pause = min(LONGEST_PAUSE_S, 0.25 * 2.0**failures, self._seconds)
         self._watch.waiting(str(error), pause)
@@ -101,8 +99,8 @@ class RetryPolicy:
 async def own_connections(model: Any) -> AsyncIterator[Any]:
     """The model with connections of this event loop, closed with it.
 
-    langchain-openai shares one client among all loops of a process: connections of an ended loop would be left open,
-    and the next loop would be handed them.
+    langchain-openai shares one client among all loops of a process. Without this, connections of an ended loop would
+    stay open and be used by the next loop.
     """
     root = getattr(model, "root_async_client", None)
     if root is None:
@@ -113,15 +111,3 @@ async def own_connections(model: Any) -> AsyncIterator[Any]:
     async with DefaultAsyncHttpxClient(timeout=root.timeout) as connections:
         own = root.with_options(http_client=connections)
         yield model.model_copy(update={"root_async_client": own, "async_client": own.chat.completions})
-
-
-async def all_done(coroutines: Sequence[Awaitable[T]]) -> list[T]:
-    """The results in order. One that raises, or a cancellation, ends the others before it goes on."""
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise

@@ -1,4 +1,4 @@
-"""How programs that nobody trusts are run: the same settings for every command and for `train loop`."""
+"""How untrusted programs run: the same settings for every command and for `train loop`."""
 
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -11,7 +11,7 @@ from mucode_agent.types import ExecutionReport, Job, Judge, Problem, Record, San
 
 
 class Running(Record):
-    """Where programs run, how well apart from this machine, and who judges them."""
+    """Where programs run, with which isolation, and which judge decides."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -24,23 +24,24 @@ class Running(Record):
     timeout: Annotated[float, Field(gt=0, le=3600)] | None = None
     """CPU seconds to load a program and for each test; default: the problem's or row's own limit, else 5."""
     judge: Judge | None = None
-    """Of code tests: apart, which no program can forge, or together, in the program's process, which runs every test
-    that Python runs; default: what the row or problem says, else apart."""
+    """Which judge runs the code tests: apart, which no program can forge, or together, in the program's process, which
+    runs every test that Python runs. Default: the row's or problem's own judge, else apart.
+    """
 
     def job(self, job: Job) -> Job:
-        """With this time limit and judge in place of its own."""
+        """With this time limit and judge instead of its own."""
         return job.model_copy(update=self._instead(job))
 
     def problem(self, problem: Problem) -> Problem:
-        """With this time limit and judge in place of its own."""
+        """With this time limit and judge instead of its own."""
         return problem.model_copy(update=self._instead(problem))
 
     def benchmark(self, benchmark: Benchmark) -> Benchmark:
-        """With the limit and judge of every problem; its digest tells of both."""
+        """With the limit and judge of every problem; both change its digest."""
         return benchmark.model_copy(update={"problems": tuple(map(self.problem, benchmark.problems))})
 
     def packages(self, problems: Iterable[Problem]) -> tuple[str, ...]:
-        """What is preloaded for these problems. Raises ProblemError naming a package that is not installed."""
+        """The packages preloaded for these problems. Raises ProblemError naming a package that is not installed."""
         from mucode_agent.runs.libraries import preloads
 
         return preloads(problems, self.preload, self.sandbox)
@@ -53,7 +54,7 @@ class Running(Record):
         return load_sandbox(self.sandbox, workers=workers, require=self.require_isolation, preload=packages)
 
     def open_for_any(self, problems: Iterable[Problem] = ()) -> Sandbox:
-        """For problems that are not known yet, or must stay as they are: the limit and judge are set on every job."""
+        """For problems that are unknown yet, or must not change: the limit and judge are set on every job."""
         return _Set(self, self.open(problems))
 
     def _instead(self, of: Job | Problem) -> dict[str, object]:

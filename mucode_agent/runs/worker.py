@@ -1,7 +1,7 @@
-"""The worker of a run: many problems in flight, each searched by every arm and judged apart from the graph.
+"""The worker of a run: many problems at once, each searched by every arm and then judged outside the graph.
 
-The graph sees a problem without its private tests. Whatever it draws is judged here afterwards on all tests, so that
-every candidate has a label and no selection ever had one. Any number of workers may share a directory.
+The graph sees a problem without its private tests. Afterwards every candidate is judged here on all tests. So every
+candidate gets a label, but no selection could use it. Any number of workers may share a directory.
 """
 
 import asyncio
@@ -11,20 +11,21 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from mucode_agent.calls import all_done
 from mucode_agent.files import Journal, digest
 from mucode_agent.graphs.settings import Settings
 from mucode_agent.graphs.solver import SolverInput, create_solver
 from mucode_agent.prompts import prompt_digest
-from mucode_agent.runs.config import Arm, Benchmark, Config, Identity, Pace, environment, now, unfit
+from mucode_agent.runs.config import Arm, Benchmark, Config, Identity, Pace, environment, now, reason_against
 from mucode_agent.runs.directory import DrawnRow, Judgement, RunDirectory, Shard, Solve, finished_solves, open_run
 from mucode_agent.runs.judging import WholeSolves, distinct_programs, judge
 from mucode_agent.runs.recorded import Draws, RecordedModel
-from mucode_agent.runs.retry import Failure, ProgressListener, RetryPolicy, all_done, own_connections
+from mucode_agent.runs.retry import Failure, ProgressListener, RetryPolicy, own_connections
 from mucode_agent.traces import TraceRow
 from mucode_agent.types import InfrastructureError, Problem, ProblemError, Sample, Sandbox, Verifier
 
 BETWEEN_LOOKS_S = 1.0
-"""How often shards that other workers hold are looked at, once nothing else is left."""
+"""How often, in seconds, to check shards that other workers hold, once nothing else is left."""
 
 
 def begin_run(
@@ -39,9 +40,9 @@ def begin_run(
     verifier: Verifier,
     command: str = "",
 ) -> RunDirectory:
-    """The directory, begun or gone on with. Raises ProblemError where a setting is out of range or the run another."""
-    for arm in arms:  # what cannot be used must not reach the directory
-        if (reason := unfit(arm)) is not None:
+    """The directory, new or continued. Raises ProblemError if a setting is out of range or the run is another one."""
+    for arm in arms:  # unusable settings must not reach the directory
+        if (reason := reason_against(arm)) is not None:
             raise ProblemError(reason)
         create_solver(model, sandbox=sandbox, verifier=verifier, **arm.solve_settings(arm.repeats - 1))
     identity = Identity(
@@ -75,19 +76,19 @@ def work(
     watch: ProgressListener,
     pace: Pace,
 ) -> list[Failure]:
-    """Returns when each of `problems` has its shard, made here or by others, or was given up: these are the result.
+    """Works until each of `problems` has its shard, made here or by others, or was given up; returns those given up.
 
     Args:
-        run: Takes every completion and finished shard at once.
+        run: Stores every completion and finished shard immediately.
         problems: With their private tests.
-        model: The generator: anything that `models.sampling.sample` draws from.
+        model: The generator: anything that `models.sampling.sample` accepts.
         sandbox: Runs candidates on public tests for the graph, and on all tests for the judgement.
         verifier: Scores candidates.
-        watch: Told of every draw and finished problem.
-        pace: How much is done at once, and how long failures are borne.
+        watch: Called for every draw and finished problem.
+        pace: Concurrency, and how long to wait for a failing part.
 
     Raises:
-        InfrastructureError: Patience is at its end, or the disk is full. The same call goes on from what is saved.
+        InfrastructureError: A failure lasted too long, or the disk is full. The same call continues from what is saved.
     """
 
     async def all_problems() -> list[Failure]:
@@ -131,7 +132,7 @@ class _Worker:
         finished = self.run.keys()
         for problem in problems:
             if (key := self.run.key(problem)) in finished:
-                self.run.forget_drawn(key)  # where its maker was killed before it could
+                self.run.forget_drawn(key)  # if its maker was killed before it could
                 self.watch.finished(problem.id, {})
             else:
                 todo.append((problem, key))
@@ -163,25 +164,25 @@ class _Worker:
             outcome = await self.retry.attempt(problem.id, making.shard)
         if isinstance(outcome, Failure):
             return outcome
-        self.run.write(outcome)  # not in a thread, which could outlive the lock; a full disk ends the run
+        self.run.write(outcome)  # not in a thread, which could outlive the lock
         self.retry.succeeded()
         self.watch.finished(problem.id, outcome.right())
         return None
 
 
 _making: ContextVar["_Making"] = ContextVar("making")
-"""The problem that is being solved: one solver serves all problems of a worker, and each has its own journal."""
+"""The current problem: one solver serves all problems of a worker, and each problem has its own journal."""
 
 
 class _TraceOfProblem:
-    """Hands the solver's rows to the problem that is being solved."""
+    """Passes the solver's rows to the current problem."""
 
     def write(self, rows: Sequence[TraceRow]) -> None:
         _making.get().trace.write(rows)
 
 
 class _Making:
-    """One problem's shard in the making. What a failing model or sandbox leaves undone is done by the next call."""
+    """One problem's unfinished shard. If the model or sandbox fails, the next call continues."""
 
     def __init__(self, worker: _Worker, problem: Problem, key: str, journal: Journal[DrawnRow]) -> None:
         self.worker, self.problem, self.key, self.arms = worker, problem, key, worker.identity.arms
@@ -202,16 +203,16 @@ class _Making:
         return Shard(key=self.key, problem_id=self.problem.id, solves=tuple(solves), judgements=verdicts)
 
     async def search(self) -> list[Solve]:
-        """Every solve, arm by arm."""
+        """Runs every solve, arm by arm."""
         repeats = range(max(arm.repeats for arm in self.arms))
         results = await asyncio.gather(*(self.solve_all(k) for k in repeats), return_exceptions=True)
         if failed := [result for result in results if isinstance(result, BaseException)]:
-            # What the problem's owner must fix comes before what another attempt may fix.
+            # An error that the user must fix comes before one that a retry may fix.
             raise min(failed, key=lambda error: isinstance(error, InfrastructureError))
         return [await self.solve(arm, k) for arm in self.arms for k in range(arm.repeats)]
 
     async def solve_all(self, k: int) -> None:
-        """The k-th solve of each arm, one after the other: the next finds the samples of this."""
+        """The k-th solve of each arm, in sequence: each reuses the samples of the one before."""
         async with self.worker.gate:
             for arm in self.arms:
                 if k < arm.repeats:
@@ -231,5 +232,5 @@ class _Making:
 
 
 def _named(settings: dict[str, Any]) -> str:
-    """A solve of a problem by what it was set to, in JSON form; a trace's settings hold more."""
+    """Identifies a solve of a problem by its settings, in JSON form; a trace's settings contain more."""
     return digest({name: settings.get(name) for name in Settings.model_fields})

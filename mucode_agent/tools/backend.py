@@ -1,7 +1,7 @@
-"""Any sandbox backend of deepagents or LangChain as our Sandbox, by its methods alone.
+"""Any sandbox backend of deepagents or LangChain as our Sandbox; it needs only three methods.
 
-The backend brings the machine; our runner judges inside it, so an exit code or printed text of a program decides
-nothing. The runner writes its answer to a file, since backends merge, decorate and cut what a command prints.
+The backend provides the machine, and our runner judges on it, so exit codes and printed text of a program decide
+nothing. The runner writes its answer to a file, because backends merge, decorate and truncate a command's output.
 """
 
 import contextlib
@@ -49,8 +49,8 @@ class Backend(Protocol):
 class BackendSandbox(RemoteSandbox):
     """Judges programs inside a backend, which needs a shell, coreutils and Python 3.11 or newer.
 
-    The backend is used by one thread at a time and stays open: it belongs to the caller. Its isolation is taken as it
-    is, under the name `backend`; what the runner adds inside follows it.
+    The backend is used by one thread at a time and is not closed, because it belongs to the caller. `isolation` is
+    `backend`, followed by the layers that the runner adds inside.
     """
 
     def __init__(self, backend: Backend, *, directory: str = "/tmp", batch: int = 64, backoff_s: float = 1.0) -> None:  # noqa: S108

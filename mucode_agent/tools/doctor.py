@@ -1,4 +1,4 @@
-"""Says which layers of isolation this host gives, and what each of them holds."""
+"""Reports which isolation layers this host supports, and what each does."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +10,10 @@ from mucode_agent.tools.runner.pool import Broken, Pool
 from mucode_agent.types import CodeTest, ExecutionReport, Job, Record
 
 _MEANING = {
-    "namespaces": "no network, no process and no file of the host can be seen; files written are bounded and vanish",
-    "landlock": "files outside the standard library cannot be opened, even by what escapes the namespaces",
-    "seccomp": "no new process or program, no socket, no tracing, none of the kernel's rarer doors",
-    "rlimits": "memory, CPU time, threads, descriptors and file sizes are bounded",
+    "namespaces": "no network, no process and no file of the host is visible; written files are limited and deleted",
+    "landlock": "files outside the standard library cannot be opened, even after an escape from the namespaces",
+    "seccomp": "no new process or program, no socket, no tracing, no rarely needed kernel interface",
+    "rlimits": "memory, CPU time, threads, descriptors and file sizes are limited",
 }
 _REMEDY = {
     "namespaces": "allow user namespaces (sysctl kernel.apparmor_restrict_unprivileged_userns=0, or run the container "
@@ -47,7 +47,7 @@ def rlimits():
     names = ("RLIMIT_DATA", "RLIMIT_CPU", "RLIMIT_NOFILE", "RLIMIT_FSIZE", "RLIMIT_NPROC")
     return all(resource.getrlimit(getattr(resource, name))[1] != resource.RLIM_INFINITY for name in names)
 """
-"""Each function tries what its layer refuses, from inside: a layer that was taken on and does not hold is found."""
+"""Each function tries, from inside, what its layer must refuse, to find layers that are active but do not work."""
 
 
 class Finding(Record):
@@ -56,14 +56,14 @@ class Finding(Record):
     name: str
     holds: bool
     detail: str
-    """What it holds; where it is missing, why, and how to get it."""
+    """What the layer does; if it is missing, why, and how to get it."""
 
 
 def examine(preload: Sequence[str] = ()) -> list[Finding]:
-    """One finding per layer, then `verdicts`: a right and a wrong program were judged; then `isolation`, the sum.
+    """One finding per layer, then `verdicts` (a right and a wrong program were judged), then `isolation` (the summary).
 
-    A layer holds when the host gives it and a program that tries what it refuses fails. `preload` is what the sandbox
-    will be used with: where packages lie can decide what the host gives.
+    A layer works if the host supports it and a program that tries what it refuses fails. `preload` are the packages
+    that the sandbox will be used with; their location can change the result.
     """
     pool: Pool[dict[str, Any]] = Pool(1, preload=preload)
     try:
@@ -76,12 +76,13 @@ def examine(preload: Sequence[str] = ()) -> list[Finding]:
     findings = [_finding(layer, names, missing, failing) for layer in STRONG]
     findings.append(_verdicts([finding.name for finding in findings if finding.holds]))
     strong = all(finding.holds for finding in findings)
-    detail = "strong: every layer holds" if strong else "weaker: runs, and warns; `--require-isolation strong` refuses"
+    detail = "strong: every layer works" if strong else "weaker: programs run, with a warning; "
+    "`--require-isolation strong` refuses"
     return [*findings, Finding(name="isolation", holds=strong, detail=detail)]
 
 
 def _failing(pool: Pool[dict[str, Any]], layers: Sequence[str]) -> dict[str, str]:
-    """Of the layers that were taken on, those that let a program through, with what the program met."""
+    """The active layers that let a program through, with the program's result."""
     code = f"HOST_FILE = {str(Path(__file__).resolve())!r}\n{_PROBE}"
     jobs = [{"code": code, "tests": [f"assert {layer}() is True"]} for layer in layers]
     reports = [pool.submit(job).result() for job in jobs]
@@ -94,7 +95,7 @@ def _failing(pool: Pool[dict[str, Any]], layers: Sequence[str]) -> dict[str, str
 
 def _finding(layer: str, names: Sequence[str], missing: dict[str, str], failing: dict[str, str]) -> Finding:
     if layer in failing:
-        detail = f"taken on, but a program that tries what it refuses was not stopped ({failing[layer]}); report this"
+        detail = f"active, but a program that tries what it refuses was not stopped ({failing[layer]}); report this"
     elif layer in names:
         detail = _MEANING[layer]
     else:

@@ -1,7 +1,7 @@
 """E2B's remote sandboxes: micro virtual machines that are rented by the second.
 
-The runner judges inside the virtual machine, started by `commands.run` and never by `run_code`, whose kernel the
-programs would share. Each virtual machine serves many programs; within it the runner holds them apart.
+The runner judges inside the virtual machine. It is started by `commands.run`, never by `run_code`, in which programs
+would share a kernel. Each virtual machine serves many programs; the runner separates them.
 
 Limits and prices as documented by E2B in November 2026: 20 virtual machines at a time and one new one a second for a
 free account; $0.000014 per vCPU and second, $0.0000045 per GiB of memory and second.
@@ -40,17 +40,18 @@ class E2BUsage(Record):
     machines: int = 0
     """Virtual machines created."""
     seconds: float = 0.0
-    """Their life times together, as seen from here."""
+    """Sum of their life times, measured on this machine."""
     dollars: float = 0.0
-    """`seconds` at the documented price of each machine's size; credits and plans aside."""
+    """`seconds` at the documented price of each machine's size, without credits and plans."""
 
 
 class E2BSandbox(RemoteSandbox):
     """Up to `machines` virtual machines of E2B, without internet access, reused from batch to batch.
 
-    Made when there is work, killed when idle for `idle_s`, after `jobs_per_machine` programs, before `machine_s` of
-    age, after anything odd, and by `close`, which also runs when the interpreter exits. Killed with SIGKILL, a client
-    leaves machines that E2B ends at their time-out; the next client on the same host ends them before.
+    A machine is created when there is work. It is killed when idle for `idle_s`, after `jobs_per_machine` programs,
+    before `machine_s` of age, after any unexpected answer, and by `close`, which also runs when the interpreter exits.
+    A client that is killed with SIGKILL leaves machines running; E2B ends them at their time-out, or the next client on
+    the same host does earlier.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class E2BSandbox(RemoteSandbox):
         backoff_s: float = 1.0,
         **client: Any,
     ) -> None:
-        """`client` are further options of E2B's client (`domain`, `proxy`, `request_timeout`, …).
+        """`client` has further options of E2B's client (`domain`, `proxy`, `request_timeout`, …).
 
         Raises ProblemError without a key, `api_key` or E2B_API_KEY, or without the packages of the extra `e2b`.
         """
@@ -106,7 +107,7 @@ class E2BSandbox(RemoteSandbox):
         return f"E2B: {usage.machines} machines, {usage.seconds:.0f} s, about ${usage.dollars:.4f} at list price"
 
     def close(self) -> None:
-        """Kill every virtual machine, and log what they cost."""
+        """Kill every virtual machine, and log their cost."""
         if self.closed:
             return
         super().close()
@@ -145,12 +146,12 @@ class E2BSandbox(RemoteSandbox):
         return opened
 
     def _is_orphan(self, tags: dict[str, str]) -> bool:
-        """Made by a process of this host that is gone."""
+        """Whether it was created by a process of this host that has ended."""
         process = tags.get("process", "")
         return tags.get("host") == self._tags["host"] and process.isdigit() and not _is_alive(int(process))
 
     def _end_others(self, wanted: Callable[[dict[str, str]], bool]) -> None:
-        """Kill our own virtual machines that nobody waits for. Best effort: their time-out ends them as well."""
+        """Kill our virtual machines that no process uses. Best effort: their time-out ends them too."""
         with contextlib.suppress(MachineError), _errors("list virtual machines"):
             pages = self._class.list(query=_query({_TAG: "1"}), **self._api)
             while pages.has_next:
@@ -250,7 +251,7 @@ class _Pace:
 
 @contextlib.contextmanager
 def _errors(doing: str) -> Iterator[None]:
-    """The client's exceptions as MachineError. It raises bare Exception, httpx's and its transport's errors as well."""
+    """The client's exceptions as MachineError. It also raises bare Exception, httpx's and its transport's errors."""
     try:
         yield
     except Exception as error:
@@ -258,7 +259,7 @@ def _errors(doing: str) -> Iterator[None]:
 
 
 def _refusal(error: Exception) -> ProblemError | None:
-    """What the caller has to fix, where E2B will not create a machine however often it is asked."""
+    """The ProblemError if a retry cannot help, because E2B refuses to create any machine."""
     from e2b import exceptions
 
     if isinstance(error, exceptions.AuthenticationException):

@@ -1,17 +1,18 @@
 """The sandbox as tools of an agent: `run_python` runs a script, `run_tests` judges a program on tests.
 
-What the program does is the tool's result, an exception, a time-out or a non-zero exit included. Only a broken
-sandbox is an error of the tool, and its message says that the program is not at fault.
+Whatever the program does is a result of the tool, also an exception, a time-out or a non-zero exit. Only a broken
+sandbox is an error of the tool, and its message says that the program is not the cause.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Annotated, Any, Literal
 
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from pydantic import BaseModel, Field, ValidationError
 
+from mucode_agent.calls import Call, both_forms
 from mucode_agent.files import cause_of
 from mucode_agent.problems import check_test
 from mucode_agent.prompts import outcome
@@ -29,7 +30,7 @@ from mucode_agent.types import (
 )
 
 SHOWN = 4000
-"""Characters of a script's output in the text for the model."""
+"""Maximum characters of a script's output in the text for the model."""
 
 
 class ScriptResult(Record):
@@ -52,14 +53,14 @@ class ScriptResult(Record):
 
 
 class RunPythonInput(BaseModel):
-    """What a model gives to `run_python`."""
+    """The arguments of `run_python`."""
 
     code: Annotated[str, Field(description="A complete Python 3 program. Print whatever you want to see.")]
     stdin: Annotated[str, Field(description="What the program reads from standard input.")] = ""
 
 
 class RunTestsInput(BaseModel):
-    """What a model gives to `run_tests`."""
+    """The arguments of `run_tests`."""
 
     code: Annotated[str, Field(description="The Python 3 program under test.")]
     tests: Annotated[
@@ -76,7 +77,7 @@ class RunTestsInput(BaseModel):
 
 
 def create_run_python(sandbox: Sandbox, *, limits: Limits | None = None) -> BaseTool:
-    """A tool that runs a script as `__main__`, in a fresh process with nothing of earlier runs.
+    """A tool that runs a script as `__main__`, in a fresh process that keeps nothing from earlier runs.
 
     Its content is text for a model, its artifact the JSON form of a ScriptResult.
     """
@@ -101,7 +102,7 @@ def create_run_python(sandbox: Sandbox, *, limits: Limits | None = None) -> Base
 
 
 def create_run_tests(sandbox: Sandbox, *, limits: Limits | None = None) -> BaseTool:
-    """A tool that judges a program on tests, which run apart from it.
+    """A tool that judges a program on tests, which run in a separate process.
 
     Its content is text for a model, its artifact the JSON form of an ExecutionReport.
     """
@@ -136,31 +137,24 @@ def _tool(
     job: Callable[..., Job],
     answer: Callable[[ExecutionReport], tuple[str, dict[str, Any]]],
 ) -> BaseTool:
-    def call(*code: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
+    async def judged(*code: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
         try:
-            [report] = run(sandbox, [job(*code, **arguments)])
+            report = await Call(_run_one, _submitted, sandbox, job(*code, **arguments))
         except ProblemError as error:
             raise ToolException(f"The call cannot be used: {error}.") from error
         except InfrastructureError as error:
             raise _broken(error) from error
-        return answer(_judged(report))
+        if report.status == "infra":
+            raise _broken(report.error)
+        return answer(report)
 
-    async def acall(*code: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
-        try:
-            report = await _submitted(sandbox, job(*code, **arguments))
-        except ProblemError as error:
-            raise ToolException(f"The call cannot be used: {error}.") from error
-        except InfrastructureError as error:
-            raise _broken(error) from error
-        return answer(_judged(report))
-
-    coroutine: Callable[..., Awaitable[Any]] = acall
+    call, acall = both_forms(judged)
     return StructuredTool(
         name=name,
         description=description,
         args_schema=schema,
         func=call,
-        coroutine=coroutine,
+        coroutine=acall,
         response_format="content_and_artifact",
         handle_tool_error=True,
         handle_validation_error=_misused,
@@ -175,8 +169,12 @@ def _misused(error: object) -> str:
     return f"The arguments cannot be used: {'; '.join(cause_of(fault, 'the arguments') for fault in faults)}."
 
 
+def _run_one(sandbox: Sandbox, job: Job) -> ExecutionReport:
+    return run(sandbox, [job])[0]
+
+
 async def _submitted(sandbox: Sandbox, job: Job) -> ExecutionReport:
-    """Cancelling kills the program. Submitting may wait for an interpreter or for room, hence the thread."""
+    """Cancelling kills the program. Submitting may block, so it runs in a thread."""
     submitting = asyncio.create_task(asyncio.to_thread(sandbox.submit, job))
     try:
         future = await asyncio.shield(submitting)
@@ -189,12 +187,6 @@ async def _submitted(sandbox: Sandbox, job: Job) -> ExecutionReport:
 def _cancel_submitted(submitting: "asyncio.Task[Future[ExecutionReport]]") -> None:
     if not submitting.cancelled() and submitting.exception() is None:
         submitting.result().cancel()
-
-
-def _judged(report: ExecutionReport) -> ExecutionReport:
-    if report.status == "infra":
-        raise _broken(report.error)
-    return report
 
 
 def _broken(cause: object) -> ToolException:

@@ -1,8 +1,8 @@
-"""Runs programs on this machine, confined by what its kernel offers: no Docker, no root, no key.
+"""Runs programs on this machine, confined by its kernel: no Docker, no root, no API key.
 
-Covered: forged verdicts, the file system, the network, other processes, the environment, time, memory, output and
-disk. Not covered: bugs of the kernel, timing side channels, reading the metadata of files where there are no
-namespaces. docs/sandbox.md says which layer holds what.
+Covered: forged verdicts, the file system, the network, other processes, the environment, time, memory, output and disk.
+Not covered: kernel bugs, timing side channels, and, without namespaces, reading the metadata of files. docs/sandbox.md
+describes the layers.
 """
 
 import os
@@ -22,17 +22,17 @@ Require = Literal["any", "strong"]
 
 
 class WeakIsolationWarning(UserWarning):
-    """Programs run with fewer layers of isolation than this package can use."""
+    """Programs run with fewer isolation layers than this package can use."""
 
 
 class LocalSandbox:
     """A pool of warm, confined interpreters, one program at a time on each of `workers` (default: the processors).
 
-    Nothing starts before the first `submit`, which waits for the first interpreter. `preload` names modules that are
-    imported once and then cost a program nothing, numpy for one. `require="strong"` raises InfrastructureError where
-    a layer of `STRONG` is missing; "any" warns instead. At most `pending` jobs wait: then `submit` blocks until one
-    ends, in a done callback excepted. `layers` are used where the host gives them. Safe to share between threads and
-    event loops; a forked process gets its own.
+    Nothing starts before the first `submit`, which waits for the first interpreter. `preload` names modules, such as
+    numpy, that are imported once and that programs may then import at no cost. `require="strong"` raises
+    InfrastructureError if a layer of `STRONG` is missing; "any" warns instead. At most `pending` jobs wait: beyond that
+    `submit` blocks until one ends, except in a done callback. `layers` are used if the host supports them. Safe to
+    share between threads and event loops; a forked process gets its own pool.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class LocalSandbox:
 
     @property
     def isolation(self) -> str:
-        """The layers that hold its programs, joined by `+`. Starts the interpreters."""
+        """The isolation layers of its programs, joined by `+`. Starts the interpreters."""
         self._started()
         return self._isolation
 
@@ -72,7 +72,7 @@ class LocalSandbox:
         return future
 
     def close(self) -> None:
-        """End every process; jobs that are not done are cancelled. A sandbox that is dropped closes itself."""
+        """End every process; unfinished jobs are cancelled. Garbage collection closes a sandbox too."""
         with self._lock:
             if self._end is not None:
                 self._end.detach()
@@ -84,7 +84,7 @@ class LocalSandbox:
     def _started(self) -> Pool[ExecutionReport]:
         with self._lock:
             if self._closed:
-                raise RuntimeError("the sandbox is closed: make a new one")
+                raise RuntimeError("the sandbox is closed: create a new one")
             if self._pool is None or self._process != os.getpid():
                 self._start()
             assert self._pool is not None
@@ -111,7 +111,7 @@ class LocalSandbox:
             if self._require == "strong":
                 pool.close()
                 raise InfrastructureError(
-                    f"strong isolation needs {', '.join(weak)}, which this host does not give ({reasons}); "
+                    f"strong isolation needs {', '.join(weak)}, which this host does not support ({reasons}); "
                     "run `python -m mucode_agent doctor`, use the E2B sandbox, or allow weaker isolation"
                 )
             warnings.warn(
@@ -134,7 +134,7 @@ class LocalSandbox:
 
 
 class _Hold:
-    """Keeps a sandbox that nobody else holds until its job is done."""
+    """Keeps a sandbox without other references alive until its job is done."""
 
     def __init__(self, sandbox: LocalSandbox) -> None:
         self.sandbox: LocalSandbox | None = sandbox
@@ -144,6 +144,6 @@ class _Hold:
 
 
 def _close_later(pool: "Pool[ExecutionReport]", process: int) -> None:
-    """Ends the pool of a sandbox that was dropped; a collector's thread must not wait for processes to end."""
+    """Ends the pool of a garbage-collected sandbox, in another thread: the collector's must not wait for processes."""
     if process == os.getpid():
         threading.Thread(target=pool.close, name="mucode-sandbox-end", daemon=True).start()

@@ -1,8 +1,8 @@
-"""Judges programs on machines elsewhere: the runner is copied there once, jobs go in batches, reports come back.
+"""Judges programs on remote machines: the runner is copied there once, jobs are sent in batches, reports come back.
 
-What decides is the same runner as on this machine, so the verdicts are the same. A machine that is lost, slow or
-talks nonsense is given up and its jobs run again elsewhere, in smaller batches, so that one job that brings machines
-down fails alone. What cannot be judged at all is reported as `infra`.
+The runner is the same as on this machine, so the verdicts are the same. A machine that is lost, slow or gives an
+unreadable answer is given up, and its jobs run again on another, in smaller batches. So a job that crashes machines
+fails alone. A job that cannot be judged at all is reported as `infra`.
 """
 
 import atexit
@@ -24,35 +24,35 @@ from pydantic import ValidationError
 from mucode_agent.types import ExecutionReport, InfrastructureError, Job, MucodeError, ProblemError
 
 ATTEMPTS = 3
-"""Of one job, each on another machine unless the job was only in bad company."""
+"""Attempts per job, each on another machine; failures that other jobs of the batch caused do not count."""
 _OPEN_ATTEMPTS = 6
 _LONGEST_BACKOFF_S = 30.0
 _BATCH_S = 600.0
-"""Bound of the time that the jobs of one batch may need in the worst case, unless a single job needs more."""
+"""Maximum worst-case seconds of the jobs of one batch, unless a single job needs more."""
 _START_S = 60.0
 
 
 class MachineError(MucodeError):
-    """A machine could not be had, or was lost; another one may do better."""
+    """A machine could not be created, or was lost; another one may work."""
 
 
 class Machine(Protocol):
-    """A computer with Python 3.11 or newer, on which the runner lies ready."""
+    """A computer with Python 3.11 or newer and the runner."""
 
     def judge(self, jobs: bytes, nonce: str, time_s: float) -> str:
-        """What the runner printed for this file of jobs. Raises MachineError, at the latest soon after `time_s`."""
+        """The runner's output for this file of jobs. Raises MachineError, at the latest soon after `time_s`."""
         ...
 
     def close(self) -> None:
-        """Give the machine back, from any thread; `judge` then fails. Never raises; may be called twice."""
+        """Release the machine, from any thread; `judge` then fails. Never raises; may be called twice."""
         ...
 
 
 class RemoteSandbox:
-    """A pool of machines behind the Sandbox protocol: one thread and at most one machine per place.
+    """A pool of machines behind the Sandbox protocol: one thread and at most one machine per slot.
 
-    Machines are opened when there is work for them, and closed when idle, worn out or suspicious. Cancelling a future
-    drops its job; when every job of a batch is cancelled, their machine is closed.
+    Machines are opened when there is work, and closed when idle, used up or faulty. Cancelling a future drops its job;
+    if every job of a batch is cancelled, its machine is closed.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class RemoteSandbox:
         idle_s: float | None = 60.0,
         backoff_s: float = 1.0,
     ) -> None:
-        """`open_machine` raises MachineError (tried again, `backoff_s` apart at first) or ProblemError (final).
+        """`open_machine` raises MachineError (retried, at first after `backoff_s`) or ProblemError (final).
 
-        `layer` names what the machine itself is held by; it leads `isolation`.
+        `layer` names the machine's own isolation; `isolation` begins with it.
         """
         if machines < 1 or batch < 1:
             raise ProblemError(f"machines and batch must be at least 1, got {machines} and {batch}")
@@ -90,11 +90,11 @@ class RemoteSandbox:
 
     @property
     def isolation(self) -> str:
-        """The layers of the last batch; before it, only that of the machine."""
+        """The isolation layers of the last batch; before the first one, only the machine's."""
         return self._isolation
 
     def submit(self, job: Job) -> Future[ExecutionReport]:
-        """Blocks while several batches per machine wait already. Raises ProblemError where machines are refused."""
+        """Blocks while several batches per machine wait. Raises ProblemError if machines are refused."""
         if self._refusal is not None:
             raise self._refusal
         task = _Task(job)
@@ -104,17 +104,17 @@ class RemoteSandbox:
         with self._changed:
             if self._closed.is_set():
                 task.future.cancel()
-                raise RuntimeError("the sandbox is closed: make a new one")
+                raise RuntimeError("the sandbox is closed: create a new one")
             self._queue.append(task)
             self._changed.notify()
             starting = [place for place in self._places if place.thread.ident is None][:1]
-            for place in starting:  # one more with each job, as long as there are places
+            for place in starting:  # one more with each job, as long as slots are free
                 atexit.register(self.close)
                 place.thread.start()
         return task.future
 
     def close(self) -> None:
-        """Close every machine; what is not done yet is cancelled."""
+        """Close every machine; unfinished jobs are cancelled."""
         with self._changed:
             if self._closed.is_set():
                 return
@@ -131,7 +131,7 @@ class RemoteSandbox:
             if place.thread.ident is not None and place.thread is not threading.current_thread():
                 place.thread.join()
 
-    # --- for the places
+    # --- for the slots
 
     def wait(self, idle_s: float | None) -> bool:
         """True when there is work, False when the sandbox is closed or nothing came within `idle_s`."""
@@ -140,7 +140,7 @@ class RemoteSandbox:
             return bool(self._queue)
 
     def take(self) -> list["_Task"]:
-        """A fair share of the queue, bounded in number and in time; what failed before goes in smaller batches."""
+        """A fair share of the queue, limited in number and in time; jobs that failed before go in smaller batches."""
         with self._changed:
             tasks: list[_Task] = []
             needed = 0.0
@@ -164,7 +164,7 @@ class RemoteSandbox:
             task.cancel()
 
     def open(self) -> Machine:
-        """Raises MachineError, and ProblemError for good."""
+        """Raises MachineError, or ProblemError if a retry cannot help."""
         if self._refusal is not None:
             raise self._refusal
         try:
@@ -202,7 +202,7 @@ class RemoteSandbox:
 
 
 class _Task:
-    """A job and its future, which stays pending while it runs so that it can be cancelled."""
+    """A job and its future, which stays pending while the job runs, so it can be cancelled."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -228,7 +228,7 @@ class _Task:
         self._settles()
 
     def _settles(self) -> bool:
-        """Whether the outcome is still wanted. Waiters hear of a cancelled future only through this, and only once."""
+        """Whether the outcome is still wanted. Only this notifies waiters of a cancelled future, and only once."""
         if self._settled:
             return False
         self._settled = True
@@ -264,7 +264,7 @@ class _Place:
                 self.drop()
                 continue
             try:
-                machine = self._ready()  # before a batch is taken: meanwhile it grows
+                machine = self._ready()  # before a batch is taken, which grows meanwhile
             except ProblemError as error:
                 self._give_up(self._sandbox.take(), error)
             except MachineError as error:
@@ -322,7 +322,7 @@ class _Place:
 
 
 class _Watch:
-    """While it is open, `stop` is called once every one of the tasks is cancelled."""
+    """While it is open, `stop` is called once all tasks are cancelled."""
 
     def __init__(self, tasks: Sequence[_Task], stop: Callable[[], None]) -> None:
         self._tasks = tasks
@@ -339,7 +339,9 @@ class _Watch:
 
     def _look(self, _: object) -> None:
         if self._open and all(task.future.cancelled() for task in self._tasks):
-            threading.Thread(target=self._stop, daemon=True).start()  # whoever cancels does not wait for the network
+            threading.Thread(
+                target=self._stop, daemon=True
+            ).start()  # the caller that cancels does not wait for the network
 
 
 # --- the runner, elsewhere -----------------------------------------------------------------------------------------

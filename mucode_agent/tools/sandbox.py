@@ -12,9 +12,11 @@ from weakref import WeakSet
 from mucode_agent.tools.local import LocalSandbox, Require
 from mucode_agent.types import ExecutionReport, InfrastructureError, Job, ProblemError, Sandbox
 
-_CLOSED = "the sandbox was closed while programs ran: make a new one, or close it later"
+_CLOSED = "the sandbox was closed while programs ran: create a new one, or close it later"
+SANDBOXES = ("local", "e2b")
+"""The names that `load_sandbox` knows."""
 IN_FLIGHT = 256
-"""Jobs that `arun` has submitted and not yet seen end."""
+"""Jobs of `arun` that have been submitted and have not ended."""
 
 
 def load_sandbox(
@@ -22,9 +24,9 @@ def load_sandbox(
 ) -> Sandbox:
     """The sandbox named `local` or `e2b`. Nothing starts before its first job.
 
-    `workers` is the number of programs at a time, on E2B of virtual machines (2 unless given). `require="strong"` is
-    met by E2B as such: programs run on another machine; the layers within it are named in every report. `preload`
-    names the installed modules that programs of the local sandbox may import besides the standard library.
+    `workers` is the number of concurrent programs, on E2B of virtual machines (default 2). E2B always satisfies
+    `require="strong"`, because programs run on another machine; every report names the layers inside it. `preload`
+    names installed modules that programs of the local sandbox may import besides the standard library.
     """
     if spec == "local":
         for name in preload:
@@ -38,11 +40,11 @@ def load_sandbox(
 
         sandbox: Sandbox = E2BSandbox(machines=2 if workers is None else workers)
         return sandbox
-    raise ProblemError(f"no sandbox is called {spec!r}: use 'local' or 'e2b'")
+    raise ProblemError(f"no sandbox is called {spec!r}: use {' or '.join(map(repr, SANDBOXES))}")
 
 
 def is_installed(name: str) -> bool:
-    """Whether programs can get the module by preloading it."""
+    """Whether the module can be preloaded for programs."""
     try:
         return find_spec(name) is not None
     except (ImportError, ValueError, AttributeError):  # of a dotted name, a parent; of an odd one, the name
@@ -50,7 +52,7 @@ def is_installed(name: str) -> bool:
 
 
 class SharedSandbox:
-    """The local sandbox that all solvers of a process share, held by one of them. It ends with its last holder."""
+    """One solver's reference to the local sandbox that all solvers of a process share. It ends with the last one."""
 
     def __init__(self) -> None:
         with _SHARED.lock:
@@ -68,13 +70,13 @@ class SharedSandbox:
 
     def submit(self, job: Job) -> Future[ExecutionReport]:
         if not self._end.alive:
-            raise RuntimeError("the sandbox is closed: make a new one")
+            raise RuntimeError("the sandbox is closed: create a new one")
         future = self._sandbox.submit(job)
         self._futures.add(future)
         return future
 
     def close(self) -> None:
-        """Cancels this holder's programs, and ends the sandbox where nobody else holds it."""
+        """Cancels this holder's programs, and ends the sandbox if there is no other holder."""
         for future in list(self._futures):
             future.cancel()
         if self._end.detach() is not None and (last := _SHARED.left()) is not None:
@@ -82,7 +84,7 @@ class SharedSandbox:
 
 
 class _Shared:
-    """The process's sandbox and how many hold it."""
+    """The process's sandbox and its number of holders."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()  # a holder may be collected while its thread holds it
@@ -96,7 +98,7 @@ class _Shared:
             return self.sandbox if self.holders == 0 else None
 
     def leave(self) -> None:
-        """For a holder that was dropped: a collector's thread must not wait for processes to end."""
+        """For a garbage-collected holder: the collector's thread must not wait for processes to end."""
         if (last := self.left()) is not None:
             threading.Thread(target=last.close, name="mucode-sandbox-end", daemon=True).start()
 
@@ -105,7 +107,7 @@ _SHARED = _Shared()
 
 
 class Programs:
-    """The programs of `run` in whatever threads work for one call; `kill` ends them, and those that start later."""
+    """The programs of `run` in all threads of one call; `kill` ends them, and those that start later."""
 
     current: ContextVar["Programs | None"] = ContextVar("current", default=None)
 
@@ -130,7 +132,7 @@ class Programs:
 
 
 def run(sandbox: Sandbox, jobs: Iterable[Job]) -> list[ExecutionReport]:
-    """The reports of the jobs, in their order. An interruption kills what still runs."""
+    """The reports of the jobs, in order. An interruption kills the running programs."""
     futures: list[Future[ExecutionReport]] = []
     programs = Programs.current.get()
     try:
@@ -151,8 +153,8 @@ def _report(future: Future[ExecutionReport]) -> ExecutionReport:
         raise InfrastructureError(_CLOSED) from None
 
 
-async def arun(sandbox: Sandbox, jobs: Sequence[Job]) -> list[ExecutionReport]:
-    """The reports of the jobs, in their order. Cancelling kills what still runs."""
+async def arun(sandbox: Sandbox, jobs: Iterable[Job]) -> list[ExecutionReport]:
+    """The reports of the jobs, in order. Cancelling kills the running programs."""
     room = asyncio.Semaphore(IN_FLIGHT)
 
     async def one(job: Job) -> ExecutionReport:
@@ -170,5 +172,5 @@ async def arun(sandbox: Sandbox, jobs: Sequence[Job]) -> list[ExecutionReport]:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(job)) for job in jobs]
     except ExceptionGroup as failures:
-        raise failures.exceptions[0] from None  # as `run` has it: one job's failure is the failure
+        raise failures.exceptions[0] from None  # as in `run`: one job's failure is the failure of all
     return [task.result() for task in tasks]

@@ -1,1 +1,1 @@
-"""Traces of solves, and what is learned from them."""
+"""Training data from traces of solves, and training on it."""

@@ -1,6 +1,6 @@
 """Writes a trained generator's LoRA adapter as data that can ship: tensors in bfloat16, and a card.
 
-It is written only if, merged into the base, it gives the very generator: what ships is what was measured.
+It is written only if, merged into the base, it gives the generator's own weights: what ships is what was measured.
 """
 
 import json
@@ -33,7 +33,7 @@ _ROUNDING = 2**-7
 
 
 class Origin(Record):
-    """What a card says that no file does."""
+    """The facts for a card that no file contains."""
 
     made: str
     base: str
@@ -52,18 +52,18 @@ def export_adapter(
         generator: The directory of `train generator` or of a loop's round, trained with `lora_rank`.
         out: The new directory.
         origin: Command, base, licence and source of the data.
-        traces: What it was trained on; of a loop's generator, the loop's own rollouts unless given.
-        apart_from: Evaluation sets by name, none of whose problems may be among those that it was trained on.
+        traces: The rollouts that it was trained on; default for a loop's generator: the loop's own.
+        apart_from: Evaluation sets by name; none of their problems may be among the training problems.
 
     Raises:
-        ProblemError: There is no plain LoRA adapter, it was trained from another base, or a problem stands in an
-            evaluation set.
+        ProblemError: There is no plain LoRA adapter, it was trained from another base, or a training problem is also in
+            an evaluation set.
     """
     card = read_generator_card(generator)
     if card is None:
         raise ProblemError(f"{generator} is no finished generator; give a directory of `train generator` or a round's")
     if out.exists():
-        raise ProblemError(f"{out} is there already; give a new directory")
+        raise ProblemError(f"{out} already exists; give a new directory")
     directories = list(traces) or _rollouts_of_loop(generator)
     _check_apart(generator, directories, apart_from)
     tensors, scale, rank = _adapter(generator / ADAPTER)
@@ -103,7 +103,7 @@ def export_adapter(
 
 
 def _rollouts_of_loop(generator: Path) -> list[Path]:
-    """Of the rounds up to the generator's own; none where it stands in no loop's directory."""
+    """The rollouts of the rounds up to the generator's own; empty if it is in no loop's directory."""
     number = generator.resolve().parent.name.removeprefix("round-")
     rounds = range(1, int(number) + 1) if number.isdigit() else ()
     return [generator.resolve().parents[1] / f"round-{i}" / "rollouts" for i in rounds]
@@ -113,13 +113,13 @@ def _check_apart(generator: Path, directories: Sequence[Path], apart_from: dict[
     if not apart_from:
         return
     if not directories:
-        raise ProblemError(f"{generator} stands in no loop's directory; give the --traces that it was trained on")
+        raise ProblemError(f"{generator} is in no loop's directory; give the --traces that it was trained on")
     trained = [entry.problem for entry in read_attempts(directories)]
     without_overlap(trained, [problem for problems in apart_from.values() for problem in problems], drop=False)
 
 
 def _adapter(directory: Path) -> tuple[dict[str, torch.Tensor], float, int]:
-    """A PEFT adapter's tensors by our names, its scale and rank. Raises ProblemError where it is no plain LoRA."""
+    """A PEFT adapter's tensors by our names, its scale and rank. Raises ProblemError if it is no plain LoRA."""
     try:
         config = json.loads((directory / "adapter_config.json").read_bytes())
         loaded = load_file(directory / "adapter_model.safetensors")
@@ -128,10 +128,10 @@ def _adapter(directory: Path) -> tuple[dict[str, torch.Tensor], float, int]:
             f"{directory} holds no LoRA adapter ({error}); train the generator with --lora-rank of at least 1"
         ) from None
     other = [name for name, plain in _PLAIN.items() if config.get(name, plain) not in (plain, None)]
-    strange = sorted(name for name in loaded if not name.endswith((".lora_A.weight", ".lora_B.weight")))
-    if other or strange:
+    unexpected = sorted(name for name in loaded if not name.endswith((".lora_A.weight", ".lora_B.weight")))
+    if other or unexpected:
         raise ProblemError(
-            f"{directory} is no plain LoRA adapter: it has {', '.join([*other, *strange][:4])}; train it again by "
+            f"{directory} is no plain LoRA adapter: it has {', '.join([*other, *unexpected][:4])}; train it again by "
             "`train generator`"
         )
     tensors = {
@@ -143,7 +143,7 @@ def _adapter(directory: Path) -> tuple[dict[str, torch.Tensor], float, int]:
 
 
 def _check_merged(generator: Path, adapter: Path, base: str) -> None:
-    """Raises ProblemError where the adapter on the base is not what stands in `generator`."""
+    """Raises ProblemError if base plus adapter differ from the weights in `generator`."""
     with reading(base) as place:
         mine: Any = AutoModelForCausalLM.from_pretrained(place, dtype=torch.bfloat16)
     merge(mine, adapter)
@@ -163,7 +163,7 @@ def _check_merged(generator: Path, adapter: Path, base: str) -> None:
 
 
 def _loop(generator: Path) -> dict[str, Any]:
-    """What the loop was asked for, without the paths of this machine; empty for a generator of its own."""
+    """The loop's configuration, without the paths of this machine; empty for a generator outside a loop."""
     try:
         identity = json.loads((generator.resolve().parents[1] / "config.json").read_bytes())["identity"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -173,7 +173,7 @@ def _loop(generator: Path) -> dict[str, Any]:
 
 
 def without_paths(value: Any) -> Any:
-    """What a settings file or a command says without directories: `mbpp:/data/train.jsonl` is `mbpp:train.jsonl`."""
+    """A setting or command without directories: `mbpp:/data/train.jsonl` becomes `mbpp:train.jsonl`."""
     if isinstance(value, dict):
         return {key: without_paths(part) for key, part in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Solves in ATIF, harbor's Agent Trajectory Interchange Format: what was asked, answered and fed back, turn by turn.
+"""Solves in ATIF, harbor's Agent Trajectory Interchange Format: prompts, replies and feedback, turn by turn.
 
 A step of the agent is a turn: its best candidate's reply, with the tokens of all its candidates. The format:
 https://harborframework.com/docs/trajectory-format; version 1.8 as of harbor 0.26.

@@ -1,4 +1,4 @@
-"""The checkpoint that a training starts from: where it lies, what it is known by, and one sentence where it is none."""
+"""The checkpoint that a training starts from: its place, its identity, and an error if it cannot be used."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from mucode_agent.types import ProblemError
 
 @contextlib.contextmanager
 def reading(base: str) -> Iterator[str]:
-    """What `from_pretrained` takes for a directory, a hub id or an embedded model. Raises ProblemError if it fails."""
+    """The argument of `from_pretrained` for a directory, hub id or embedded model. Raises ProblemError if it fails."""
     try:
         with quiet():
             path = base_path(base)
@@ -33,13 +33,13 @@ def base_path(base: str) -> Path:
 
 
 def base_sha256(base: str) -> str | None:
-    """Of the weights and all that lies beside them; None for a hub id. A path alone does not say what it holds."""
+    """Digest of the weights and the files next to them; None for a hub id. A path alone does not identify weights."""
     path = base_path(base)
     return weights_sha256(path) if path.exists() else None
 
 
 def check_base(base: str, *, chats: bool) -> None:
-    """Raises ProblemError where nothing can be trained from `base`, or it has no chat template and should have one."""
+    """Raises ProblemError if `base` cannot be trained, or lacks a chat template that it needs."""
     with reading(base) as place:
         AutoConfig.from_pretrained(place)
         tokenizer: Any = AutoTokenizer.from_pretrained(place)

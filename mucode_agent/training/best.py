@@ -1,4 +1,4 @@
-"""What a training came to: pairs of generator and verifier, and the best of them on validation."""
+"""The result of a training: pairs of generator and verifier, and the best of them on validation."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ class Pair(Record):
 
 
 class Best(Record):
-    """What the training came to: `best.json`."""
+    """The result of the training: `best.json`."""
 
     pair: Pair
     chosen_by: str

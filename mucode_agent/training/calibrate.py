@@ -1,4 +1,4 @@
-"""What a verifier is worth on held-out problems, and the probability that its logit means there."""
+"""Measures a verifier on held-out problems, and calibrates its logits to probabilities there."""
 
 import random
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ Scored = list[tuple[Attempt, float]]
 
 
 def calibrated_card(card: VerifierCard, directory: Path, held_out: Sequence[ProblemAttempts]) -> VerifierCard:
-    """`card` with calibration and quality, measured with the weights in `directory` as they will be used."""
+    """`card` with calibration and quality, measured with the saved weights in `directory`."""
     return with_quality(card, scored(LocalVerifier(str(directory)), held_out), directory / "reliability.png")
 
 
@@ -30,10 +30,10 @@ def scored(verifier: Verifier, data: Sequence[ProblemAttempts]) -> list[Scored]:
 
 
 def with_quality(card: VerifierCard, problems: Sequence[Scored], plot: Path | None = None) -> VerifierCard:
-    """The card with what the scores say.
+    """The card with calibration and quality from the scores.
 
     Quality figures of probabilities are cross-fitted: each half of the problems is judged by a calibration fitted on
-    the other. Where the labels or the verifier allow no calibration, the card has none.
+    the other. If the labels or the verifier allow no calibration, the card has none.
     """
     rows = [(logit, attempt.correct) for problem in problems for attempt, logit in problem]
     logits, labels = [logit for logit, _ in rows], [label for _, label in rows]
@@ -86,7 +86,7 @@ def _cross_fitted(problems: Sequence[Scored]) -> tuple[Calibration, Calibration]
 
 
 def reliability_plot(found: Calibration, path: Path) -> None:
-    """Promised against observed share of right programs; nothing where matplotlib is not installed."""
+    """Plots predicted against observed share of right programs; does nothing without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

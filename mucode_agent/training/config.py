@@ -1,4 +1,4 @@
-"""What a whole training is asked to do: the TOML file of `train loop`, with unknown keys refused by name."""
+"""The configuration of a whole training: the TOML file of `train loop`, with unknown keys refused by name."""
 
 import shlex
 import tomllib
@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from mucode_agent.files import first_cause
 from mucode_agent.graphs.settings import StatedSettings
-from mucode_agent.runs.config import Pace, Split, unfit
+from mucode_agent.runs.config import Pace, Split, reason_against
 from mucode_agent.runs.running import Running
 from mucode_agent.training.settings import (
     ExpertSettings,
@@ -22,10 +22,10 @@ from mucode_agent.types import ProblemError, Record
 
 
 class ProblemSettings(Record):
-    """Which problems are learned from, and which choose the best pair. Files are found from the working directory."""
+    """The training problems, and those that select the best pair. Paths are relative to the working directory."""
 
     train: str
-    """As `rollout` takes it, such as `mbpp:mbpp_train.jsonl`."""
+    """A benchmark as for `rollout`, such as `mbpp:mbpp_train.jsonl`."""
     validation: str
     split: Split = "fixed"
     testless: bool = False
@@ -33,7 +33,7 @@ class ProblemSettings(Record):
     """Only the first problems."""
     validation_limit: Annotated[int, Field(ge=1)] | None = None
     drop_overlap: bool = False
-    """Leave out training problems that also stand in the validation set; else they end the run."""
+    """Leave out training problems that are also in the validation set; otherwise they are an error."""
 
 
 class LoopSearch(StatedSettings):
@@ -61,69 +61,73 @@ class RolloutSettings(LoopSearch):
 
 
 class ServingSettings(Record):
-    """Who computes the generator. Without a server it runs in this process."""
+    """What serves the generator. Without a server it runs in this process."""
 
     server: str | None = None
-    """An OpenAI-compatible vLLM server of the base, begun with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1.
-    With `command`, where that serves."""
+    """URL of an OpenAI-compatible vLLM server of the base, started with --enable-lora and
+    VLLM_ALLOW_RUNTIME_LORA_UPDATING=1. With `command`, the URL at which that serves.
+    """
     command: str | None = None
-    """Serves the checkpoint that stands for {checkpoint} in it, at `server`. It is begun for each generator and ended
-    when that has drawn, so adapters are not needed and training has the machine to itself."""
+    """Command that serves a checkpoint at `server`; {checkpoint} in it is replaced by the path. It is started for each
+    generator and ended when that has drawn, so no adapters are needed and training has the machine to itself.
+    """
     start_s: Annotated[float, Field(gt=0)] = 900.0
     """Seconds until `command` must answer."""
     served_base: str | None = None
     """The base's name on the server; None asks the server."""
     adapter: str = "mucode"
-    """Adapters are called this, with the round's number."""
+    """Prefix of the adapters' names, followed by the round's number."""
     timeout: Annotated[float, Field(gt=0)] = 600.0
     """Seconds for one request."""
 
 
 class LoopVerifierSettings(HeldOutShare, VerifierSettings):
-    """R_φ of each round, and how it is trained where it is a language model: `train verifier`, and where it starts."""
+    """R_φ of each round. The settings of `train verifier` apply if it is a language model."""
 
     kind: Annotated[
         Literal["language-model", "evidence", "none"], Field(exclude_if=lambda value: value == "language-model")
     ] = "language-model"
-    """`evidence` is fitted on the rollouts in seconds; `none` trains nothing, for an expert and a method that read no
-    score, and leaves the choice among validation's programs to the tests."""
+    """`evidence` is fitted on the rollouts in seconds. `none` trains no verifier, for an expert and a method that read
+    no score; the tests alone then choose on validation.
+    """
     base: Annotated[str, Field(min_length=1)] | None = None
     """None takes the generator's base, as the paper does."""
 
     @property
     def reads(self) -> bool:
-        """Whether it is a language model, which has a base."""
+        """Whether it is a language model, trained from a base."""
         return self.kind == "language-model"
 
 
 class ValidationSettings(LoopSearch):
-    """How pairs of generator and verifier are measured, and by what the best one is chosen."""
+    """How pairs of generator and verifier are measured; the best pair is chosen by this."""
 
     independent: bool = False
-    """Also N·T first-turn samples: the same compute, no feedback."""
+    """Also draw N·T first-turn samples: the same compute, no feedback."""
     choose_by: Literal["turns", "greedy"] = "turns"
 
 
 _IN_PROBLEMS = {"require_isolation", "timeout", "judge"}
-"""Of running: isolation changes no verdict, and the digest of the problems holds the limit and the judge."""
+"""Settings outside the identity: isolation changes no verdict, and the problems' digest has limit and judge."""
 
 
 class LoopConfig(Running, Pace):
     """A whole training (paper, algorithm 1)."""
 
     base: Annotated[str, Field(min_length=1)]
-    """The checkpoint that every iteration starts from: a directory, a hub id, or an embedded model by name."""
+    """The checkpoint that every round starts from: a directory, a hub id, or an embedded model by name."""
     out: Path | None = None
-    """The run directory, unless the command line names one."""
+    """The run directory; --out replaces it."""
     iterations: Annotated[int, Field(ge=1)] = 2
-    """M. The paper has 2 on MBPP and 1 on CodeContests."""
+    """Number of rounds, M. The paper has 2 on MBPP and 1 on CodeContests."""
     seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
-    """Also of every part that names none."""
+    """Also the seed of every part that sets none."""
     final_verifier: bool = True
-    """Also roll out the last generator and train a verifier on that, as the paper's evaluation does (section 3.4)."""
+    """Also draw rollouts of the last generator and train a verifier on them, as in the paper (section 3.4)."""
     fresh_labels: bool = True
-    """Relabel the data of all rounds by the current expert; else rows of earlier rounds stay as they were made, and
-    the expert sees the current round alone, as in the authors' code."""
+    """Relabel the data of all rounds by the current expert. Otherwise rows of earlier rounds stay unchanged and the
+    expert sees only the current round, as in the authors' code.
+    """
     problems: ProblemSettings
     rollouts: RolloutSettings = RolloutSettings()
     serving: ServingSettings = ServingSettings()
@@ -148,7 +152,7 @@ class LoopConfig(Running, Pace):
     @model_validator(mode="after")
     def _a_stage_is_a_run(self) -> "LoopConfig":
         for part in (self.rollouts, self.validation):
-            if (reason := unfit(part)) is not None:
+            if (reason := reason_against(part)) is not None:
                 raise ValueError(reason)
         return self
 
@@ -162,7 +166,7 @@ class LoopConfig(Running, Pace):
         return self
 
     @model_validator(mode="after")
-    def _a_server_is_told_what_to_serve(self) -> "LoopConfig":
+    def _a_server_has_what_to_serve(self) -> "LoopConfig":
         serving = self.serving
         if serving.command is not None and (serving.server is None or "{checkpoint}" not in serving.command):
             raise ValueError("serving.command must serve {checkpoint} at an address that serving.server names")
@@ -178,7 +182,7 @@ class LoopConfig(Running, Pace):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """What determines the artefacts: not where they go, how many are in flight, or who computes."""
+        """The settings that determine the artefacts: not directories, concurrency, or serving."""
         fields = self.model_dump(mode="json", exclude={"out", *Pace.model_fields, *_IN_PROBLEMS})
         fields["serving"] = {"served": self.serving.server is not None}
         for part in ("verifier", "generator"):
@@ -187,7 +191,7 @@ class LoopConfig(Running, Pace):
 
 
 def as_identity(held: dict[str, Any]) -> dict[str, Any]:
-    """An identity that an earlier version wrote, with the settings that it did not know at their defaults."""
+    """An identity from an earlier version, with newer settings at their defaults."""
     records: dict[str, type[LoopSearch]] = {"rollouts": RolloutSettings, "validation": ValidationSettings}
     stated = {
         part: record.model_validate({"seed": held["seed"], **held[part]}).model_dump(mode="json")

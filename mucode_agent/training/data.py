@@ -1,8 +1,8 @@
-"""Labelled attempts: what generators wrote in which state, and what all tests, or a user, say of it.
+"""Labelled attempts: a program, the state it was written in, and its label from all tests or from a user.
 
-Directories that `evaluate run`, `rollout`, `traces import` and `traces add` wrote are read alike. The first three hold
-states and programs in their traces and labels in their judgements; the last what users accepted or rejected. `infra`
-and `unjudged` say nothing about a program and never become a label; a program without one has none.
+They are read from directories of `evaluate run`, `rollout`, `traces import` and `traces add`. The first three have
+states and programs in their traces and labels in their judgements; the last has what users accepted or rejected.
+`infra` and `unjudged` are no verdict and never become a label.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from mucode_agent.graphs.selection import normal_form
 from mucode_agent.models.identity import generator_identity
 from mucode_agent.prompts import render
 from mucode_agent.runs.directory import Judgement, Solve, read_problems
-from mucode_agent.runs.earlier import read_told
+from mucode_agent.runs.earlier import read_finished
 from mucode_agent.runs.reading import read_run
 from mucode_agent.traces import CandidateRow, DecisionRow, read_trace
 from mucode_agent.training.feedback import Feedback, holds_feedback, read_feedback, votes
@@ -25,11 +25,11 @@ from mucode_agent.training.imports import holds_import, read_import
 from mucode_agent.types import Candidate, Problem, ProblemError, Record, Sample, Turn
 
 Source = Literal["evaluation", "rollout", "import", "user"]
-"""Where an attempt comes from: a benchmark's run, rollouts, another tool's record, or what users said."""
+"""Where an attempt comes from: a benchmark's run, rollouts, another tool's record, or users."""
 
 
 class Attempt(Record):
-    """One program with the state it was written in: (s_t, y_t, R(x, y_t)) of the paper's D (algorithm 1)."""
+    """One program with its state and label: (s_t, y_t, R(x, y_t)) of the paper's D (algorithm 1)."""
 
     solve: str
     """The run id of the solve it belongs to: attempts of one solve are one trajectory."""
@@ -39,20 +39,20 @@ class Attempt(Record):
     form: str
     """`normal_form` of the program; programs of equal form have equal labels."""
     correct: bool
-    """R(x, y): passes all public and private tests; of a program that only users judged, whether they accepted it."""
+    """R(x, y): passes all public and private tests; if only users judged it, whether they accepted it."""
     source: Source = "rollout"
     weight: float = 1.0
-    """How much it counts in training beside others; positive."""
+    """Weight in training; positive."""
 
 
 class Trajectory(Record):
-    """The states that one solve went through: those after 0, 1, … of its turns."""
+    """The states of one solve: those after 0, 1, … of its turns."""
 
     solve: str
     turns: tuple[Turn, ...]
     """Finished turns, oldest first, whether or not they held a program."""
     accepted: bool
-    """The last turn's program was accepted, so that no state comes after it."""
+    """The last turn's program was accepted, so no state follows it."""
 
     @property
     def states(self) -> list[tuple[Turn, ...]]:
@@ -67,7 +67,7 @@ class ProblemAttempts(Record):
     problem: Problem
     attempts: tuple[Attempt, ...]
     trajectories: tuple[Trajectory, ...] = ()
-    """Of the solves that the attempts belong to; also of those that hold no program at all."""
+    """Trajectories of all solves, including those without any program."""
 
     def distinct(self) -> list[Attempt]:
         """The first attempt of each program."""
@@ -75,7 +75,7 @@ class ProblemAttempts(Record):
 
 
 def state(problem: Problem, turns: Sequence[Turn]) -> list[BaseMessage]:
-    """The messages that the generator sees in a state: what inference renders, so that training sees the same."""
+    """The messages that the generator sees in a state, rendered as in inference."""
     return render(problem.public(), turns)
 
 
@@ -85,7 +85,7 @@ def read_attempts(paths: Iterable[Path]) -> list[ProblemAttempts]:
 
 
 def stream_attempts(paths: Iterable[Path]) -> Iterator[ProblemAttempts]:
-    """As `stream_traces`, without the solves."""
+    """Like `stream_traces`, without the solves."""
     return (entry for entry, _ in stream_traces(paths))
 
 
@@ -94,9 +94,9 @@ def stream_traces(
 ) -> Iterator[tuple[ProblemAttempts, list[Solve]]]:
     """The labelled attempts at each problem in directories, and the solves they come from; one problem at a time.
 
-    Problems stand in the order met. One that stands in several directories gets the attempts of all; its id must then
-    mean the same problem. Where tests and users disagree on a program, the tests are believed. Raises ProblemError
-    naming the directory that cannot be read, or the id that means two things.
+    Problems are in the order of reading. One that is in several directories gets the attempts of all; its id must then
+    mean the same problem. If tests and users disagree on a program, the tests decide. Raises ProblemError naming the
+    directory that cannot be read, or the id that means two things.
     """
     problems: dict[str, Problem] = {}
     holders: dict[str, list[_Source]] = {}
@@ -131,9 +131,7 @@ def trajectory_of(solve: Solve) -> Trajectory:
 def attempts_of(
     problem: Problem, solves: Iterable[Solve], judgements: Iterable[Judgement], source: Source = "rollout"
 ) -> Iterator[Attempt]:
-    """The labelled attempts of finished solves. Replies without a program, and programs without a verdict, are passed
-    over: there is nothing to learn from them.
-    """
+    """The labelled attempts of finished solves. Replies without a judged program are left out."""
     verdicts = {row.program: row for row in judgements if row.problem_id == problem.id and row.judged}
     for solve in solves:
         bests = _selected(solve)
@@ -151,11 +149,11 @@ def attempts_of(
 
 
 def generators_of(paths: Iterable[Path]) -> list[str]:
-    """Whose programs the directories hold; see `models.identity`. Raises ProblemError."""
+    """The generators whose programs the directories hold; see `models.identity`. Raises ProblemError."""
     found: dict[str, None] = {}
     for path in paths:
         if holds_feedback(path):
-            continue  # nobody says whose programs users judged
+            continue  # the generator of programs that users judged is unknown
         if holds_import(path):
             found |= dict.fromkeys(map(generator_identity, read_import(path).models))
             continue
@@ -166,7 +164,7 @@ def generators_of(paths: Iterable[Path]) -> list[str]:
 
 
 def data_sha256(data: Iterable[ProblemAttempts]) -> str:
-    """Names a data set by problems, programs and labels, whatever the directories they came from."""
+    """Digest of a data set's problems, programs and labels, independent of directories."""
     digest = hashlib.sha256()
     for entry in data:
         rows = sorted((attempt.form, attempt.correct, attempt.weight) for attempt in entry.attempts)
@@ -184,7 +182,7 @@ class _Source(Protocol):
 
 
 class _Run:
-    """Reads one shard at a time: they do not fit in memory together."""
+    """Reads one shard at a time, because all together do not fit in memory."""
 
     def __init__(self, path: Path) -> None:
         self._run = read_run(path)
@@ -200,11 +198,11 @@ class _Run:
 
 
 class _Imported:
-    """Of solves whose decisions were not recorded, the first turn's state is known, and no other."""
+    """If a solve's decisions were not recorded, only the state of its first turn is known."""
 
     def __init__(self, path: Path) -> None:
         self.problems = read_problems(path)
-        self._solves, self._judgements = read_told(path)
+        self._solves, self._judgements = read_finished(path)
         first: dict[str, list[CandidateRow]] = {}
         decided: set[str] = set()
         for row in read_trace(path / "trace.jsonl"):
@@ -251,7 +249,7 @@ def _voted(form: str, code: str, weight: float) -> Attempt:
 
 
 def _trajectory_of_user(attempt: Attempt) -> Trajectory:
-    """Of a user's verdict only the first state is known: nobody says what was fed back."""
+    """For a user's verdict only the first state is known, because the feedback is unknown."""
     return Trajectory(solve=attempt.solve, turns=(Turn(best=attempt.candidate, candidates=1),), accepted=True)
 
 
@@ -262,7 +260,7 @@ def _opened(path: Path) -> _Source:
 
 
 def _tests_first(attempts: Iterable[Attempt]) -> tuple[Attempt, ...]:
-    """Programs of equal form have equal labels: the tests', where they judged one."""
+    """Makes labels of programs of equal form equal; the tests' label if there is one."""
     found = list(attempts)
     tested = {attempt.form: attempt.correct for attempt in found if attempt.source != "user"}
     return tuple(

@@ -1,6 +1,6 @@
 """Rows as tokens: the prompt as inference encodes it, then the answer and the token that ends it.
 
-Loss falls on the answer's tokens alone, the end included, so that the model learns to stop where a program is whole.
+The loss covers only the answer's tokens, its end token included, so the model learns to stop after a program.
 """
 
 from collections.abc import Collection, Sequence
@@ -18,9 +18,9 @@ class EncodedRow(NamedTuple):
     """A row as tokens."""
 
     prompt: tuple[int, ...]
-    """What `Engine.encode` gives for the row's messages."""
+    """The result of `Engine.encode` for the row's messages."""
     target: tuple[int, ...]
-    """What the model should draw then; the last token ends its answer."""
+    """The tokens to learn; the last one ends the answer."""
     weight: float = 1.0
 
     @property
@@ -31,10 +31,9 @@ class EncodedRow(NamedTuple):
 def encode_row(row: Row, tokenizer: Any, ends: Collection[int]) -> EncodedRow:
     """The tokens of a row in the tokenizer's own chat template.
 
-    The prompt is the template with its generation prompt; the target is what the template writes on from there when
-    the answer stands in the conversation, up to its end-of-turn token. A template that writes none gets the token that
-    generation stops at. Raises ProblemError where the template does not continue its own prompt, or changes the
-    answer.
+    The prompt is the template with its generation prompt. The target is what the template appends for the answer, up to
+    its end-of-turn token; without one, the token at which generation stops is added. Raises ProblemError if the
+    template does not continue its own prompt, or changes the answer.
     """
     if not tokenizer.chat_template:
         raise ProblemError(
@@ -63,7 +62,7 @@ def encode_row(row: Row, tokenizer: Any, ends: Collection[int]) -> EncodedRow:
 
 
 def collated(batch: Sequence[EncodedRow], pad: int) -> dict[str, Tensor]:
-    """Rows padded on both sides, so that every answer begins in one column and logits are needed from there only.
+    """Rows padded on both sides, so all answers begin in the same column and logits are needed only from there.
 
     `targets` (B, A) holds the answers, -100 where there is none; `input_ids` are (B, P + A).
     """
@@ -85,7 +84,7 @@ def collated(batch: Sequence[EncodedRow], pad: int) -> dict[str, Tensor]:
 
 
 def answer_losses(model: Any, batch: dict[str, Tensor]) -> Tensor:
-    """Of each row the mean over its answer's tokens of -log p(token | all before), (B,)."""
+    """For each row, the mean over its answer's tokens of -log p(token | all before), (B,)."""
     targets = batch["targets"]
     logits = model(
         input_ids=batch["input_ids"],

@@ -1,8 +1,8 @@
 """Fits the evidence verifier on labelled attempts, and measures it on problems that it did not see.
 
-A problem's first-turn attempts are one pool, from which groups of 1 to 8 are drawn, since a turn may hold as many; a
-later turn is a group as it stands. Each combination of evidence gets its own penalised logistic regression, on all
-groups that have at least this evidence. Groups with public tests also stand in without them.
+A problem's first-turn attempts are one pool, from which groups of 1 to 8 are drawn, the sizes of a turn; a later turn
+is one group. Each combination of evidence gets its own penalised logistic regression, on all groups that have at least
+this evidence. Groups with public tests are also used with the tests removed.
 """
 
 import random
@@ -33,14 +33,14 @@ from mucode_agent.verifiers.evidence import (
 from mucode_agent.verifiers.features import KINDS, Evidence, evidence_of, feature_names, features
 
 SIZES = (1, 2, 3, 5, 8)
-"""Candidates of the groups that are drawn from a pool."""
+"""Sizes of the groups drawn from a pool."""
 DRAWS = 3
 """Groups of each size and pool."""
 PENALTY = 0.01
-"""Half of it times the squared weights, of standardised features, is added to the mean loss."""
+"""Half of it, times the squared weights of standardised features, is added to the mean loss."""
 FOLDS = 10
 JUDGED_SIZE = 5
-"""Candidates of the groups that quality and acceptance are measured on."""
+"""Size of the groups on which quality and acceptance are measured."""
 LEAST_PROBLEMS = 20
 LEAST_ACCEPTED = 10
 """Least number of problems with an accepted answer for which a precision is given."""
@@ -49,13 +49,13 @@ Table = NDArray[np.float64]
 
 
 class Pool(NamedTuple):
-    """Candidates of one problem in one state, any of which could stand in one turn together."""
+    """Candidates of one problem in one state; any of them could be together in one turn."""
 
     problem: Problem
     candidates: tuple[Candidate, ...]
     labels: tuple[bool, ...]
     logits: tuple[float, ...] | None = None
-    """A language-model verifier's, where one is given."""
+    """Logits of a language-model verifier, if one is given."""
 
     def part(self, indices: Sequence[int]) -> "Pool":
         return Pool(
@@ -66,7 +66,7 @@ class Pool(NamedTuple):
         )
 
     def without_tests(self) -> "Pool":
-        """As if the problem had no public tests: their reports go, what the programs did on the probes stays."""
+        """The pool as if the problem had no public tests: without their reports, with the behaviour on probes."""
         bare = tuple(
             c.model_copy(
                 update={"report": c.report and c.report.model_copy(update={"status": "unjudged", "results": ()})}
@@ -77,18 +77,18 @@ class Pool(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """What a card says of where it comes from."""
+    """A card's origin."""
 
     made: str
-    """The command."""
+    """The command that fitted it."""
     data: str
     """The problems' source and licence."""
     generators: Sequence[str]
-    """Whose programs; see `models.identity`."""
+    """The generators of the programs; see `models.identity`."""
 
 
 def pools_of(data: Iterable[ProblemAttempts], language_model: Verifier | None = None) -> list[Pool]:
-    """The pools in labelled attempts. Attempts that only users judged are left out: they stand alone."""
+    """The pools in labelled attempts. Attempts that only users judged are left out, because they form no group."""
     found = []
     for entry in data:
         attempts = [attempt for attempt in entry.attempts if attempt.source != "user"]
@@ -105,7 +105,7 @@ def pools_of(data: Iterable[ProblemAttempts], language_model: Verifier | None = 
 
 
 def _state(attempt: Attempt) -> tuple[int, str]:
-    """First turns are one state, whatever the solve."""
+    """First turns of all solves share one state."""
     return (attempt.candidate.turn, "" if attempt.candidate.turn == 1 else attempt.solve)
 
 
@@ -139,7 +139,7 @@ def _lacks_behaviour(candidate: Candidate) -> bool:
 
 
 def fit_evidence(pools: Sequence[Pool]) -> tuple[Model, ...]:
-    """One model for each combination of evidence that enough problems have. Raises ProblemError where none has."""
+    """One model for each combination of evidence that enough problems have. Raises ProblemError if none has."""
     return _fit(_designs(pools), lambda _: True)
 
 
@@ -166,7 +166,7 @@ def card_of(
 ) -> EvidenceCard:
     """The whole verifier: weights of all problems, and quality and acceptance cross-fitted over them.
 
-    Raises ProblemError where the data are too few, or hold one kind of label only.
+    Raises ProblemError if there are too few data, or only one kind of label.
     """
     pools = pools_of(data, scorer)
     quality, accepted = _measured(cross_fitted(pools, language_model=language_model), precision)
@@ -193,7 +193,7 @@ def recalibrated(
     """`card` with its logits rescaled to another generator's programs: the same order, other probabilities.
 
     Platt's scaling, two numbers for each combination of evidence, is folded into the weights. Quality and acceptance
-    are measured on these data, which only the scaling has seen. Raises ProblemError where the data allow no scaling.
+    are measured on these data, on which only the scaling was fitted. Raises ProblemError if the data allow no scaling.
     """
     pools = pools_of(data, scorer)
     designs = _designs(pools)
@@ -220,13 +220,15 @@ def recalibrated(
 def with_measured(
     card: EvidenceCard, data: Sequence[ProblemAttempts], origin: Origin, *, scorer: Verifier | None = None
 ) -> EvidenceCard:
-    """`card`, its weights as they are, with the generator of these data among those that it holds for.
+    """`card` with unchanged weights, and the generator of these data added to those for which it holds.
 
-    Raises ProblemError where it does not hold: where the precision that it promises for answers without public tests
-    lies above the interval of what it keeps here, or too few answers are accepted to tell.
+    Raises ProblemError if it does not hold: if its promised precision for answers without public tests is above the
+    interval measured here, or if too few answers are accepted to measure it.
     """
     if card.acceptance is None:
-        raise ProblemError("the card accepts nothing without tests, so it promises nothing that could be measured")
+        raise ProblemError(
+            "the card accepts nothing without tests, so it promises no precision to measure; give another card"
+        )
     verifier = _bare(card.models, card.language_model)
     judged = [(pool, _probabilities(verifier, pool)) for pool in _judged_groups(pools_of(data, scorer))]
     quality, _ = _measured(judged, card.acceptance.precision)
@@ -272,7 +274,7 @@ def cross_fitted(pools: Sequence[Pool], language_model: str | None = None) -> li
 
 
 def fold_verifiers(pools: Sequence[Pool], language_model: str | None = None) -> dict[str, EvidenceVerifier]:
-    """By problem, a verifier that was fitted on FOLDS - 1 parts of the problems, and not on the one it stands in."""
+    """By problem, a verifier that was fitted on the FOLDS - 1 parts of the problems that do not contain it."""
     ids = sorted({pool.problem.id for pool in pools})
     random.Random(0).shuffle(ids)  # noqa: S311
     fold_of = {id_: number % FOLDS for number, id_ in enumerate(ids)}
@@ -318,7 +320,7 @@ class _Design(NamedTuple):
 
 
 class _Table(NamedTuple):
-    """What one model is fitted on."""
+    """The data that one model is fitted on."""
 
     rows: Table
     labels: NDArray[np.bool_]
@@ -327,7 +329,7 @@ class _Table(NamedTuple):
 
 
 def _designs(pools: Sequence[Pool]) -> list[_Design]:
-    """One for each pool, and one for each that has tests as if it had none."""
+    """One for each pool, and one more for each pool with tests, as if it had none."""
     return [_design(variant) for pool in pools for variant in _with_and_without_tests(pool)]
 
 
@@ -348,7 +350,7 @@ def _design(pool: Pool) -> _Design:
 
 
 def _combinations(designs: Sequence[_Design]) -> list[Evidence]:
-    """Every part of the evidence that some pool has; where a language model's logits are given, only those with
+    """Every combination of the evidence that some pool has; if a language model's logits are given, only those with
     them.
     """
     seen = {kind for design in designs for kind in design.evidence}
@@ -358,7 +360,7 @@ def _combinations(designs: Sequence[_Design]) -> list[Evidence]:
 
 
 def _table(designs: Sequence[_Design], kinds: Evidence) -> _Table | None:
-    """The groups with this evidence at least. Weights without tests are fitted on groups seen without them."""
+    """The groups with at least this evidence. Weights without tests are fitted on groups without tests."""
     fitting = [d for d in designs if set(kinds) <= set(d.evidence) and ("tests" in d.evidence) == ("tests" in kinds)]
     if not fitting:
         return None
@@ -376,7 +378,7 @@ def _fitted(kinds: Evidence, table: _Table) -> Model:
     share = table.weights / table.weights.sum()
     mean = share @ table.rows
     spread = np.sqrt(share @ (table.rows - mean) ** 2)
-    spread[spread < 1e-9] = np.inf  # a feature that never varies says nothing
+    spread[spread < 1e-9] = np.inf  # a constant feature carries no information
     scaled = (table.rows - mean) / spread
 
     def loss(parameters: Table) -> tuple[float, Table]:
@@ -459,9 +461,9 @@ def _quality(kinds: Evidence, judged: Sequence[tuple[Pool, list[float]]]) -> Evi
 
 
 def acceptance(judged: Sequence[tuple[Pool, list[float]]], precision: float) -> Acceptance | None:
-    """The lowest threshold, in steps of 0.01, from which on the best of a group is right with this precision.
+    """The lowest threshold, in steps of 0.01, from which the best of a group is right with this precision.
 
-    None where no threshold keeps the promise on at least LEAST_ACCEPTED problems.
+    None if no threshold reaches the precision on at least LEAST_ACCEPTED problems.
     """
     best: list[tuple[float, bool, str]] = []
     for pool, found in judged:

@@ -1,8 +1,8 @@
-"""What a verifier is taught: distinct programs of one problem side by side, with the pairs to compare. Pure functions.
+"""A verifier's training examples: distinct programs of one problem, with the pairs to compare. Pure functions.
 
-The paper's pairs (section 3.2, eq. 3) are right and wrong programs of one problem. A program that stands in several
-pairs is read once: pairs come in groups, and a group's loss is the mean over its pairs (InstructGPT, Ouyang et al.
-2022, section 3.5, argues the same for over-fitting).
+The paper's pairs (section 3.2, eq. 3) are right and wrong programs of one problem. A program that is in several pairs
+is read once: pairs come in groups, and a group's loss is the mean over its pairs (InstructGPT, Ouyang et al. 2022,
+section 3.5, argues the same for over-fitting).
 """
 
 import difflib
@@ -17,7 +17,7 @@ from mucode_agent.training.settings import GROUP, Loss
 from mucode_agent.types import Problem, ProblemError, Record, Sample
 
 NEAR = 0.8
-"""Share of content words in common from which on two statements count as one problem."""
+"""Least share of common content words for which two statements count as one problem."""
 
 
 class Group(Record):
@@ -27,7 +27,7 @@ class Group(Record):
     codes: tuple[str, ...]
     labels: tuple[bool, ...]
     samples: tuple[Sample, ...]
-    """What the generator said of each program."""
+    """The generator's log-probability of each program."""
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
@@ -45,9 +45,9 @@ def groups(
 ) -> list[Group]:
     """The training examples: per problem at most `per_problem` distinct programs, right and wrong ones in balance.
 
-    Under `bt` alone, problems whose programs are all right or all wrong teach nothing and are left out. With
-    `near_misses` the wrong programs kept are those that pass the most public tests and look most like a right one;
-    else chance decides. Same data and seed, same groups, whatever the order of the attempts.
+    With `bt` alone, problems with only right or only wrong programs are left out, because they give no pair. With
+    `near_misses` the wrong programs kept are those that pass the most public tests and are most similar to a right one;
+    else they are drawn at random. Same data and seed, same groups, whatever the order of the attempts.
     """
     found: list[Group] = []
     for entry in sorted(data, key=lambda entry: entry.problem.id):
@@ -69,8 +69,8 @@ def groups(
 def overlap(training: Sequence[Problem], evaluation: Sequence[Problem]) -> list[tuple[str, str]]:
     """Pairs of ids (training, evaluation) of one and the same problem: nearly equal statements, or equal tests.
 
-    Statements are compared as bags of their content words, with the entry point's name, numbers and punctuation put
-    aside; tests with the entry point's name put aside, of which at least two and half of either problem's must agree.
+    Statements are compared as bags of their content words, without the entry point's name, numbers and punctuation.
+    Tests are compared without the entry point's name; at least two, and half of either problem's tests, must agree.
     """
     known = [(problem.id, _words(problem), _tests(problem)) for problem in evaluation]
     found = []
@@ -81,7 +81,7 @@ def overlap(training: Sequence[Problem], evaluation: Sequence[Problem]) -> list[
 
 
 def without_overlap(training: Sequence[Problem], evaluation: Sequence[Problem], *, drop: bool) -> set[str]:
-    """Ids of the training problems that do not stand in the evaluation set.
+    """Ids of the training problems that are not in the evaluation set.
 
     Raises ProblemError naming those that do, unless they are to be dropped.
     """
@@ -89,7 +89,7 @@ def without_overlap(training: Sequence[Problem], evaluation: Sequence[Problem], 
     if common and not drop:
         common_ids = ", ".join(f"{mine} (is {theirs})" for mine, theirs in common[:8])
         raise ProblemError(
-            f"{len({mine for mine, _ in common})} training problems also stand in an evaluation set, equal or nearly "
+            f"{len({mine for mine, _ in common})} training problems are also in an evaluation set, equal or nearly "
             f"so: {common_ids}; leave them out with --drop-overlap, or problems.drop_overlap = true"
         )
     return {problem.id for problem in training} - {mine for mine, _ in common}
@@ -98,7 +98,7 @@ def without_overlap(training: Sequence[Problem], evaluation: Sequence[Problem], 
 def held_out(
     data: Sequence[ProblemAttempts], share: float, seed: int
 ) -> tuple[list[ProblemAttempts], list[ProblemAttempts]]:
-    """The data in two parts by problem, (training, held out): which part depends on the problem's id and seed alone."""
+    """The data split by problem, (training, held out); the part depends only on the problem's id and the seed."""
     if not 0 <= share < 1:
         raise ProblemError(f"the held-out share must be at least 0 and less than 1, got {share}")
     cut = int(share * (1 << 32))

@@ -1,7 +1,7 @@
-"""The local-search expert: the best program seen for a problem, whatever turn and round drew it. Pure functions.
+"""The local-search expert: the best program seen for a problem, in any turn and round. Pure functions.
 
 Step 4 of the paper's algorithm 1: π*(x) = argmax over y in D(x) of β_O·R(x, y) + β_L·R_φ(x, y). It needs no search and
-no stronger model, because whether a program is right depends on the problem alone (one-step recoverability, 3.5).
+no stronger model, because correctness depends on the problem alone (one-step recoverability, 3.5).
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,10 +15,10 @@ Logits = Mapping[tuple[str, str], float]
 
 
 def expert(entry: ProblemAttempts, logits: Logits, settings: ExpertSettings) -> Attempt | None:
-    """The attempt whose program every state of the problem is paired with; None where there is none to learn from.
+    """The attempt with the program for every state of the problem; None if there is none to learn from.
 
-    Ties go to the shorter program, then to the smaller normal form and text, so the order of the attempts is of no
-    account. Raises ProblemError where a program lacks its logit.
+    Ties go to the shorter program, then to the smaller normal form and text, so the order of the attempts does not
+    matter. Raises ProblemError if a program has no logit.
     """
     pool = list(finals(entry).values()) if settings.pool == "final" else list(entry.attempts)
     if settings.leaves_out_unsolved and not any(a.correct for a in pool):
@@ -27,9 +27,9 @@ def expert(entry: ProblemAttempts, logits: Logits, settings: ExpertSettings) -> 
 
 
 def finals(entry: ProblemAttempts) -> dict[str, Attempt]:
-    """By solve, the program of its last turn; where that turn's reply held none, the solve has no final program.
+    """By solve, the program of its last turn; a solve without a program in that turn has no final program.
 
-    Of several candidates in the last turn the selected one counts, where the trajectory tells it.
+    Of several candidates in the last turn the selected one counts, if the trajectory records it.
     """
     ends = {t.solve: (len(t.turns), t.turns[-1].best.index) for t in entry.trajectories if t.turns}
     found: dict[str, Attempt] = {}
@@ -53,7 +53,7 @@ def logit_of(entry: ProblemAttempts, attempt: Attempt, logits: Logits) -> float:
 
 
 def solved(data: Iterable[ProblemAttempts]) -> int:
-    """How many problems have a right program."""
+    """Number of problems with a right program."""
     return sum(any(attempt.correct for attempt in entry.attempts) for entry in data)
 
 

@@ -1,8 +1,7 @@
 """Attempts in the shapes that other trainers read: TRL's prompt-completion and preference rows, OpenAI's, Parquet.
 
-A prompt is rendered as inference renders the state, so that a model trained elsewhere meets here what it was trained
-on. The shapes: https://huggingface.co/docs/trl/dataset_formats,
-https://platform.openai.com/docs/guides/supervised-fine-tuning.
+A prompt is rendered as in inference, so a model trained elsewhere sees here the prompts that it was trained on. The
+shapes: https://huggingface.co/docs/trl/dataset_formats, https://platform.openai.com/docs/guides/supervised-fine-tuning.
 """
 
 import itertools
@@ -24,7 +23,7 @@ Format = Literal["trl-sft", "trl-preference", "openai", "parquet", "atif"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 EXPORT_VERSION = 1
-"""Of the Parquet table's columns; stands in its schema's metadata as `mucode_agent.export_version`."""
+"""Version of the Parquet table's columns; its schema's metadata has it as `mucode_agent.export_version`."""
 
 _ROLES = {"human": "user", "ai": "assistant", "system": "system"}
 _BATCH = 2048
@@ -39,22 +38,22 @@ def chat(messages: Iterable[BaseMessage]) -> list[Message]:
 
 
 def trl_sft(data: Iterable[ProblemAttempts]) -> Iterator[Row]:
-    """Each correct reply to the state it was drawn in; a program once per state."""
+    """Each correct reply with the state it was drawn in; a program once per state."""
     for prompt, attempt in _correct(data):
         yield {"prompt": prompt, "completion": [_reply(attempt)]}
 
 
 def openai(data: Iterable[ProblemAttempts]) -> Iterator[Row]:
-    """The same as whole conversations."""
+    """The same rows as whole conversations."""
     for prompt, attempt in _correct(data):
         yield {"messages": [*prompt, _reply(attempt)]}
 
 
 def trl_preference(data: Iterable[ProblemAttempts], *, pairs: int = 32, seed: int = 0) -> Iterator[Row]:
-    """A right and a wrong reply to the problem alone, distinct programs both; at most `pairs` of a problem.
+    """A right and a wrong reply to the problem alone, with distinct programs; at most `pairs` per problem.
 
-    Whether a program is right depends on the problem only (paper, section 3.5), so replies of any turn are compared.
-    The pairs are drawn without replacement: each is there once, and the same seed draws the same.
+    Correctness depends on the problem only (paper, section 3.5), so replies of any turn are compared. Pairs are drawn
+    without replacement; the same seed draws the same pairs.
     """
     if pairs < 1:
         raise ProblemError(f"pairs must be at least 1, got {pairs}")
@@ -101,7 +100,7 @@ def flat(data: Iterable[ProblemAttempts]) -> Iterator[Row]:
 
 
 def write_jsonl(rows: Iterable[Row], path: Path) -> int:
-    """The number of rows; the file is there whole or not at all. Raises ProblemError where there is none."""
+    """Writes the file atomically; returns the number of rows. Raises ProblemError if there is none."""
     with _replacing(path) as file:
         count = 0
         for count, row in enumerate(rows, start=1):  # noqa: B007 - counts
@@ -111,7 +110,7 @@ def write_jsonl(rows: Iterable[Row], path: Path) -> int:
 
 
 def write_parquet(rows: Iterable[Row], path: Path) -> int:
-    """As `write_jsonl`, of the rows of `flat`. Raises ProblemError where pyarrow is not installed."""
+    """Like `write_jsonl`, for the rows of `flat`. Raises ProblemError if pyarrow is not installed."""
     try:
         import pyarrow
         from pyarrow import parquet

@@ -1,7 +1,7 @@
-"""What users accepted or rejected, as training data: only what they consented to, with a weight of its own.
+"""Programs that users accepted or rejected, as weighted training data, with their consent only.
 
-`traces add` copies rows `{"problem": …, "code": …, "accepted": …, "consent": …}` into a directory whose feedback.jsonl
-only grows. A row without consent is counted and left behind; nothing of it is kept or shown.
+`traces add` appends rows `{"problem": …, "code": …, "accepted": …, "consent": …}` to a directory's feedback.jsonl. A
+row without consent is counted, but not stored or shown.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from mucode_agent.files import Journal, check_unused, digest, first_cause, lock_file, read_rows
+from mucode_agent.files import Journal, check_unused, digest, first_cause, lock_file, read_bytes, read_rows
 from mucode_agent.graphs.selection import normal_form
 from mucode_agent.problems import read_problem
 from mucode_agent.types import Problem, ProblemError, Record
@@ -21,11 +21,11 @@ _FILE = "feedback.jsonl"
 
 
 class Feedback(Record):
-    """One user's word on one program."""
+    """One user's verdict on one program."""
 
     feedback_version: Literal[1] = FEEDBACK_VERSION
     id: str
-    """Of the event where its giver named one, else of the row: the same is never kept twice."""
+    """Id of the event if given, else a digest of the row; the same id is never stored twice."""
     problem: Problem
     code: str
     accepted: bool
@@ -34,13 +34,13 @@ class Feedback(Record):
 
 
 class Added(Record):
-    """What became of a file of rows."""
+    """How many rows of a file were stored."""
 
     rows: int = 0
     kept: int = 0
     without_consent: int = 0
     known: int = 0
-    """Rows that were kept before."""
+    """Rows that were already stored."""
 
 
 class _Given(BaseModel):
@@ -48,7 +48,7 @@ class _Given(BaseModel):
 
     id: Annotated[str, Field(pattern="")] | None = None
     problem: dict[str, Any]
-    """In any form that `read_problem` takes. Without an id it is named by its content."""
+    """A problem in any form that `read_problem` accepts. Without an id, its digest is the id."""
     code: Annotated[str, Field(min_length=1, pattern=r"\S")]
     accepted: bool
     consent: bool = False
@@ -59,10 +59,10 @@ _FEEDBACK = TypeAdapter(Feedback)
 
 
 def add_feedback(file: Path, directory: Path) -> Added:
-    """Copies the consented rows of `file` into `directory`, all of them or, where one is malformed, none.
+    """Copies the rows of `file` with consent into `directory`; if one row is malformed, copies none.
 
-    Adding a file twice adds it once; two events that are alike in everything count twice only where their rows have
-    ids. Raises ProblemError naming the line that cannot be used.
+    Adding a file twice has no further effect. Two equal events count twice only if their rows have different ids.
+    Raises ProblemError naming the line that cannot be used.
     """
     given = list(_given(file))
     try:
@@ -91,7 +91,7 @@ def read_feedback(directory: Path) -> Iterator[Feedback]:
 
 
 def votes(rows: Iterable[Feedback]) -> dict[str, tuple[str, float]]:
-    """By normal form, a program and the weight of its acceptances less that of its rejections; ties are left out."""
+    """By normal form, a program and the weight of its acceptances minus that of its rejections; ties are left out."""
     found: dict[str, tuple[str, float]] = {}
     for row in rows:
         code, weight = found.get(form := normal_form(row.code), (row.code, 0.0))
@@ -137,11 +137,8 @@ def _feedback(row: _Given, where: str) -> Feedback:
 
 
 def _given(file: Path) -> Iterator[tuple[int, _Given | None]]:
-    """Rows with their line numbers; None for one without consent, whatever else it holds."""
-    try:
-        lines = file.read_bytes().split(b"\n")
-    except OSError as error:
-        raise ProblemError(f"cannot read {file}: {error.strerror}; give a file of rows (.jsonl)") from None
+    """Rows with their line numbers; None for any row without consent."""
+    lines = read_bytes(file, remedy="give a file of rows (.jsonl)").split(b"\n")
     for number, line in enumerate(lines, start=1):
         if line.strip():
             yield number, _row(line, f"{file}, line {number}")

@@ -1,7 +1,7 @@
 """One fine-tuning run, of a verifier or a generator: transformers' Trainer with our loss, resume and report.
 
-Not a training framework: what a Trainer does is left to it (gradient accumulation, schedule, checkpoints, torchrun),
-and how weights are sharded over processes to accelerate's configuration.
+The Trainer does gradient accumulation, schedule, checkpoints and torchrun; accelerate's configuration decides how
+weights are sharded over processes.
 """
 
 import contextlib
@@ -30,19 +30,19 @@ from mucode_agent.training.settings import FitSettings
 from mucode_agent.types import InfrastructureError, ProblemError, Record
 
 BLOCKS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The linear layers of a decoder block that LoRA adapts, where the model has them."""
+"""The linear layers of a decoder block that LoRA adapts, if the model has them."""
 
 
 class Fitted(Record):
-    """How a run went."""
+    """Figures of a run."""
 
     steps: int
     loss: float | None
     """Mean over the run's last tenth of steps."""
     losses: tuple[float, ...]
-    """Of every step, those before a resume included."""
+    """Loss of every step, including those before a resume."""
     seconds: float
-    """Of this start; a resumed run counts from its resume."""
+    """Seconds since this start; a resumed run counts from its resume."""
     tokens: int
     peak_memory_mb: float
 
@@ -50,15 +50,15 @@ class Fitted(Record):
 Loss = Callable[[Any, dict[str, Any]], torch.Tensor]
 """(model, batch) → the loss of each of the batch's examples, (B,)."""
 Rates = Mapping[str, float]
-"""By the end of a parameter's name, the share of the learning rate that it gets; others get all of it."""
+"""By the suffix of a parameter's name, its factor on the learning rate; 1 for others."""
 Report = Callable[[Any], str]
-"""Words on the quality of the model as it is now, for the progress line."""
+"""The model's current quality in words, for the progress line."""
 
 
 def begin(directory: Path, identity: dict[str, Any]) -> None:
-    """Makes the run's directory, or goes on with one of the same identity.
+    """Creates the run's directory, or continues one of the same identity.
 
-    Raises ProblemError where it holds another run: the message says what differs.
+    Raises ProblemError if it holds another run; the message says what differs.
     """
     path = directory / "training.json"
     text = json.dumps(identity, indent=2, sort_keys=True, default=str)
@@ -67,7 +67,7 @@ def begin(directory: Path, identity: dict[str, Any]) -> None:
         others = sorted(item.name for item in directory.iterdir() if not item.name.startswith("."))
     except OSError as error:
         raise ProblemError(f"cannot make {directory}: {error.strerror}; give another directory") from None
-    if path.exists():  # looked for after the others: another process of this training may be making it now
+    if path.exists():  # checked after the others, because another process of this training may be creating it now
         check_same(_held(path), json.loads(text), directory, "another training")
     elif others:
         raise ProblemError(f"{directory} holds {others[0]} and no training; give a new or an empty directory")
@@ -77,7 +77,7 @@ def begin(directory: Path, identity: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def hold_training(directory: Path) -> Iterator[None]:
-    """Holds a begun training for this process and its helpers. Raises ProblemError where another holds it."""
+    """Locks a training for this process and its helpers. Raises ProblemError if another holds it."""
     if os.environ.get("RANK", "0") != "0":
         yield
         return
@@ -115,13 +115,12 @@ def fit(
     report: Report | None = None,
     console: Console | None = None,
 ) -> Fitted:
-    """Trains `model` in place, from the last whole checkpoint in `directory` where there is one.
+    """Trains `model` in place, from the last complete checkpoint in `directory` if there is one.
 
-    The gradient of a step is that of the mean of its examples' losses, whatever the micro-batches and processes, so
-    that one device and several see the same; `weight` counts an example for more or less than
-    the mean example. Deterministic for a
-    seed, device and number of threads. With `length`, examples of one step that are alike in length are read together.
-    Raises ProblemError where the training diverges, InfrastructureError where the disk refuses.
+    The gradient of a step is that of the mean of its examples' losses, whatever the micro-batches and processes;
+    `weight` scales an example relative to the mean example. Deterministic for a seed, device and number of threads.
+    With `length`, examples of one step with similar length are batched together. Raises ProblemError if the training
+    diverges, InfrastructureError if the disk fails.
     """
     world = world_size()
     if settings.batch_size % (settings.micro_batch * world):
@@ -129,39 +128,11 @@ def fit(
             f"batch_size {settings.batch_size} must be a multiple of micro_batch {settings.micro_batch} × {world} "
             "processes; change one of them"
         )
-    checkpoints, device = directory / "checkpoints", best_device().partition(":")[0]
-    arguments = TrainingArguments(
-        output_dir=str(checkpoints),
-        num_train_epochs=1,  # the order holds every epoch
-        learning_rate=settings.learning_rate,
-        per_device_train_batch_size=settings.micro_batch,
-        gradient_accumulation_steps=settings.batch_size // (settings.micro_batch * world),
-        warmup_steps=settings.warmup,
-        weight_decay=settings.weight_decay,
-        lr_scheduler_type="linear",
-        max_grad_norm=1.0,
-        bf16=not settings.float32 and _mixed(device),
-        use_cpu=device == "cpu",
-        seed=settings.seed,
-        data_seed=settings.seed,
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # it would tell a loss that is no number as 0
-        save_steps=settings.save_steps,
-        save_total_limit=1,
-        report_to=[],
-        disable_tqdm=True,
-        log_level="error",
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-        label_names=[],
-        ddp_backend="gloo" if world > 1 and device == "cpu" else None,
-        ddp_find_unused_parameters=False,
-    )
-    arguments._n_gpu = 1  # noqa: SLF001 - several devices take several processes: batches here are no plain tensors
+    checkpoints = directory / "checkpoints"
     watch = _Progress(console or Console(stderr=True, highlight=False), report)
     trainer = _Trainer(
         model=model,
-        args=arguments,
+        args=_arguments(checkpoints, settings, world),
         train_dataset=_Order(examples, settings, world, length, weight),
         data_collator=functools.partial(_weighted, collate),
         callbacks=[watch],
@@ -173,7 +144,8 @@ def fit(
     last = last_checkpoint(checkpoints)
     if last is not None and any(Path(last).glob("pytorch_model_fsdp*")) != sharded():
         raise ProblemError(
-            f"{last} was written {'without' if sharded() else 'with'} FSDP; go on as the training was started, or give "
+            f"{last} was written {'without' if sharded() else 'with'} FSDP; continue as the training was "
+            "started, or give "
             "another directory"
         )
     for callback in list(trainer.callback_handler.callbacks):
@@ -196,8 +168,41 @@ def fit(
     )
 
 
+def _arguments(checkpoints: Path, settings: FitSettings, world: int) -> TrainingArguments:
+    device = best_device().partition(":")[0]
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=1,  # the order holds every epoch
+        learning_rate=settings.learning_rate,
+        per_device_train_batch_size=settings.micro_batch,
+        gradient_accumulation_steps=settings.batch_size // (settings.micro_batch * world),
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        lr_scheduler_type="linear",
+        max_grad_norm=1.0,
+        bf16=not settings.float32 and _mixed(device),
+        use_cpu=device == "cpu",
+        seed=settings.seed,
+        data_seed=settings.seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it would report a NaN loss as 0
+        save_steps=settings.save_steps,
+        save_total_limit=1,
+        report_to=[],
+        disable_tqdm=True,
+        log_level="error",
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        label_names=[],
+        ddp_backend="gloo" if world > 1 and device == "cpu" else None,
+        ddp_find_unused_parameters=False,
+    )
+    arguments._n_gpu = 1  # noqa: SLF001 - several devices take several processes: batches here are no plain tensors
+    return arguments
+
+
 def trainable(model: Any, settings: FitSettings, *, task: Literal["SEQ_CLS", "CAUSAL_LM"]) -> Any:
-    """`model` with what the settings train left trainable: all of it, its last blocks, or LoRA adapters."""
+    """`model` with only the trained part trainable: all of it, its last blocks, or LoRA adapters."""
     if settings.compile:
         if not any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++")))):
             raise ProblemError("compile needs a C++ compiler and found neither $CXX nor g++ nor clang++; install one")
@@ -217,15 +222,22 @@ def trainable(model: Any, settings: FitSettings, *, task: Literal["SEQ_CLS", "CA
     return model
 
 
+def write_card(directory: Path, name: str, card: Record, readme: str) -> None:
+    """Ends a training: a directory with its card is finished, and needs no checkpoint."""
+    write_whole(directory / "README.md", readme)
+    write_whole(directory / name, card.model_dump_json(indent=2) + "\n")
+    shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+
+
 def merged(model: Any) -> Any:
-    """Plain weights, with LoRA adapters folded in."""
+    """Plain weights, with LoRA adapters merged."""
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
 def whole(model: Any, again: Callable[[], Any]) -> Any:
     """The trained model with all its weights. Every process must call it; only the main one's result has them.
 
-    Where processes hold shards, they are gathered in main memory, into the model that `again` makes.
+    If processes hold shards, these are gathered in main memory, in the model that `again` makes.
     """
     if not sharded():
         return model
@@ -240,12 +252,12 @@ def whole(model: Any, again: Callable[[], Any]) -> Any:
 
 
 def sharded() -> bool:
-    """Whether accelerate is told to shard the model over the processes (FSDP)."""
+    """Whether accelerate's configuration shards the model over the processes (FSDP)."""
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
 def place() -> str:
-    """Where a model is loaded for training: a sharded one in main memory, from which accelerate takes each shard."""
+    """The device on which a model is loaded for training; a sharded one is loaded in main memory, then split."""
     return "cpu" if sharded() else best_device()
 
 
@@ -256,7 +268,7 @@ def is_main_process() -> bool:
 
 
 def end_processes() -> None:
-    """Leaves the group of processes that a training started or was started in; nothing where there is none.
+    """Leaves the process group of a training, if there is one.
 
     Call it after the last training, in every process: PyTorch may abort a process that ends while in a group.
     """
@@ -271,7 +283,7 @@ def seed_everything(seed: int) -> None:
 
 
 def peak_memory_mb() -> float:
-    """Of this process on its device, in MiB."""
+    """Peak memory of this process on its device, in MiB."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     import resource
@@ -281,7 +293,7 @@ def peak_memory_mb() -> float:
 
 @contextlib.contextmanager
 def writing(directory: Path) -> Iterator[None]:
-    """Raises InfrastructureError where the disk refuses, whatever error the writer raised: each has its own."""
+    """Raises InfrastructureError if the disk fails, for any writer's own kind of error."""
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -295,14 +307,14 @@ def writing(directory: Path) -> Iterator[None]:
 
 
 def _remedy(cause: str) -> str:
-    """Of a writer that puts the system's error into its words, or says only that the file is too short."""
+    """The cause in an error of a writer that quotes the system's error, or only says that the file is too short."""
     number = re.search(r"\(os error (\d+)\)", cause)
-    return remedy(OSError(int(number[1]), cause)) if number else "see whether the disk is full"
+    return remedy(OSError(int(number[1]), cause)) if number else "check whether the disk is full"
 
 
 @contextlib.contextmanager
 def _together(world: int) -> Iterator[None]:
-    """Raises InfrastructureError where another process of this training is gone."""
+    """Raises InfrastructureError if another process of this training has ended."""
     import torch.distributed as distributed
 
     try:
@@ -311,19 +323,20 @@ def _together(world: int) -> Iterator[None]:
         if world == 1 or not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
             raise
         raise InfrastructureError(
-            f"another of the {world} processes of this training ended ({' '.join(str(error).split())[:120]}); see what "
-            "it said, then run the same command: it goes on from the last checkpoint"
+            f"another of the {world} processes of this training ended ({' '.join(str(error).split())[:120]}); see its "
+            "message, then run the same command, which continues from the last checkpoint"
         ) from error
 
 
 def _check_sharding(trainer: Trainer) -> None:
-    """Raises ProblemError where FSDP is asked for and accelerate does not do it, or does it as version 1."""
+    """Raises ProblemError if FSDP is requested but accelerate cannot do it, or does it as version 1."""
     if not sharded():
         return
     plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
     if plugin is None:
         raise ProblemError(
-            "accelerate shards a model (FSDP) over several processes with GPUs, and here are none; start with "
+            "accelerate shards a model (FSDP) only over several processes with GPUs, which are missing "
+            "here; start with "
             "`accelerate launch` or torchrun on GPUs, or without ACCELERATE_USE_FSDP"
         )
     if plugin.fsdp_version != 2:
@@ -333,7 +346,7 @@ def _check_sharding(trainer: Trainer) -> None:
 
 
 def last_checkpoint(checkpoints: Path) -> str | None:
-    """The last whole checkpoint; None where there is none. One whose writer was killed lacks what is written last."""
+    """The last complete checkpoint, or None. A checkpoint of a killed writer lacks the file that is written last."""
     whole = [int(path.parent.name.rpartition("-")[2]) for path in checkpoints.glob("checkpoint-*/trainer_state.json")]
     return str(checkpoints / f"checkpoint-{max(whole)}") if whole else None
 
@@ -346,7 +359,7 @@ class Weighted(NamedTuple):
 
 
 class _Order(torch.utils.data.Dataset[Weighted]):
-    """Every example of every epoch in the order read, so that a resumed run need only skip what it had read.
+    """Every example of every epoch in the order read, so a resumed run only skips what it has read.
 
     Epochs follow each other without a gap; only the last step may hold fewer examples than the others.
     """
@@ -424,7 +437,7 @@ class _Trainer(Trainer):
 
 
 class _Progress(TrainerCallback):
-    """Tells how a training goes: a line now and then, with the quality that `report` finds."""
+    """Prints a training's progress: a line now and then, with the quality from `report`."""
 
     def __init__(self, console: Console, report: Report | None) -> None:
         self._console, self._report = console, report
@@ -457,7 +470,7 @@ class _Progress(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         del args, control, kwargs
-        # Each process has a shard of a sharded model, so that all must read.
+        # Each process has a shard of a sharded model, so all must read.
         reads = state.is_world_process_zero or sharded()
         if self._report is not None and reads and state.global_step < state.max_steps:
             self._words = f" · {self._report(model)}"

@@ -1,10 +1,9 @@
 """Trains a generator: next-token loss on the answers that states are paired with (paper, section 3.3).
 
-The directory that results is a plain checkpoint, which transformers and vLLM load as it is. LoRA adapters stand in
-`adapter/` besides, for a server that swaps them.
+The resulting directory is a plain checkpoint, which transformers and vLLM load directly. `adapter/` also has the LoRA
+adapter, for a server that swaps adapters.
 """
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,7 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mucode_agent.files import parsed, write_whole
+from mucode_agent.files import read_card
 from mucode_agent.models.checkpoints import quiet
 from mucode_agent.models.decoding import end_tokens
 from mucode_agent.prompts import prompt_digest
@@ -31,6 +30,7 @@ from mucode_agent.training.fit import (
     seed_everything,
     trainable,
     whole,
+    write_card,
     writing,
 )
 from mucode_agent.training.relabel import Row, rows_sha256
@@ -43,21 +43,21 @@ ADAPTER = "adapter"
 
 
 class GeneratorCard(Record):
-    """Where a trained generator comes from."""
+    """The origin of a trained generator."""
 
     card_version: Literal[1] = 1
     base: str
-    """The checkpoint that it was trained from; every iteration starts from the same."""
+    """The checkpoint that it was trained from; the same in every round."""
     prompt: str
     """Digest of the wording that it was trained on."""
     data_sha256: str
-    """Of the rows."""
+    """SHA-256 of the rows."""
     rows: int
     """Rows trained on."""
     left_out: int
     """Rows that were longer than `max_tokens` or the model's context."""
     target_tokens: int
-    """Tokens of the answers, once each: those that the loss falls on in one epoch."""
+    """Tokens of the answers, which the loss covers in one epoch."""
     training: dict[str, float | int | str | bool | None]
     """Settings."""
     steps: int
@@ -66,12 +66,12 @@ class GeneratorCard(Record):
 
 
 class TrainedGenerator(Record):
-    """A trained generator, and how it came about."""
+    """A trained generator, and its training."""
 
     directory: Path
     card: GeneratorCard
     fitted: Fitted | None
-    """None where the directory was finished before."""
+    """None if the directory was finished before."""
 
 
 def train_generator(
@@ -84,8 +84,8 @@ def train_generator(
 ) -> TrainedGenerator:
     """Fine-tunes `base` on `rows`, and writes checkpoint, card and README into `out`.
 
-    A row's loss is the mean over its answer's tokens, and a step's the mean over its rows, times their weights. Goes on
-    from the last checkpoint where `out` holds this very training, and returns at once where it is finished.
+    A row's loss is the mean over its answer's tokens, and a step's the mean over its rows, times their weights.
+    Continues from the last checkpoint if `out` holds the same training, and returns at once if that is finished.
 
     Args:
         rows: States with their answers; see `training.relabel`.
@@ -117,7 +117,7 @@ def train_generator(
     model, tokenizer = _base(base, settings)
     kind = model.config.dtype  # as the base's file has it
     encoded_rows = encoded(rows, tokenizer, model, settings)
-    if not begun:  # settings or data that cannot be used leave no directory behind
+    if not begun:  # unusable settings or data leave no directory behind
         begin(out, identity)
     with hold_training(out):
         pad = pad_token(tokenizer)
@@ -147,14 +147,12 @@ def train_generator(
         model = whole(model, lambda: trainable(_base(base, settings)[0], settings, task="CAUSAL_LM"))
         if is_main_process():
             _save(model, tokenizer, out, kind, adapter=bool(settings.lora_rank))
-            write_whole(out / "README.md", readme(card))
-            write_whole(out / CARD, card.model_dump_json(indent=2) + "\n")  # last: a directory with a card is finished
-            shutil.rmtree(out / "checkpoints", ignore_errors=True)
+            write_card(out, CARD, card, readme(card))
     return TrainedGenerator(directory=out, card=card, fitted=fitted)
 
 
 def encoded(rows: Sequence[Row], tokenizer: Any, model: Any, settings: GeneratorSettings) -> list[EncodedRow]:
-    """The rows that are short enough, as tokens. Raises ProblemError where none is."""
+    """The rows that are short enough, as tokens. Raises ProblemError if none is."""
     if not rows:
         raise ProblemError(
             "there is no row to learn from: no problem is solved; give more traces, or unsolved best-wrong"
@@ -169,16 +167,8 @@ def encoded(rows: Sequence[Row], tokenizer: Any, model: Any, settings: Generator
 
 
 def read_generator_card(directory: Path) -> GeneratorCard | None:
-    """The card beside the weights; None where there is none. Raises ProblemError where it is damaged."""
-    path = directory / CARD
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise ProblemError(f"cannot read {path}: {error.strerror}; give a readable generator") from None
-    wrong = "is no generator card of this version"
-    return parsed(TypeAdapter(GeneratorCard), data, str(path), wrong=wrong, remedy="train the generator again")
+    """The card next to the weights; None if there is none. Raises ProblemError if it is damaged."""
+    return read_card(directory / CARD, TypeAdapter(GeneratorCard), of="generator")
 
 
 def readme(card: GeneratorCard) -> str:
@@ -188,7 +178,7 @@ def readme(card: GeneratorCard) -> str:
     lines = [
         "# A µCODE generator",
         "",
-        f"Fine-tuned from `{card.base}` to answer a programming problem, with whatever attempts and feedback came",
+        f"Fine-tuned from `{card.base}` to answer a programming problem, with any attempts and feedback that came",
         "before, with one whole program.",
         "",
         f"- rows: {card.rows}, {card.target_tokens} answer tokens; {card.left_out} left out as too long",
@@ -197,7 +187,7 @@ def readme(card: GeneratorCard) -> str:
         "- used: `python -m mucode_agent solve problem.json --model hf:DIRECTORY`, or `vllm serve DIRECTORY`",
     ]
     if rank:
-        lines.append(f"- the adapter alone stands in `{ADAPTER}/`")
+        lines.append(f"- the adapter alone is in `{ADAPTER}/`")
     return "\n".join(lines) + "\n"
 
 
@@ -208,13 +198,13 @@ def _base(base: str, settings: GeneratorSettings) -> tuple[Any, Any]:
         model: Any = AutoModelForCausalLM.from_pretrained(path, dtype="auto")
     if not settings.lora_rank:
         kind = model.config.dtype
-        model.to(dtype=torch.float32)  # trained weights need its small steps
+        model.to(dtype=torch.float32)  # training needs float32's small steps
         model.config.dtype = kind
     return model.to(device=place()), tokenizer
 
 
 def _save(model: Any, tokenizer: Any, out: Path, kind: Any, *, adapter: bool) -> None:
-    """The checkpoint in the base's own dtype, and the adapter beside it."""
+    """Writes the checkpoint in the base's own dtype, and the adapter next to it."""
     with writing(out), quiet():
         if adapter:
             model.save_pretrained(out / ADAPTER)

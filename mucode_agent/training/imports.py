@@ -1,6 +1,6 @@
 """`traces import`: solves that other tools recorded, as a directory that training, scoring and export read.
 
-    imported.json     the files that it was made of, whose programs they are, and what they lack
+    imported.json     the files that it was made from, the generators, and what is missing
     problems.jsonl    the problems, with the private tests where they are known
     trace.jsonl       rows as `--trace` writes them (`mucode_agent.traces`)
     judgements.jsonl  the verdicts of every distinct program on all tests, where all tests are known
@@ -25,7 +25,7 @@ from mucode_agent.problems import read_problem
 from mucode_agent.runs.directory import Judgement
 from mucode_agent.runs.judging import distinct_programs, judge
 from mucode_agent.traces import CandidateRow, DecisionRow, ProblemRow, TraceRow
-from mucode_agent.training.foreign import ForeignRun, read_runs
+from mucode_agent.training.observed import ObservedRun, read_runs
 from mucode_agent.types import Candidate, Decision, Problem, ProblemError, Record, Sample, Sandbox, Solution
 
 IMPORT_VERSION: Literal[1] = 1
@@ -34,26 +34,26 @@ R = TypeVar("R", bound=Record)
 
 
 class Imported(Record):
-    """What a directory of `traces import` is made of, and what the files did not hold."""
+    """The sources of a directory of `traces import`, and what they lack."""
 
     import_version: Literal[1] = IMPORT_VERSION
     files: dict[str, str]
     """SHA-256 by name: the path below the directory that all files lie in."""
     models: tuple[str, ...]
-    """Those that the recorded calls name."""
+    """The generators that the recorded calls name."""
     solves: int
-    """With every decision."""
+    """Number of solves with every decision."""
     unfinished: int
-    """Without one, since the files lack nodes: of these only first turns are of use, whose state is known."""
+    """Number of solves without decisions, because nodes are missing: only their first turns are of use."""
     candidates: int
     unlabelled: int
-    """Candidates with a program whose problem's private tests are not known."""
+    """Candidates with a program but without a label, because the private tests are unknown."""
     calls_of_no_problem: int
-    """Model calls that name no problem that is known."""
+    """Model calls without a known problem."""
 
 
 class Recorded(Record):
-    """The rows of files, and the problems that they are about."""
+    """The rows of files, and their problems."""
 
     rows: tuple[ProblemRow | CandidateRow | DecisionRow, ...]
     problems: tuple[Problem, ...]
@@ -63,17 +63,17 @@ class Recorded(Record):
     calls_of_no_problem: int
 
 
-def recorded(runs: Sequence[ForeignRun], known: Mapping[str, Problem]) -> Recorded:
-    """The solves in foreign runs, row by row. `known` problems, by id, bring the private tests that the runs lack.
+def recorded(runs: Sequence[ObservedRun], known: Mapping[str, Problem]) -> Recorded:
+    """The solves in other tools' runs, row by row. `known` problems, by id, bring the private tests that the runs lack.
 
-    Raises ProblemError where a solve is of another problem than the known one of its id, or of a newer version.
+    Raises ProblemError if a solve's problem differs from the known one with its id, or is of a newer version.
     """
     problems: dict[str, Problem] = dict(known)
     for given in filter(None, map(_given, runs)):
         problems.setdefault(given.id, given)
     whole = frozenset(problems)
     steps: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
-    calls: dict[str, list[ForeignRun]] = {}
+    calls: dict[str, list[ObservedRun]] = {}
     for run in runs:
         if _is_step(run):
             steps.setdefault(run.inputs["run_id"], []).append((run.inputs, run.outputs))
@@ -81,13 +81,15 @@ def recorded(runs: Sequence[ForeignRun], known: Mapping[str, Problem]) -> Record
             calls.setdefault(str(run.facts.get("run_id")), []).append(run)
     rows: list[TraceRow] = []
     asked: dict[str, Problem] = {}
-    for run_id, told in steps.items():
-        problem = _problem(told[0][0], problems)
+    for run_id, taken in steps.items():
+        problem = _problem(taken[0][0], problems)
         asked[problem.id] = problems.get(problem.id, problem)
-        settings = told[0][0]["settings"] | _model(calls.get(run_id, ()))
+        settings = taken[0][0]["settings"] | _model(calls.get(run_id, ()))
         rows.append(ProblemRow(run_id=run_id, problem=problem.public(), settings=settings))
-        rows += dict.fromkeys(row for state, update in sorted(told, key=_place) for row in _rows(run_id, state, update))
-    nowhere = 0
+        rows += dict.fromkeys(
+            row for state, update in sorted(taken, key=_place) for row in _rows(run_id, state, update)
+        )
+    of_no_problem = 0
     for run_id in [key for key in calls if key not in steps]:
         made = calls[run_id]
         id_ = str(made[0].facts.get("problem_id"))
@@ -97,14 +99,14 @@ def recorded(runs: Sequence[ForeignRun], known: Mapping[str, Problem]) -> Record
             rows.append(ProblemRow(run_id=run_id, problem=problems[id_].public(), settings=lacking))
             rows += dict.fromkeys(_of_calls(run_id, problems[id_], made))
         else:
-            nowhere += len(made)
+            of_no_problem += len(made)
     models = dict.fromkeys(run.model for made in calls.values() for run in made if run.model)
     return Recorded(
         rows=tuple(rows),
         problems=tuple(asked.values()),
         whole=whole & asked.keys(),
         models=tuple(models),
-        calls_of_no_problem=nowhere,
+        calls_of_no_problem=of_no_problem,
     )
 
 
@@ -115,9 +117,9 @@ def import_traces(
     *,
     opened: Callable[[Sequence[Problem]], Sandbox],
 ) -> Imported:
-    """Writes the directory, and judges its programs in what `opened` gives for the problems whose tests are all known.
+    """Writes the directory, and judges programs in the sandbox that `opened` gives, if all their tests are known.
 
-    Raises ProblemError where a file cannot be used, holds no solve, or the directory holds something else.
+    Raises ProblemError if a file cannot be used or holds no solve, or if the directory holds something else.
     """
     _check_new(directory)
     named = _named(files)
@@ -166,7 +168,7 @@ def holds_import(directory: Path) -> bool:
 
 
 def read_import(directory: Path) -> Imported:
-    """Raises ProblemError where the file is damaged or of another version."""
+    """Raises ProblemError if the file is damaged or of another version."""
     path = directory / _FILE
     data = read_bytes(path)
     check_version(path, data, "import_version", IMPORT_VERSION)
@@ -191,7 +193,7 @@ def _check_new(directory: Path) -> None:
 # --- from runs to rows ---------------------------------------------------------------------------------------------
 
 
-def _given(run: ForeignRun) -> Problem | None:
+def _given(run: ObservedRun) -> Problem | None:
     """The problem as the caller gave it to the graph, private tests included; None in other runs."""
     given = run.inputs.get("problem") if isinstance(run.inputs, dict) else None
     if not isinstance(given, dict) or "run_id" in run.inputs:
@@ -202,7 +204,7 @@ def _given(run: ForeignRun) -> Problem | None:
         return None
 
 
-def _is_step(run: ForeignRun) -> bool:
+def _is_step(run: ObservedRun) -> bool:
     """Whether it is a node of our graph that decided something."""
     state, update = run.inputs, run.outputs
     return (
@@ -229,7 +231,7 @@ def _place(step: tuple[dict[str, Any], dict[str, Any]]) -> tuple[int, int, bool]
 
 
 def _rows(run_id: str, state: dict[str, Any], update: dict[str, Any]) -> Iterator[TraceRow]:
-    """What the node told its trace."""
+    """The trace rows of a node."""
     count, before = len(state["reports"]), state.get("decision") or {}
     scores = [*state["scores"], *[None] * count][:count]
     decision = _read(Decision, update["decision"])
@@ -247,8 +249,8 @@ def _rows(run_id: str, state: dict[str, Any], update: dict[str, Any]) -> Iterato
     yield DecisionRow(run_id=run_id, problem_id=id_, decision=decision, solution=solution)
 
 
-def _of_calls(run_id: str, problem: Problem, calls: Sequence[ForeignRun]) -> Iterator[CandidateRow]:
-    """Replies alone, without verdicts and decisions."""
+def _of_calls(run_id: str, problem: Problem, calls: Sequence[ObservedRun]) -> Iterator[CandidateRow]:
+    """Only replies, without verdicts and decisions."""
     for run in sorted(calls, key=lambda run: (int(run.facts["turn"]), int(run.facts.get("candidate", 0)))):
         first = int(run.facts.get("candidate", 0))
         alone = len(run.replies) == 1
@@ -265,14 +267,14 @@ def _of_calls(run_id: str, problem: Problem, calls: Sequence[ForeignRun]) -> Ite
             yield CandidateRow(run_id=run_id, problem_id=problem.id, candidate=made)
 
 
-def _model(calls: Iterable[ForeignRun]) -> dict[str, str]:
-    """The generator's name where the calls agree on one."""
+def _model(calls: Iterable[ObservedRun]) -> dict[str, str]:
+    """The generator's name, if the calls agree on one."""
     names = {run.model for run in calls}
     [name, *others] = names or {None}
     return {"model": name} if name and not others else {}
 
 
-def _seed(run: ForeignRun) -> int:
+def _seed(run: ObservedRun) -> int:
     for key in ("seed", "ls_seed"):
         if isinstance(value := run.metadata.get(key), int):
             return value
@@ -280,7 +282,7 @@ def _seed(run: ForeignRun) -> int:
 
 
 def _read(kind: type[R], data: Any) -> R:
-    """A record of a state; fields of a newer version are passed over."""
+    """A record of a state; fields of a newer version are ignored."""
     try:
         return kind.model_validate(data, extra="ignore")
     except ValidationError as error:

@@ -1,13 +1,13 @@
 """The whole training (paper, algorithm 1): roll out, train the verifier, relabel, train the generator, and again.
 
-    config.json                what was asked, with seeds, versions and digests of the data
+    config.json                the configuration, with seeds, versions and digests of the data
     round-R/rollouts           trajectories of generator R-1; generator 0 is the base
     round-R/verifier           verifier R, trained on the rollouts of rounds 1 to R; absent with kind none
     round-R/validation         generator R-1 with verifier R on the validation problems
     round-R/rows               visited states with the expert's answers
     round-R/generator          generator R
     round-R/STAGE.json         written when the stage is finished
-    best.json, report.html     the pair that did best on validation, and how all of them did
+    best.json, report.html     the best pair on validation, and the figures of all pairs
 
 After a kill the same call continues and ends with the same artefacts.
 """
@@ -55,7 +55,7 @@ from mucode_agent.types import ProblemError, Sandbox
 from mucode_agent.verifiers import load_verifier
 
 ROUND_SEEDS = 10_000
-"""Seeds between the rollouts of one round and the next, so that no round repeats another's draws."""
+"""Distance between the seeds of two rounds, so no round repeats another's draws."""
 MOST_GIVEN_UP = 0.05
 """Share of the problems that a stage may leave unfinished."""
 
@@ -73,8 +73,8 @@ def run_loop(
 ) -> Best:
     """Starts a training in `out`, or continues it, and returns the best pair on validation.
 
-    `serving` computes generators, by default as the configuration says. Raises ProblemError where `out` holds another
-    training or is in use, or the data teach nothing; InfrastructureError where a model, sandbox or disk failed.
+    `serving` computes generators, by default as the configuration says. Raises ProblemError if `out` holds another
+    training or is in use, or if the data give nothing to learn; InfrastructureError if a model, sandbox or disk failed.
     """
     console = console or Console(stderr=True, highlight=False, soft_wrap=True)
     train, validation = (without_false_examples(part, sandbox) for part in benchmarks(config, console))
@@ -93,7 +93,7 @@ def run_loop(
 
 
 def benchmarks(config: LoopConfig, console: Console) -> tuple[Benchmark, Benchmark]:
-    """The training and validation problems. Raises ProblemError where they have problems in common."""
+    """The training and validation problems. Raises ProblemError if they have problems in common."""
     asked = config.problems
     options: dict[str, Any] = {"split": asked.split, "testless": asked.testless}
     train = config.benchmark(load_benchmark(asked.train, limit=asked.train_limit, **options))
@@ -101,7 +101,7 @@ def benchmarks(config: LoopConfig, console: Console) -> tuple[Benchmark, Benchma
     ids = without_overlap(train.problems, validation.problems, drop=asked.drop_overlap)
     dropped = [problem.id for problem in train.problems if problem.id not in ids]
     if dropped:
-        console.print(f"left out of training, as validation has them: {', '.join(dropped)}", markup=False)
+        console.print(f"left out of training, because validation has them: {', '.join(dropped)}", markup=False)
     kept = tuple(problem for problem in train.problems if problem.id in ids)
     if not kept:
         raise ProblemError("no training problem is left once those of the validation set are out; give others")
@@ -218,7 +218,7 @@ class _Loop:
             source = f"{self.train.name}, split {self.train.split}"
             return fit_round(rollouts, place, sandbox=self.sandbox, source=source, command=self.command)
         data, apart = held_out(read_attempts(rollouts), asked.held_out_share, self.config.seed)
-        # Training sets hold twins too: one must not be learned from where the other calibrates.
+        # Training sets contain near-duplicates: one must not be trained on if the other calibrates.
         ids = without_overlap([e.problem for e in data], [e.problem for e in apart], drop=True)
         data = [entry for entry in data if entry.problem.id in ids]
         settings = VerifierSettings.model_validate(asked.model_dump(include=set(VerifierSettings.model_fields)))
@@ -294,7 +294,7 @@ class _Loop:
         return card.model_dump(mode="json"), f"{card.rows} rows, {card.left_out} left out, {card.steps} steps, {loss}"
 
     def choose(self, pairs: Sequence[Pair]) -> Best:
-        """The pair that answers most validation problems; of equals the better one at greedy, then the earlier."""
+        """The pair that solves most validation problems; then the one better at greedy decoding, then the earlier."""
         by = self.config.validation.choose_by
         accuracies = [_accuracies(read_results(pair.results)) for pair in pairs]
 
@@ -313,7 +313,7 @@ class _Loop:
     def _stage(self, number: int, name: str, work: Any) -> Stage:
         stage = self.stages.run(f"round-{number}/{name}", lambda place: work(number, place))
         self.serving.close()
-        gc.collect()  # weights of one stage must not stand beside those of the next
+        gc.collect()  # the weights of two stages must not be in memory together
         return stage
 
     def _dir(self, number: int) -> Path:
@@ -336,7 +336,7 @@ class _Loop:
         )
 
     def _model(self, number: int, max_tokens: int) -> tuple[Any, str]:
-        """The generator that round `number` draws from, and a digest of its weights where they lie here."""
+        """The generator that round `number` draws from, and a digest of its weights if they are on this machine."""
         checkpoint = Path(self._checkpoint(number)).expanduser()
         adapter = checkpoint / ADAPTER
         model, _ = self.serving.generator(
@@ -348,13 +348,13 @@ class _Loop:
         return model, weights_sha256(checkpoint) if checkpoint.exists() else ""
 
     def _given_up(self, failures: Sequence[Failure], total: int) -> dict[str, Any]:
-        """A few problems that cannot be done, such as one too long for the context, do not end a run of hours."""
+        """Lets a long run continue although a few problems failed, such as one too long for the context."""
         if failures:
             first = failures[0]
             summary = f"{len(failures)} of {total} problems are unfinished, the first {first.problem_id}: {first.cause}"
             if len(failures) > MOST_GIVEN_UP * total:
                 raise unfinished(failures, total, summary)
-            self.console.print(f"going on without them: {summary}", markup=False)
+            self.console.print(f"continuing without them: {summary}", markup=False)
         return {"given_up": [failure.problem_id for failure in failures]}
 
 
@@ -373,7 +373,7 @@ def plan(config: LoopConfig) -> list[str]:
 
 
 def rollout_facts(data: Sequence[ProblemAttempts]) -> dict[str, Any]:
-    """What a round's trajectories are: how many are right, and how unlike each other."""
+    """Figures of a round's trajectories: how many are right, and how diverse they are."""
     tried = [entry for entry in data if entry.trajectories]
     first = [{a.form for a in entry.attempts if a.candidate.turn == 1} for entry in tried]
     attempts = [attempt for entry in tried for attempt in entry.attempts]

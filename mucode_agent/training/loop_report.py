@@ -1,7 +1,7 @@
-"""The report of a training: one HTML page that opens from disk and loads nothing.
+"""The report of a training: one self-contained HTML page.
 
-Accuracy by iteration, turn and N; the verifiers' quality; how unlike each other the programs are; and whether the
-verifier's choice still gets better where its score does (over-optimisation: Gao et al. 2022, arXiv 2210.10760).
+Accuracy by round, turn and N; the verifiers' quality; the diversity of programs; and whether the verifier's choice
+still improves when its score does (over-optimisation: Gao et al. 2022, arXiv 2210.10760).
 """
 
 import json
@@ -27,7 +27,7 @@ _COLOURS = ("#7b8794", "#0b69a3", "#2d9d78", "#cb6e17", "#8719e0", "#c0392b", "#
 
 
 class Gauge(Record):
-    """The verifier's own choice among k first-turn programs: what it promises, and what it is worth."""
+    """The verifier's own choice among k first-turn programs: its expected score, and its accuracy."""
 
     score: tuple[float, ...]
     """Mean over problems of the chosen program's expected logit, for k = 1, 2, …"""
@@ -36,12 +36,12 @@ class Gauge(Record):
 
     @property
     def over_optimised(self) -> bool:
-        """The choice among all is worse than among fewer, though its score is higher."""
+        """The choice among all is worse than among fewer, although its score is higher."""
         return len(self.right) > 1 and self.right[-1] < max(self.right) - 1e-9 and self.score[-1] > self.score[0]
 
 
 def gauge(solves: Sequence[Solve], correct: Any) -> Gauge | None:
-    """Over problems with scored first-turn programs; `correct` says of (problem id, code) whether it is right."""
+    """Over problems with scored first-turn programs; `correct` returns whether (problem id, code) is right."""
     pools: dict[str, list[tuple[float, bool]]] = {}
     for solve in solves:
         if solve.settings["temperature"] == 0:
@@ -63,7 +63,7 @@ def gauge(solves: Sequence[Solve], correct: Any) -> Gauge | None:
 
 
 def write_loop_report(directory: Path) -> Path:
-    """Makes report.html of a training directory again. Raises ProblemError where its training is not finished."""
+    """Makes report.html of a training directory. Raises ProblemError if its training is not finished."""
     try:
         best = Best.model_validate_json((directory / "best.json").read_bytes())
         config = json.loads((directory / "config.json").read_bytes())

@@ -1,4 +1,4 @@
-"""The verifier of a loop's round where none is trained from weights: evidence, fitted on the rollouts in seconds."""
+"""The verifier of a loop's round with kind `evidence`: fitted on the rollouts in seconds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ CARD = "evidence.json"
 
 
 def round_verifier(kind: str, directory: Path) -> str:
-    """What `load_verifier` takes for a round's verifier of a kind of `LoopVerifierSettings`."""
+    """The argument of `load_verifier` for a round's verifier, by the kind in `LoopVerifierSettings`."""
     match kind:
         case "evidence":
             return str(directory / CARD)
@@ -25,10 +25,10 @@ def round_verifier(kind: str, directory: Path) -> str:
 def fit_round(
     rollouts: Sequence[Path], place: Path, *, sandbox: Sandbox, source: str, command: str
 ) -> tuple[dict[str, Any], str]:
-    """Writes the evidence verifier of all rollouts so far into `place`; facts and words of its stage.
+    """Writes the evidence verifier of all rollouts so far into `place`; returns the facts and words of its stage.
 
-    Programs whose traces hold no behaviour are run on their probes. Raises ProblemError where fewer than 20 problems
-    have right or wrong programs.
+    Programs without recorded behaviour are run on their probes. Raises ProblemError if fewer than 20 problems have
+    right or wrong programs.
     """
     data: list[ProblemAttempts] = [entry for entry in read_attempts(rollouts) if entry.attempts]
     data = with_behaviour(data, sandbox)

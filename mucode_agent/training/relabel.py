@@ -1,7 +1,7 @@
-"""What a generator is taught: states paired with answers. Pure functions.
+"""A generator's training rows: states paired with answers. Pure functions.
 
-`mucode` is step 5 of the paper's algorithm 1: every state of a problem, whatever turn and round visited it, gets the
-expert's program. The other methods are its baselines, and what the authors' released code does instead.
+`mucode` is step 5 of the paper's algorithm 1: every state of a problem, from any turn and round, is paired with the
+expert's program. The other methods are its baselines, and the variant of the authors' released code.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ class Message(Record):
 
 
 class Row(Record):
-    """What the generator sees, and what it should have answered."""
+    """The generator's prompt, and the answer that it should give."""
 
     problem_id: str
     messages: tuple[Message, ...]
@@ -45,14 +45,14 @@ class Row(Record):
     correct: bool
     """Whether the answer's program passes all tests. Used in reports only, not in training."""
     weight: float = 1.0
-    """How much it counts beside others: its answer's own weight, times the visits of its state."""
+    """Weight in training: its answer's own weight, times the visits of its state."""
 
 
 def answer_text(code: str) -> str:
     """The reply that inference asks for: the program alone, in one fenced block."""
     body = code.strip("\n")
     fence = "```"
-    while fence in body:  # a docstring with a fence of its own must not end the block
+    while fence in body:  # a fence in a docstring must not end the block
         fence += "`"
     return f"{fence}python\n{body}\n{fence}"
 
@@ -60,12 +60,12 @@ def answer_text(code: str) -> str:
 def relabelled(
     data: Iterable[ProblemAttempts], logits: Logits, settings: RelabelSettings, expert_settings: ExpertSettings
 ) -> list[Row]:
-    """The rows of every problem, in the order of the problems. Equal rows stand once.
+    """The rows of every problem, in the order of the problems. Equal rows appear once.
 
-    Where states are relabelled (`mucode`, `authors`), a row's weight tells how often its state was visited: the paper's
-    data set holds a state once for each visit, the first state of a problem for each trajectory.
+    If states are relabelled (`mucode`, `authors`), a row's weight counts the visits of its state: the paper's data set
+    has a state once for each visit, the first state of a problem once for each trajectory.
 
-    Raises ProblemError where a score is needed that `logits` does not have.
+    Raises ProblemError if a score is needed that `logits` does not have.
     """
     pairs = _PAIRS[settings.method]
     rows: list[Row] = []
@@ -162,7 +162,7 @@ def _own(entry: ProblemAttempts, trajectory: Trajectory) -> _Pairs:
     by_place = {(a.candidate.turn, a.candidate.index): a for a in entry.attempts if a.solve == trajectory.solve}
     for number, turn in enumerate(trajectory.turns):
         attempt = by_place.get((turn.best.turn, turn.best.index))
-        if attempt is not None:  # a reply without a program is nothing to imitate
+        if attempt is not None:  # a reply without a program is not an answer to learn
             yield trajectory.turns[:number], attempt
 
 

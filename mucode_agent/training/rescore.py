@@ -1,4 +1,4 @@
-"""`traces score`: stored programs scored by another verifier, and what it would have selected; nothing is drawn."""
+"""`traces score`: scores stored programs with another verifier, and shows what it would have selected."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -21,17 +21,17 @@ class Rescored(Record):
     logit: float
     probability: float | None
     correct: bool | None
-    """None where no test judged it."""
+    """None if no test judged it."""
 
 
 class Quality(Record):
-    """What the verifier would have selected in each turn of several judged programs; the mean over turns."""
+    """What the verifier would have selected in each turn with several judged programs; the mean over turns."""
 
     verifier: str
     problems: int
     programs: int
     selected: Estimate
-    """Of the highest score; equal scores share the choice."""
+    """Accuracy of the highest score; ties are averaged."""
     random: Estimate
     oracle: Estimate
     pairwise_accuracy: float | None
@@ -40,7 +40,7 @@ class Quality(Record):
 
 
 def rescored(traces: Iterable[tuple[ProblemAttempts, list[Solve]]], verifier: Verifier) -> Iterator[list[Rescored]]:
-    """Turn by turn, each scored as inference scores it: its candidates beside each other."""
+    """Scores turn by turn, with a turn's candidates together as in inference."""
     for entry, solves in traces:
         verdicts = {(a.solve, a.candidate.turn, a.candidate.index): a.correct for a in entry.attempts}
         public = entry.problem.public()
@@ -63,7 +63,7 @@ def rescored(traces: Iterable[tuple[ProblemAttempts, list[Solve]]], verifier: Ve
 
 
 def quality(turns: Iterable[list[Rescored]], verifier: str) -> Quality:
-    """Raises ProblemError where no turn has two judged programs, among which a verifier could choose."""
+    """Raises ProblemError if no turn has two judged programs for a verifier to choose from."""
     judged = [[row for row in turn if row.correct is not None] for turn in turns]
     groups = [group for group in judged if len(group) > 1]
     if not groups:

@@ -1,8 +1,8 @@
-"""Rollouts: K trajectories per problem, drawn by the current generator and judged apart from the graph.
+"""Rollouts: K trajectories per problem, drawn from the current generator and judged outside the graph.
 
-Step 1 of the paper's algorithm 1: D_i = {(x, s_t, y_t, R(x, y_t))}. A trajectory is one solve, and ends where its
-program passes the public tests or after T turns. Trajectories of many problems are in flight together, so that the
-generator is never idle; a problem's requests begin with the same messages, which a server's prefix cache shares.
+Step 1 of the paper's algorithm 1: D_i = {(x, s_t, y_t, R(x, y_t))}. A trajectory is one solve. It ends when its program
+passes the public tests, or after T turns. Trajectories of many problems run concurrently, so the generator is never
+idle. A problem's requests begin with the same messages, which a server's prefix cache can reuse.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from mucode_agent.types import ProblemError, Sandbox, Verifier
 from mucode_agent.verifiers import NoVerifier
 
 CONCURRENCY = 64
-"""Trajectories in flight, unless something else is asked for."""
+"""Default number of concurrent trajectories."""
 
 
 def roll_out(
@@ -33,11 +33,11 @@ def roll_out(
     pace: Pace | None = None,
     **asked: Any,
 ) -> list[Failure]:
-    """Makes the shards that `directory` lacks, beside any other workers, and returns when every problem has its own.
+    """Makes the shards that `directory` lacks, together with any other workers, until every problem has its shard.
 
-    The rest is asked as of `open_rollouts`. Returns the problems that were given up. Raises ProblemError where the
-    directory holds another run, and InfrastructureError where model, sandbox or verifier failed for longer than `pace`
-    has patience.
+    For the other arguments see `open_rollouts`. Returns the problems that were given up. Raises ProblemError if the
+    directory holds another run, and InfrastructureError if model, sandbox or verifier failed for longer than `pace`
+    allows.
     """
     scorer = verifier or NoVerifier()
     run = open_rollouts(benchmark, directory, model=model, sandbox=sandbox, verifier=scorer, **asked)
@@ -56,12 +56,12 @@ def open_rollouts(
     command: str = "",
     **search: Unpack[Options],
 ) -> RunDirectory:
-    """The directory, begun or gone on with.
+    """The directory, new or continued.
 
-    `per_problem` is K. `search` is of `graphs.settings.StatedSettings`, with n=1 where it names none, as in the paper's
-    algorithm 1, where every candidate is fed back. `weights` names the model's weights where its name does not, as with
-    a server whose adapter is swapped; weights on this machine name themselves. Raises ProblemError where a setting is
-    out of range or the directory holds another run.
+    `per_problem` is K. `search` has the fields of `graphs.settings.StatedSettings`; n defaults to 1, as in the paper's
+    algorithm 1, where every candidate is fed back. `weights` identifies the model's weights if its name does not, as
+    for a server that swaps adapters; weights on this machine are identified by their digest. Raises ProblemError if a
+    setting is out of range or the directory holds another run.
     """
     if per_problem < 1:
         raise ProblemError(f"per_problem must be at least 1, got {per_problem}")
@@ -79,9 +79,10 @@ def open_rollouts(
 
 
 def weights_digest(model: Any) -> str:
-    """SHA-256 of a checkpoint's files on this machine; empty for a model that is named, not located.
+    """SHA-256 of a checkpoint's files on this machine; empty for a model that has only a name.
 
-    An embedded model with an adapter has the digest of both: the next version may ship another under its name.
+    An embedded model with an adapter has the digest of both, because a later version may ship another adapter under the
+    same name.
     """
     named = getattr(model, "model", None)
     if isinstance(named, str) and named in EMBEDDED:

@@ -1,4 +1,4 @@
-"""From run directories to the rows that a generator is taught: the only step between traces and fine-tuning."""
+"""From run directories to a generator's training rows: the only step between traces and fine-tuning."""
 
 from collections.abc import Sequence
 
@@ -12,21 +12,21 @@ from mucode_agent.verifiers import NoVerifier
 
 
 class RowSet(Record):
-    """The rows, and what they were made from."""
+    """The rows, and counts of what they were made from."""
 
     rows: tuple[Row, ...]
     problems: int
-    """With at least one labelled program."""
+    """Problems with at least one labelled program."""
     solved: int
-    """With a right one."""
+    """Problems with a right one."""
     programs: int
-    """Distinct by normal form."""
+    """Programs, distinct by normal form."""
     states: int
-    """Visited, over all trajectories."""
+    """Visited states, over all trajectories."""
 
     @property
     def right(self) -> int:
-        """Rows whose answer passes all tests."""
+        """Rows with an answer that passes all tests."""
         return sum(row.correct for row in self.rows)
 
 
@@ -36,9 +36,9 @@ def make_rows(
     expert: ExpertSettings,
     verifier: Verifier | None = None,
 ) -> RowSet:
-    """Scores every distinct program once, where the method asks for scores, and relabels.
+    """Scores every distinct program once, if the method needs scores, and relabels.
 
-    Raises ProblemError where it asks and there is no verifier, or where no row comes of the data.
+    Raises ProblemError if it needs scores and there is no verifier, or if the data give no row.
     """
     logits: Logits = {}
     if relabel.needs_verifier(expert):
@@ -58,7 +58,7 @@ def make_rows(
 
 
 def _scored(entry: ProblemAttempts, relabel: RelabelSettings, expert: ExpertSettings) -> bool:
-    """Whether its programs' scores can be of account: not where an unsolved problem is left out anyway."""
+    """Whether the scores of its programs matter: not if an unsolved problem is left out anyway."""
     left_out = relabel.method == "mucode" and expert.leaves_out_unsolved
     return not left_out or any(attempt.correct for attempt in entry.attempts)
 

@@ -1,4 +1,4 @@
-"""The generator of a round: in this process, an adapter that a vLLM server swaps in, or a server begun for it."""
+"""The generator of a round: in this process, as an adapter on a vLLM server, or on a server started for it."""
 
 import shlex
 import subprocess
@@ -13,17 +13,17 @@ from mucode_agent.types import InfrastructureError, ProblemError
 
 
 class Serving(Protocol):
-    """Who computes generators."""
+    """What serves generators."""
 
     def generator(self, checkpoint: str, adapter: Path | None, number: int, *, max_tokens: int) -> tuple[Any, str]:
-        """A chat model of a checkpoint, ready to draw from, and the name that results know it by.
+        """A chat model of a checkpoint, ready to draw from, and its name in results.
 
         `adapter` is the checkpoint's LoRA adapter; None for the base. `number` counts trained generators, 0 the base.
         """
         ...
 
     def close(self) -> None:
-        """Frees what the last generator took; the next one may still be asked for."""
+        """Frees the last generator's resources; a next one may follow."""
         ...
 
 
@@ -40,7 +40,7 @@ class InProcess:
         return load_model(name, max_tokens=max_tokens), name
 
     def close(self) -> None:
-        """The model goes with its last user."""
+        """Does nothing: the model is freed with its last reference."""
 
 
 class AdapterServer:
@@ -55,7 +55,7 @@ class AdapterServer:
         self._base, self._adapter, self._timeout = base, adapter, timeout
 
     def generator(self, checkpoint: str, adapter: Path | None, number: int, *, max_tokens: int) -> tuple[Any, str]:
-        """Raises InfrastructureError where the server is not there or refuses, ProblemError without an adapter."""
+        """Raises InfrastructureError if the server is missing or refuses, ProblemError without an adapter."""
         if number == 0:
             spec = f"vllm:{self._base}@{self.url}" if self._base else f"vllm:{self.url}"
             model = load_model(spec, max_tokens=max_tokens, timeout=self._timeout)
@@ -69,13 +69,13 @@ class AdapterServer:
         return load_model(spec, max_tokens=max_tokens, timeout=self._timeout), spec
 
     def close(self) -> None:
-        """The server is not ours to end."""
+        """Does nothing: the server belongs to the user."""
 
     def _name(self, number: int) -> str:
         return f"{self._adapter}-{number}"
 
     def _swap(self, adapter: Path, number: int) -> None:
-        """Puts the adapter in the place of the one before. One of the same name, of an earlier start, is replaced."""
+        """Replaces the previous adapter. An adapter of the same name, from an earlier start, is replaced too."""
         for old in (number - 1, number):
             self._post("unload_lora_adapter", {"lora_name": self._name(old)})
         wanted = {"lora_name": self._name(number), "lora_path": str(adapter.resolve())}
@@ -111,9 +111,9 @@ _GRACE_S = 30.0
 
 
 class StartedServer:
-    """A server of our own for each generator: any checkpoint, and no memory taken while models are trained.
+    """A separate server for each generator: serves any checkpoint, and takes no memory while models are trained.
 
-    `command` serves {checkpoint} at `url`; what it says goes to `log`.
+    `command` serves {checkpoint} at `url`; its output goes to `log`.
     """
 
     def __init__(self, url: str, command: str, log: Path, *, start_s: float = 900, timeout: float = 600) -> None:
@@ -122,7 +122,7 @@ class StartedServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def generator(self, checkpoint: str, adapter: Path | None, number: int, *, max_tokens: int) -> tuple[Any, str]:
-        """Raises InfrastructureError where something else serves there, or the command ends or does not answer."""
+        """Raises InfrastructureError if something else serves there, or the command ends or does not answer."""
         del adapter, number
         self.close()
         if self._answers():

@@ -10,20 +10,20 @@ from pydantic import ConfigDict, Field, model_validator
 from mucode_agent.types import Record
 
 GROUP = 8
-"""Programs that a verifier's training reads together, at most."""
+"""Maximum programs that a verifier's training reads together."""
 LORA_RATE = 1e-4
-"""Learning rate of a generator's LoRA adapters where none is given: a rate for all weights would hardly move them."""
+"""Default learning rate of a generator's LoRA adapters: the rate for all weights would hardly change them."""
 
 
 class FitSettings(Record):
-    """How a model is fine-tuned. The defaults of rate, epochs and batch are the caller's (paper, table 6)."""
+    """How a model is fine-tuned. Subclasses set the defaults of rate, epochs and batch (paper, table 6)."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
     """Passes over the data."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-6
-    """Learning rate after the warm-up; it falls to 0 in a straight line."""
+    """Learning rate after the warm-up; it then falls linearly to 0."""
     batch_size: Annotated[int, Field(ge=1)] = 16
     """Examples in one optimiser step, over all devices."""
     micro_batch: Annotated[int, Field(ge=1)] = 2
@@ -39,12 +39,13 @@ class FitSettings(Record):
     save_steps: Annotated[int, Field(ge=1)] = 50
     """Optimiser steps between checkpoints; a killed run continues from the last one."""
     compile: bool = False
-    """Compile the decoder blocks: on two cores half again as many tokens per second, after half a minute. Needs a C++
-    compiler."""
+    """Compile the decoder blocks: 1.5 times the tokens per second on two cores, after half a minute. Needs a C++
+    compiler.
+    """
     float32: bool = False
-    """Multiply in float32 also where bfloat16 is faster."""
+    """Multiply in float32 even if bfloat16 is faster."""
     seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
-    """Seed of the order of the data and of every random choice: same seed and data, same weights."""
+    """Seed of the data's order and of every random choice: the same seed and data give the same weights."""
 
     @model_validator(mode="after")
     def _whole_micro_batches(self) -> "FitSettings":
@@ -56,16 +57,16 @@ class FitSettings(Record):
 # --- the verifier ---------------------------------------------------------------------------------------------------
 
 Loss = Literal["bt", "bce", "bt+bce"]
-"""Bradley-Terry on pairs (eq. 3), binary cross-entropy on programs (eq. 2 as meant), or their sum."""
+"""Bradley-Terry on pairs (eq. 3), binary cross-entropy on programs (eq. 2), or their sum."""
 
 
 class HeldOutShare(Record):
-    """Which problems calibrate a verifier, where no traces of other problems do."""
+    """Which problems calibrate a verifier, if no separate traces do."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.15
-    """Share of the training problems that are kept for calibration instead, where no other traces are given for it."""
+    """Share of the training problems that is used for calibration instead, if no other traces are given for it."""
 
 
 class VerifierSettings(FitSettings):
@@ -78,29 +79,30 @@ class VerifierSettings(FitSettings):
     loss: Loss = "bt"
     """Bradley-Terry on pairs of programs, binary cross-entropy on single programs, or their sum:"""
     start: Literal["logprob", "nothing"] = "logprob"
-    """What the trained part is added to: the log-odds of the mean log-probability that the generator gave the program,
-    where the traces hold it, or nothing:"""
+    """The start, to which the trained part is added: log-odds from the generator's mean log-probability of the program,
+    if the traces have it, or nothing:
+    """
     l2: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the mean squared logit; the authors' code has 1e-3."""
     per_problem: Annotated[int, Field(ge=2)] = 2 * GROUP
-    """Distinct programs of one problem at most."""
+    """Maximum distinct programs of one problem."""
     near_misses: bool = False
-    """Keep the wrong programs that are nearest to right, rather than any."""
+    """Keep the wrong programs that are nearest to right, instead of random ones."""
     max_tokens: Annotated[int, Field(ge=16)] = 2048
-    """A program whose text is longer is left out and counted; nothing is cut off."""
+    """Maximum tokens of a program's text; longer ones are left out and counted, not truncated."""
 
 
 class EvidenceSettings(Record):
-    """What the card of an evidence verifier promises, and says of its origin."""
+    """The promised precision and the origin in an evidence verifier's card."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     precision: Annotated[float, Field(ge=0.5, lt=1)] = 0.9
-    """Evidence: share of right answers that acceptance without tests must keep."""
+    """Evidence verifier: least precision of answers accepted without tests."""
     source: str = ""
-    """Evidence: where the problems come from and their licence, for the card."""
+    """Evidence verifier: source and licence of the problems, for the card."""
     also_known_as: tuple[str, ...] = ()
-    """Evidence: another name of the traces' generator; may be repeated."""
+    """Evidence verifier: another name of the traces' generator; may be repeated."""
 
 
 # --- the generator --------------------------------------------------------------------------------------------------
@@ -108,7 +110,7 @@ class EvidenceSettings(Record):
 ExpertMode = Literal["both", "oracle", "learned", "lexicographic"]
 """The paper's sum; R alone (its µCODE_OV, table 2); R_φ alone (µCODE_LV); R first and R_φ among equals."""
 Unsolved = Literal["leave-out", "best-wrong"]
-"""Problems without a right program: nothing is learned of them, or their best wrong program (the authors' code)."""
+"""Problems without a right program: skip them, or learn their best wrong program (the authors' code)."""
 Pool = Literal["all", "final"]
 """D(x): the programs of all turns and candidates (the paper), or each trajectory's last program (the authors' code)."""
 Method = Literal["mucode", "authors", "rft-single", "rft-multi", "rft-relabelled", "rft-verifier"]
@@ -116,24 +118,24 @@ Method = Literal["mucode", "authors", "rft-single", "rft-multi", "rft-relabelled
 
 
 class ExpertSettings(Record):
-    """How the expert chooses. The defaults are the paper's (section 3.3)."""
+    """How the expert chooses a program. The defaults are the paper's (section 3.3)."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     mode: ExpertMode = "both"
-    """What the expert chooses by: labels and scores, labels, scores, or labels first and scores among equals:"""
+    """The expert chooses by labels and scores, labels, scores, or labels first and scores among equals:"""
     beta_oracle: Annotated[float, Field(ge=0)] = 1.0
     """β_O of the expert `both`. A difference of logits above β_O/β_L outweighs the tests."""
     beta_learned: Annotated[float, Field(ge=0)] = 0.1
     """β_L of the expert `both`."""
     unsolved: Unsolved = "leave-out"
-    """What is learned of a problem without a right program (of no effect under `learned`, which reads no labels):"""
+    """What to learn of a problem without a right program (no effect with `learned`, which reads no labels):"""
     pool: Pool = "all"
-    """Programs that the expert chooses from, all or the last one of each trajectory:"""
+    """Programs that the expert chooses from: all, or the last one of each trajectory:"""
 
     @property
     def leaves_out_unsolved(self) -> bool:
-        """Whether nothing is learned of a problem without a right program."""
+        """Whether a problem without a right program is skipped."""
         return self.mode != "learned" and self.unsolved == "leave-out"
 
     @property
@@ -149,13 +151,13 @@ class RelabelSettings(Record):
     method: Method = "mucode"
     """Which states are paired with which programs:"""
     top: Annotated[int, Field(ge=1)] = 3
-    """Trajectories of a problem that `authors` relabels and `rft-verifier` keeps; the paper and the code have 3."""
+    """Trajectories per problem that `authors` relabels and `rft-verifier` keeps; the paper and the code have 3."""
     per_problem: Annotated[int, Field(ge=1)] | None = None
-    """Rows of one problem at most, those of its first state and others drawn by the seed; default: all."""
+    """Maximum rows of one problem: those of its first state, and others drawn with the seed; default: all."""
     last_state: bool = True
-    """`mucode` also pairs the state after a last turn that failed, which a longer search would meet."""
+    """`mucode` also pairs the state after a failed last turn, which a longer search would visit."""
     seed: int = 0
-    """Seed of the rows that are kept."""
+    """Seed for drawing the rows that are kept."""
 
     def needs_verifier(self, settings: ExpertSettings) -> bool:
         """Whether programs must be scored before rows can be made."""
@@ -167,13 +169,13 @@ class GeneratorSettings(FitSettings):
     """How a generator is trained. Rate, epochs, batch and length are the paper's (table 6) for full fine-tuning."""
 
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5e-7
-    """Learning rate after the warm-up; it falls to 0 in a straight line. Default: 5e-7, with LoRA 1e-4."""
+    """Learning rate after the warm-up; it then falls linearly to 0. Default: 5e-7, with LoRA 1e-4."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Rows in one optimiser step, over all devices."""
     micro_batch: Annotated[int, Field(ge=1)] = 2
     """Rows in one forward pass on one device."""
     max_tokens: Annotated[int, Field(ge=16)] = 4096
-    """A row with more, prompt and answer together, is left out and counted; nothing is cut off."""
+    """Maximum tokens of a row, prompt and answer together; longer rows are left out and counted, not truncated."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""A long run as stages, each a directory with a file beside it that says it is finished, and what came of it."""
+"""A long run as stages: each has a directory, and a file next to it with its results once it is finished."""
 
 import json
 import time
@@ -15,23 +15,23 @@ from mucode_agent.types import Record
 
 
 class Stage(Record):
-    """A finished stage: what it came to, in numbers and words."""
+    """The result of a finished stage, in numbers and words."""
 
     facts: dict[str, Any]
     """Numbers, the same for the same seeds."""
     words: str
     """One line for a person."""
     seconds: float
-    """Of the start that finished it."""
+    """Seconds of the start that finished it."""
 
 
 _STAGE = TypeAdapter(Stage)
 Work = Callable[[Path], tuple[dict[str, Any], str]]
-"""Fills a directory, or goes on with it, and returns the facts and the words of its stage."""
+"""Fills or continues a directory, and returns the facts and the words of its stage."""
 
 
 class Stages:
-    """Runs stages in order, passes over those that are finished, and tells how far the whole is."""
+    """Runs stages in order, skips finished ones, and reports the progress of the whole."""
 
     def __init__(self, directory: Path, plan: Sequence[str], console: Console) -> None:
         """`plan` names the stages, `round-1/rollouts` and so on, in the order in which they will be run."""
@@ -39,7 +39,7 @@ class Stages:
         self._seconds: dict[str, float] = {}
 
     def run(self, name: str, work: Work) -> Stage:
-        """The stage's outcome. Its file is written last, so a stage without one goes on where it stood."""
+        """The stage's outcome. Its file is written last, so a stage without one is continued."""
         place = self.directory / name
         number = self.plan.index(name) + 1
         file = place.with_name(f"{place.name}.json")
@@ -63,7 +63,7 @@ class Stages:
         self._seconds[name.rpartition("/")[2]] = stage.seconds
 
     def _left(self, number: int) -> str:
-        """The time of the stages from this one on, by what their like took last; empty before one of each is known."""
+        """Estimated time of this and the later stages, from the last stage of each kind; empty until known."""
         kinds = [name.rpartition("/")[2] for name in self.plan[number - 1 :]]
         if any(kind not in self._seconds for kind in kinds):
             return ""

@@ -14,7 +14,7 @@ from mucode_agent.types import Candidate, Record
 
 
 class TurnStats(Record):
-    """The attempts of one turn. Later turns are of harder problems: those that failed before."""
+    """The attempts of one turn. Later turns have harder problems: those that failed before."""
 
     turn: int
     attempts: int
@@ -36,16 +36,16 @@ class TraceStats(Record):
     """Completions drawn."""
     without_program: int = 0
     attempts: int = 0
-    """Labelled programs: replies with a program and a verdict, and what users judged."""
+    """Labelled programs: replies with a program and a verdict, and programs that users judged."""
     by_source: dict[str, int] = Field(default_factory=dict)
     correct: int = 0
     distinct_programs: int = 0
-    """By normal form, within each problem."""
+    """Distinct programs, by normal form within each problem."""
     distinct_correct: int = 0
     all_pass: int = 0
-    """Problems every attempt at which is correct: no preference pair comes from them."""
+    """Problems with only correct attempts; they give no preference pair."""
     all_fail: int = 0
-    """Problems no attempt at which is correct: no expert's answer comes from them."""
+    """Problems without a correct attempt; they give no expert's answer."""
     mixed: int = 0
     unattempted: int = 0
     prompt_tokens: int = 0
@@ -102,21 +102,21 @@ def stats_tables(stats: TraceStats) -> list[Table]:
     return [
         Table(
             title="Traces",
-            note="Programs are told apart by normal form within each problem.",
+            note="Programs are distinct by normal form within each problem.",
             columns=("", "count"),
             rows=tuple((words, f"{count:,}") for words, count in counted),
         ),
         Table(
             title="Attempts by turn",
-            note="A later turn meets only what failed the public tests before.",
+            note="A later turn has only problems that failed the public tests before.",
             columns=("", "attempts", "correct", "%"),
             rows=tuple(by_turn),
         ),
     ]
 
 
-def story(entry: ProblemAttempts, solves: Sequence[Solve]) -> Iterator[str]:
-    """The lines that show every trajectory of a problem, turn by turn. What models and tests said is shown as text."""
+def trajectories_as_text(entry: ProblemAttempts, solves: Sequence[Solve]) -> Iterator[str]:
+    """The lines that show every trajectory of a problem, turn by turn. Output of models and tests is shown as text."""
     labels = {(attempt.solve, attempt.candidate.turn, attempt.candidate.index): attempt for attempt in entry.attempts}
     yield from _block(f"problem {entry.problem.id}", task(entry.problem))
     for number, solve in enumerate(solves):
@@ -156,7 +156,7 @@ def _block(heading: str, text: str) -> Iterator[str]:
 
 
 def _visible(line: str) -> str:
-    """Control and formatting characters as escapes: what a model wrote must not move a terminal's cursor."""
+    """Control and formatting characters as escapes, so a model's output cannot control the terminal."""
     return "".join(
         character if character == "\t" or unicodedata.category(character)[0] != "C" else _escape(character)
         for character in line

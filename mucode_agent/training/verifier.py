@@ -1,11 +1,10 @@
 """Trains a verifier: R(x, y) on the base of a generator, from labelled attempts (paper, section 3.2).
 
-The directory that results is a plain checkpoint, which transformers and vLLM load as it is, with the card beside it.
+The resulting directory is a plain checkpoint, which transformers and vLLM load directly, with the card next to it.
 """
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from mucode_agent.files import write_whole
 from mucode_agent.metrics import pairwise_accuracy
 from mucode_agent.models.checkpoints import best_device, quiet
 from mucode_agent.training.bases import base_sha256, reading
@@ -34,23 +32,24 @@ from mucode_agent.training.fit import (
     seed_everything,
     trainable,
     whole,
+    write_card,
     writing,
 )
 from mucode_agent.training.settings import GROUP, Loss, VerifierSettings
 from mucode_agent.types import Problem, ProblemError, Record
 from mucode_agent.verifiers.calibration import Platt, fit_platt
-from mucode_agent.verifiers.card import CARD, VerifierCard, read_card, start_logit
+from mucode_agent.verifiers.card import CARD, VerifierCard, read_verifier_card, start_logit
 from mucode_agent.verifiers.scoring import pad_token, padded
 from mucode_agent.verifiers.text import text_digest, verifier_text
 
 
 class Trained(Record):
-    """A trained verifier, and how it came about."""
+    """A trained verifier, and its training."""
 
     directory: Path
     card: VerifierCard
     fitted: Fitted | None
-    """None where the directory was finished before."""
+    """None if the directory was finished before."""
     groups: int
     too_long: int
 
@@ -91,15 +90,15 @@ def train_verifier(
 ) -> Trained:
     """Trains on `data` from `base`, calibrates on `held_out`, and writes checkpoint, card and README into `out`.
 
-    Goes on from the last checkpoint where `out` holds this very training, and returns at once where it is finished.
+    Continues from the last checkpoint if `out` holds the same training, and returns at once if that is finished.
 
     Args:
         data: Attempts at training problems, labelled by all tests.
-        base: A checkpoint directory or hub id; the paper takes the generator's own base.
+        base: A checkpoint directory or hub id; in the paper, the generator's own base.
         out: A new directory, or that of the same training.
         held_out: Attempts at other problems, for calibration and quality; without them the verifier has no probability.
-        evaluation: Problems that training data must not contain, beside those held out.
-        generators: Who wrote the held-out programs; see `models.identity`.
+        evaluation: Problems that training data must not contain, in addition to those held out.
+        generators: The generators of the held-out programs; see `models.identity`.
         settings: Loss, rates, sizes.
         console: Where progress is printed; standard error unless given.
 
@@ -129,7 +128,7 @@ def train_verifier(
         near_misses=settings.near_misses,
         seed=settings.seed,
     )
-    if (out / CARD).exists() and (card := read_card(out)) is not None:
+    if (out / CARD).exists() and (card := read_verifier_card(out)) is not None:
         return Trained(directory=out, card=card, fitted=None, groups=len(examples), too_long=0)
     model, tokenizer = _base(base, settings)
     encode = _encoder({entry.problem.id: entry.problem for entry in data}, tokenizer)
@@ -141,17 +140,9 @@ def train_verifier(
             f"the data hold no problem with right and wrong programs of at most {settings.max_tokens} tokens, so there "
             f"is nothing to compare; {remedy}"
         )
-    if not begun:  # settings or data that cannot be used leave no directory behind
+    if not begun:  # unusable settings or data leave no directory behind
         begin(out, identity)
-    pad = pad_token(tokenizer)
-    # Logits begin, and move, alike on every base: hidden states differ a hundredfold in scale.
-    scale = _hidden_scale(model.to(best_device()), encoded)
-    model.to(place())
-    if start is None:
-        torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5 / scale)
-    else:
-        torch.nn.init.zeros_(model.score.weight)
-    rates = {_head(settings): 1 / scale}
+    pad, rates = pad_token(tokenizer), _set_head(model, encoded, settings, from_zero=start is not None)
     model = trainable(model, settings, task="SEQ_CLS")
     with hold_training(out):
         fitted = fit(
@@ -171,27 +162,22 @@ def train_verifier(
             console=console,
         )
         model = whole(model, lambda: trainable(_base(base, settings)[0], settings, task="SEQ_CLS"))
+        card = VerifierCard(
+            base=base,
+            text=text_digest(),
+            loss=settings.loss,
+            seed=settings.seed,
+            training={**settings.model_dump(mode="json"), "programs": sum(len(e.ids) for e in encoded)},
+            data_sha256=sha256,
+            calibration_sha256=held_sha256,
+            generators=tuple(generators),
+            start=start,
+        )
         if is_main_process():
             _save(merged(model), tokenizer, out)
-            card = VerifierCard(
-                base=base,
-                text=text_digest(),
-                loss=settings.loss,
-                seed=settings.seed,
-                training={**settings.model_dump(mode="json"), "programs": sum(len(e.ids) for e in encoded)},
-                data_sha256=sha256,
-                calibration_sha256=held_sha256,
-                generators=tuple(generators),
-                start=start,
-            )
-            card = calibrated_card(card, out, held_out) if held_out else card
-            write_whole(out / "README.md", readme(card))
-            write_whole(out / CARD, card.model_dump_json(indent=2) + "\n")  # last: a directory with a card is finished
-            shutil.rmtree(out / "checkpoints", ignore_errors=True)
-            return Trained(directory=out, card=card, fitted=fitted, groups=len(encoded), too_long=too_long)
-    card = VerifierCard(
-        base=base, text=text_digest(), loss=settings.loss, seed=settings.seed, training={}, data_sha256=sha256
-    )
+            if held_out:
+                card = calibrated_card(card, out, held_out)
+            write_card(out, CARD, card, readme(card))
     return Trained(directory=out, card=card, fitted=fitted, groups=len(encoded), too_long=too_long)
 
 
@@ -210,7 +196,7 @@ class Encoded(Record):
 def collated(batch: Sequence[Encoded], pad: int) -> dict[str, Any]:
     """All programs of a batch's groups as one padded matrix (B, L) with the logits that they start from, (B,).
 
-    `groups` says which rows belong together.
+    `groups` has the rows of each group.
     """
     ids, mask = padded([list(row) for example in batch for row in example.ids], pad)
     starts = torch.tensor([start for example in batch for start in example.starts])
@@ -218,7 +204,7 @@ def collated(batch: Sequence[Encoded], pad: int) -> dict[str, Any]:
 
 
 def group_losses(logits: Tensor, batch: Sequence[Sequence[bool]], loss: Loss, l2: float = 0.0) -> Tensor:
-    """The loss of each group, (G,); `logits` (B,) holds the groups' programs one after the other.
+    """The loss of each group, (G,); `logits` (B,) has the groups' programs in sequence.
 
     `bt`: mean over the group's (right, wrong) pairs of -log σ(R⁺ - R⁻), eq. 3; 0 for a group without pairs.
     `bce`: mean over its programs of the cross-entropy, eq. 2 with its sign corrected.
@@ -249,15 +235,31 @@ def _base(base: str, settings: VerifierSettings) -> tuple[Any, Any]:
     seed_everything(settings.seed)
     with reading(base) as path:
         tokenizer = AutoTokenizer.from_pretrained(path)
-        # LoRA leaves the base as it is, so half the memory does; trained weights need float32's small steps.
+        # LoRA does not change the base, so bfloat16 is enough; trained weights need float32's small steps.
         dtype = torch.bfloat16 if settings.lora_rank else torch.float32
         model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype=dtype)
     model.config.pad_token_id = pad_token(tokenizer)
     return model.to(place()), tokenizer
 
 
+def _set_head(
+    model: Any, encoded: Sequence[Encoded], settings: VerifierSettings, *, from_zero: bool
+) -> dict[str, float]:
+    """Sets the head's weights; returns the factor of its learning rate.
+
+    Logits start and move on the same scale for every base: hidden states differ a hundredfold in scale.
+    """
+    scale = _hidden_scale(model.to(best_device()), encoded)
+    model.to(place())
+    if from_zero:
+        torch.nn.init.zeros_(model.score.weight)
+    else:
+        torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5 / scale)
+    return {_head(settings): 1 / scale}
+
+
 def _head(settings: VerifierSettings) -> str:
-    """How the name of the head's trained weights ends."""
+    """Suffix of the name of the head's trained weights."""
     return "score.modules_to_save.default.weight" if settings.lora_rank else "score.weight"
 
 
@@ -266,7 +268,7 @@ _MEASURED = 8
 
 
 def _hidden_scale(model: Any, encoded: Sequence[Encoded]) -> float:
-    """Root mean square of what the head reads, over some programs."""
+    """Root mean square of the head's inputs, over some programs."""
     squares: list[float] = []
     with torch.inference_mode():
         for ids in [row for example in encoded for row in example.ids][:_MEASURED]:
@@ -285,7 +287,7 @@ def _encoder(problems: dict[str, Problem], tokenizer: Any) -> Callable[[str, str
 
 
 def _start(data: Sequence[ProblemAttempts]) -> Platt | None:
-    """From mean log-probability to log-odds, fitted on distinct programs; None where it says nothing of them."""
+    """Maps mean log-probability to log-odds, fitted on distinct programs; None if it carries no information."""
     known = [
         (mean, a.correct) for e in data for a in e.distinct() if (mean := a.candidate.sample.mean_logprob) is not None
     ]
@@ -301,7 +303,7 @@ def _within(
     settings: VerifierSettings,
     start: Platt | None,
 ) -> tuple[list[Encoded], int]:
-    """The groups as tokens without programs that are too long, and how many those were."""
+    """The groups as tokens, without programs that are too long, and the number of those."""
     kept, too_long = [], 0
     for group in examples:
         rows = [
@@ -317,7 +319,7 @@ def _within(
 
 
 def _read(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
-    """Logits (B,) in float32. Keys and values are not kept: they would be of no use, and stop a block's compilation."""
+    """Logits (B,) in float32. Keys and values are not kept: they are not needed, and prevent compilation of a block."""
     logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
     return logits.squeeze(-1).float()
 
@@ -328,7 +330,7 @@ _REPORTED_PROBLEMS = 24
 def _quality_line(
     held_out: Sequence[ProblemAttempts], tokenizer: Any, pad: int, start: Platt | None
 ) -> Callable[[Any], str]:
-    """Pairwise accuracy on some held-out problems, while training goes on."""
+    """Pairwise accuracy on some held-out problems, during training."""
     both = [e for e in held_out if len({attempt.correct for attempt in e.attempts}) > 1][:_REPORTED_PROBLEMS]
     rows = []
     for entry in both:
@@ -378,7 +380,7 @@ def readme(card: VerifierCard) -> str:
         config = json.dumps({"logit_mean": round(platt.mean, 6), "logit_sigma": round(platt.sigma, 6)})
         lines += [
             f"- calibration: P(correct) = sigmoid((logit - {platt.mean:.4f}) / {platt.sigma:.4f})",
-            "- served: `vllm serve DIRECTORY --runner pooling`; this package asks for raw logits and calibrates them.",
+            "- served: `vllm serve DIRECTORY --runner pooling`; this package requests raw logits and calibrates them.",
         ]
         if card.start is None:
             lines.append(f"  For other clients the server can do it: `--pooler-config '{config}'`")

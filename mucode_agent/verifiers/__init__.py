@@ -19,8 +19,8 @@ _SIMPLE = {verifier.name: verifier for verifier in (NoVerifier, AgreementVerifie
 def load_verifier(spec: str) -> LoadedVerifier:
     """The verifier that a string names; see `SPECS`.
 
-    Weights in this process load at the first score. Of a served verifier the directory, where it is at hand, gives the
-    calibration. Raises ProblemError where the string means no verifier or what it needs is not installed.
+    Weights in this process load at the first score. For a served verifier the calibration comes from its directory, if
+    that is on this machine. Raises ProblemError if the string names no verifier or a package is missing.
     """
     spec = spec.strip()
     if spec in _SIMPLE:
@@ -37,7 +37,7 @@ def load_verifier(spec: str) -> LoadedVerifier:
             raise ProblemError(f"verifier {spec!r} has no URL: write vllm:DIRECTORY_OR_NAME@http://host:port")
         return ServedVerifier(name, url)
     if not spec:
-        raise ProblemError(f"verifier '' means nothing here: give one of {SPECS}")
+        raise ProblemError(f"verifier '' names no verifier: give one of {SPECS}")
     from mucode_agent.verifiers.local import LocalVerifier
 
     return LocalVerifier(spec)

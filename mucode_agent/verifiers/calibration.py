@@ -46,8 +46,8 @@ def sigmoid(x: float) -> float:
 def fit_platt(logits: Sequence[float], labels: Sequence[bool]) -> Platt:
     """The maximum-likelihood scaling. Needs SciPy.
 
-    Raises ProblemError where there are not both kinds of labels, or where the verifier ranks wrong above right: no
-    scaling with a positive slope would then be right.
+    Raises ProblemError if the labels are not of both kinds, or if the verifier ranks wrong above right: then no scaling
+    with a positive slope fits.
     """
     right = sum(labels)
     wrong = len(labels) - right
@@ -68,7 +68,7 @@ def fit_platt(logits: Sequence[float], labels: Sequence[bool]) -> Platt:
 
 
 def fit_isotonic(logits: Sequence[float], labels: Sequence[bool]) -> Isotonic:
-    """The non-decreasing step function of least squared error. Needs SciPy."""
+    """The non-decreasing step function with the least squared error. Needs SciPy."""
     if not logits:
         raise ProblemError("calibration needs at least one program, got none; give held-out data")
     from scipy.optimize import isotonic_regression
@@ -86,7 +86,7 @@ def fit_isotonic(logits: Sequence[float], labels: Sequence[bool]) -> Isotonic:
 
 
 def _logistic(xs: Sequence[float], targets: Sequence[float]) -> tuple[float, float]:
-    """The a and b of sigmoid(a·x + b) whose likelihood is greatest."""
+    """The a and b that maximise the likelihood of sigmoid(a·x + b)."""
     import numpy as np
     from scipy.optimize import minimize
     from scipy.special import expit

@@ -1,4 +1,4 @@
-"""The card of a trained verifier: the file next to its weights that says how good it is, and for which generator."""
+"""The card of a trained verifier: the file next to its weights with its quality, and the generator it holds for."""
 
 import hashlib
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from mucode_agent.files import parsed
+from mucode_agent.files import read_card
 from mucode_agent.models.identity import generator_identity, same_generator
 from mucode_agent.types import ProblemError, Record, Sample, Verifier
 from mucode_agent.verifiers.calibration import Platt
@@ -22,16 +22,16 @@ class Quality(Record):
     problems: int
     candidates: int
     right: int
-    """How many of the candidates are right."""
+    """Number of right candidates."""
     pairwise_accuracy: float | None
-    """Mean over problems of P(a right program scores above a wrong one); None where no problem has both."""
+    """Mean over problems of P(a right program scores above a wrong one); None if no problem has both."""
     auc: float | None
-    """Over all candidates together."""
+    """AUC over all candidates together."""
     brier: float | None = None
     expected_error: float | None = None
     """ECE of the calibrated probabilities."""
     isotonic_brier: float | None = None
-    """Of isotonic regression, cross-fitted on halves of the problems, as the Platt figures are."""
+    """The figures of isotonic regression, cross-fitted on halves of the problems like those of Platt scaling."""
 
 
 class VerifierCard(Record):
@@ -45,29 +45,30 @@ class VerifierCard(Record):
     loss: str
     seed: int
     training: dict[str, float | int | str | bool | None]
-    """Settings of the training."""
+    """The training's settings."""
     data_sha256: str
-    """Of the training problems, programs and labels."""
+    """Digest of the training problems, programs and labels."""
     calibration_sha256: str | None = None
-    """Of the held-out ones."""
+    """Digest of the held-out ones."""
     generators: tuple[str, ...] = ()
-    """Whose programs the calibration rests on; see `models.identity`."""
+    """The generator whose programs were used for the calibration; see `models.identity`."""
     start: Platt | None = None
-    """From the mean log-probability that the generator gave a program to the logit that training started from; the
-    weights compute what is added to it. None where training started from nothing."""
+    """Maps the generator's mean log-probability of a program to the logit that training started from; the weights
+    compute what is added to it. None if training started from nothing.
+    """
     calibration: Platt | None = None
     quality: Quality | None = None
 
 
 def start_logit(start: Platt | None, sample: Sample) -> float:
-    """What the sample alone says: the log-odds of its mean log-probability; 0, P = 1/2, where it has none."""
+    """The logit before the weights: the log-odds of the sample's mean log-probability; 0 (P = 1/2) if it has none."""
     if start is None or (mean := sample.mean_logprob) is None:
         return 0.0
     return start.scaled(mean)
 
 
 def verifier_name(model: str, card: VerifierCard | None) -> str:
-    """The directory's name with a digest of the card: a verifier trained again has another name. Else the model's."""
+    """The directory's name with a digest of the card: a retrained verifier has another name. Else the model's."""
     if card is None:
         return model
     known = card.model_dump_json(exclude={"start"} if card.start is None else None)  # cards of earlier versions
@@ -76,7 +77,7 @@ def verifier_name(model: str, card: VerifierCard | None) -> str:
 
 
 def calibration_mismatch(verifier: Verifier, model: Any) -> str | None:
-    """Why the verifier's probabilities may not hold for `model`; None where they do, or where it gives none."""
+    """Why the verifier's probabilities may not hold for `model`; None if they do, or if it gives none."""
     if not verifier.calibrated_on:
         return None
     ours = generator_identity(model)
@@ -86,26 +87,13 @@ def calibration_mismatch(verifier: Verifier, model: Any) -> str | None:
     return f"the verifier {verifier.name!r} was calibrated on programs of {known}, not of {ours}"
 
 
-def read_card(directory: Path) -> VerifierCard | None:
-    """The card next to the weights; None where there is none, as for a public reward model.
+def read_verifier_card(directory: Path) -> VerifierCard | None:
+    """The card next to the weights; None if there is none, as for a public reward model.
 
-    Raises ProblemError where it is damaged, of another version, or of another wording of the input.
+    Raises ProblemError if it is damaged, of another version, or for another wording of the input.
     """
-    path = directory / CARD
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise ProblemError(f"cannot read {path}: {error.strerror}; give a readable verifier") from None
-    card = parsed(
-        TypeAdapter(VerifierCard),
-        data,
-        str(path),
-        wrong=f"is no verifier card of version {CARD_VERSION}",
-        remedy="train the verifier again with this version",
-    )
-    if not is_our_text(card.text):
+    card = read_card(directory / CARD, TypeAdapter(VerifierCard), of="verifier")
+    if card is not None and not is_our_text(card.text):
         raise ProblemError(
             f"the verifier {directory} was trained on the input wording {card.text}, this version writes "
             f"{text_digest()}; train it again, or use the version that trained it"

@@ -1,10 +1,9 @@
-"""The evidence verifier: P(correct) of a turn's candidates from what they do, compared with each other.
+"""The evidence verifier: P(correct) of a turn's candidates from their behaviour, compared with each other.
 
-A logistic regression over `features`, one set of weights for each combination of evidence that a group may have, so
-that missing tests, probes or log-probabilities need no guess. It reads the group and never the history: one-step
-recoverability (paper, section 3.5) is about states, and holds. It departs from the paper's R(x, y), which reads one
-program alone: a model of small size does not see in a text whether it is right, and five programs that return the same
-value can.
+A logistic regression over `features`, with one set of weights for each combination of evidence that a group may have.
+So missing tests, probes or log-probabilities need no substitute values. It reads the group and never the history:
+one-step recoverability (paper, section 3.5), a property of states, holds. The paper's R(x, y) reads one program alone,
+but a small model cannot see in a text whether it is right, while agreement among several programs shows it.
 """
 
 import functools
@@ -16,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from mucode_agent.files import parsed
+from mucode_agent.files import parsed, read_bytes
 from mucode_agent.types import Candidate, LoadedVerifier, Problem, ProblemError, Record, Score
 from mucode_agent.verifiers.calibration import sigmoid
 from mucode_agent.verifiers.features import Evidence, evidence_of, feature_names, features
@@ -29,7 +28,7 @@ class Weight(Record):
 
     weight: Annotated[float, Field(allow_inf_nan=False)]
     mean: Annotated[float, Field(allow_inf_nan=False)]
-    """Where it was fitted."""
+    """The feature's mean on the fitting data."""
 
 
 class Model(Record):
@@ -38,10 +37,10 @@ class Model(Record):
     evidence: Evidence
     intercept: Annotated[float, Field(allow_inf_nan=False)]
     weights: dict[str, Weight]
-    """By feature; see `features.feature_names`."""
+    """Terms by feature; see `features.feature_names`."""
     problems: int
     candidates: int
-    """What it was fitted on; a candidate counts in each group that was drawn with it."""
+    """Number of candidates fitted on; a candidate counts in each group that was drawn with it."""
 
     def logits(self, rows: Sequence[Sequence[float]]) -> list[float]:
         terms = list(self.weights.values())
@@ -52,7 +51,7 @@ class Model(Record):
 
 
 class EvidenceQuality(Record):
-    """Cross-fitted over problems, in groups of 5: no problem is judged by weights that saw it."""
+    """Quality, cross-fitted over problems in groups of 5: no problem is judged by weights that were fitted on it."""
 
     evidence: Evidence
     problems: int
@@ -67,21 +66,21 @@ class EvidenceQuality(Record):
 
 
 class Acceptance(Record):
-    """From which P(correct) on an answer without public tests is accepted."""
+    """The rule that accepts answers without public tests."""
 
     threshold: Annotated[float, Field(ge=0, le=1)]
     precision: float
-    """Share of accepted answers that are right, cross-fitted."""
+    """Precision: share of accepted answers that are right, cross-fitted."""
     coverage: float
     """Share of problems with an accepted answer."""
     problems: int
 
 
 class Measured(Record):
-    """What the weights as they are were worth on another generator's programs, which they were not fitted on."""
+    """Quality of the unchanged weights on another generator's programs, on which they were not fitted."""
 
     generators: tuple[str, ...]
-    """See `models.identity`."""
+    """The generators' identities; see `models.identity`."""
     made: str
     """The command that measured it."""
     data: str
@@ -91,15 +90,15 @@ class Measured(Record):
     quality: tuple[EvidenceQuality, ...]
     """In groups of 5."""
     precision: float
-    """Share of right answers among those accepted without public tests, at the card's own threshold."""
+    """Precision without public tests at the card's own threshold: share of accepted answers that are right."""
     precision_interval: tuple[float, float]
-    """95 %, Wilson, over problems."""
+    """Its 95 % Wilson interval over problems."""
     coverage: float
     """Share of problems with an accepted answer."""
 
 
 class EvidenceCard(Record):
-    """The whole verifier: what it weighs, what it was fitted on, what it is worth. Stored as readable JSON."""
+    """The whole verifier: its weights, the data it was fitted on, its quality. Stored as readable JSON."""
 
     kind: Literal["evidence"] = "evidence"
     version: Literal[1] = EVIDENCE_VERSION
@@ -109,7 +108,7 @@ class EvidenceCard(Record):
     """Where the problems come from, with their licence."""
     data_sha256: str
     generators: tuple[str, ...]
-    """Whose programs its probabilities were fitted on; see `models.identity`."""
+    """The generators whose programs its probabilities were fitted on; see `models.identity`."""
     language_model: str | None = None
     """The verifier whose logit is one of the features, as `load_verifier` reads it."""
     models: tuple[Model, ...]
@@ -141,7 +140,7 @@ class EvidenceCard(Record):
 
 
 class EvidenceVerifier:
-    """Scores a turn's candidates together; needs neither weights of a language model nor torch."""
+    """Scores a turn's candidates together; needs neither a language model nor torch."""
 
     def __init__(self, card: EvidenceCard, *, name: str, language_model: LoadedVerifier | None = None) -> None:
         self.card = card
@@ -167,7 +166,7 @@ class EvidenceVerifier:
     def scores(
         self, problem: Problem, candidates: Sequence[Candidate], logits: Sequence[float] | None = None
     ) -> list[Score]:
-        """As `score`, with the language-model verifier's logits given."""
+        """Like `score`, but with given logits of the language-model verifier."""
         if not candidates:
             return []
         evidence = evidence_of(candidates, logits)
@@ -180,7 +179,7 @@ class EvidenceVerifier:
             self.language_model.close()
 
     def _nearest(self, evidence: Evidence) -> Model:
-        """The weights that use most of the evidence at hand, and nothing else."""
+        """The weights that use most of the available evidence, and no other."""
         usable = [model for model in self.card.models if set(model.evidence) <= set(evidence)]
         if not usable:
             had = ", ".join(evidence) or "no evidence"
@@ -191,14 +190,8 @@ class EvidenceVerifier:
 
 
 def read_evidence_card(path: Path) -> EvidenceCard:
-    """Raises ProblemError where the file cannot be read, or is no card of this version."""
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise ProblemError(
-            f"cannot read the verifier {path}: {error.strerror}; give a card of `train verifier`"
-        ) from None
-    return _parsed(text, str(path))
+    """Raises ProblemError if the file cannot be read, or is no card of this version."""
+    return _parsed(read_bytes(path, remedy="give a card of `train verifier`"), str(path))
 
 
 @functools.cache

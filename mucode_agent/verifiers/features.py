@@ -1,8 +1,8 @@
-"""The inputs of the evidence verifier: facts on each candidate, compared with the others of its turn. Pure functions.
+"""The features of the evidence verifier: facts on each candidate, compared with the others of its turn. Pure functions.
 
-Nothing here reads a program's text as a model would: it is compared, run and counted. A candidate's own signals stand
-twice, as the difference to the group's mean, which orders the group, and as that mean, which says how hard the problem
-is. Shares are shrunk towards one half of a candidate, so that they mean something in a group of one.
+No model reads a program's text here. A candidate's own signals enter twice: as the difference to the group's mean,
+which orders the group, and as that mean, which shows how hard the problem is. Shares are shrunk by half a candidate, so
+they are defined in a group of one too.
 """
 
 import ast
@@ -18,14 +18,14 @@ from mucode_agent.syntax import parse
 from mucode_agent.types import Candidate, Problem
 
 Evidence = tuple[str, ...]
-"""The kinds of evidence that a group has, in the order of KINDS: they decide which weights apply."""
+"""The kinds of evidence that a group has, in the order of KINDS. They decide which weights apply."""
 
 KINDS: Final = ("tests", "behaviour", "logprobs", "model")
 """Reports on public tests · outcomes on probes · the generator's log-probabilities · a language-model verifier's
 logit."""
 
 LARGEST: Final = 8
-"""Groups of more candidates count as this large: the weights have seen none."""
+"""Larger groups count as this large, because the weights were not fitted on larger ones."""
 
 _OWN: Final = {
     "": ("duplicates", "cut_off"),
@@ -46,7 +46,7 @@ def feature_names(evidence: Evidence) -> tuple[str, ...]:
 
 
 def evidence_of(candidates: Sequence[Candidate], logits: Sequence[float] | None = None) -> Evidence:
-    """The kinds that these candidates have: tests if any was judged, the others if every program has them."""
+    """The kinds that these candidates have: tests if any candidate was judged, the others if every program has them."""
     programs = [candidate for candidate in candidates if candidate.code]
     has = {
         "tests": any(candidate.report is not None and candidate.report.results for candidate in candidates),
@@ -62,8 +62,8 @@ def features(
 ) -> list[list[float]]:
     """One row per candidate, one column per `feature_names(evidence)`. `logits` are a language-model verifier's.
 
-    A group whose replies are all the same text counts as one candidate: a generator that repeats itself, as at
-    temperature 0, agrees with nobody else.
+    If all replies of a group are the same text, it counts as one candidate: a generator that repeats itself, as at
+    temperature 0, shows no agreement.
     """
     size = len(candidates)
     if size > 1 and len({candidate.sample.text for candidate in candidates}) == 1:
@@ -103,14 +103,14 @@ def agreement(outcomes: Sequence[Sequence[str]]) -> list[float]:
     """For each candidate the mean over inputs of the share of the others with the same result, shrunk (Σ + ½) / k.
 
     An exception, a time-out and an unknown outcome agree with nothing. Inputs on which fewer than half of the
-    candidates return say nothing: most likely they are no valid inputs.
+    candidates return are ignored, because they are most likely invalid.
     """
     return _behaviour(outcomes, [True] * len(outcomes))[0]["agreement"]
 
 
 @functools.lru_cache(maxsize=4096)
 def normal_form(code: str) -> str:
-    """A digest that programs share when only layout and comments differ; of the text where it does not parse."""
+    """A digest that programs share if only layout and comments differ; of the text if it does not parse."""
     try:
         text = ast.dump(parse(code))
     except SyntaxError:
@@ -136,7 +136,7 @@ def _returned(outcome: str) -> bool:
 
 
 def _peers(candidates: Sequence[Candidate]) -> list[bool]:
-    """Whose behaviour counts as a vote: those that pass the most public tests; everyone where there are none."""
+    """The candidates whose behaviour votes: those that pass the most public tests; all if there are no tests."""
     passed = [candidate.report.tests_passed if candidate.report is not None else 0 for candidate in candidates]
     return [count == max(passed) for count in passed]
 
@@ -169,7 +169,7 @@ def _behaviour(
 
 
 def _likelihood(candidates: Sequence[Candidate]) -> dict[str, list[float]]:
-    """Of a reply without a program, which may have none, the lowest of the others'."""
+    """The value; for a reply without a program, which may have none, the lowest of the others'."""
     known = [candidate.sample.likelihood for candidate in candidates]
     columns: dict[str, list[float]] = {name: [] for name in _OWN["logprobs"]}
     for found in known:

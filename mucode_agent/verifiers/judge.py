@@ -1,9 +1,9 @@
-"""A language model as judge, without training: the expectation over the grades that it might have given.
+"""A language model as judge, without training: the expected grade.
 
 After "LLM-as-a-Verifier" (arXiv 2607.05391; the package llm-verifier 0.3, MIT): a scale of 20 letters, the expectation
-over the letters' probabilities in place of one letter, and the Probabilistic Pivot Tournament. Two departures: the
-model answers with the letter alone, without an analysis before it, and the two programs of a comparison are graded by
-two questions, so that neither grade depends on the other.
+over the letters' probabilities instead of one letter, and the Probabilistic Pivot Tournament. Two departures: the model
+answers with the letter alone, without an analysis before it, and the two programs of a comparison are graded by two
+questions, so neither grade depends on the other.
 """
 
 import math
@@ -18,18 +18,19 @@ from langchain_core.messages import HumanMessage
 from langchain_core.runnables.config import ensure_config, get_executor_for_config
 
 from mucode_agent import wording
+from mucode_agent.calls import in_thread
 from mucode_agent.models.identity import model_name
 from mucode_agent.models.sampling import ask
 from mucode_agent.prompts import shown_tests
 from mucode_agent.types import Candidate, InfrastructureError, Problem, Score
 
 GRADES = "ABCDEFGHIJKLMNOPQRST"
-"""From best to worst: A is 1 and T is 0, the others lie between at equal distances."""
+"""From best to worst: A is 1 and T is 0, the others are equally spaced between."""
 PIVOTS = 2
 _LIKELIEST = 20
-"""Log-probabilities asked for: the most that OpenAI and, by default, vLLM give."""
+"""Number of log-probabilities requested: the most that OpenAI and, by default, vLLM return."""
 _SURE = 1e-6
-"""An expectation this near to 0 or 1 is taken for this, so that its logit is finite."""
+"""Least distance of an expectation from 0 and 1, which keeps its logit finite."""
 _REMEMBERED = 4096
 """Questions."""
 
@@ -47,9 +48,9 @@ Answer with the letter alone."""
 
 
 class LLMJudge:
-    """Grades each program alone: the logit of the expected grade of any chat model that gives log-probabilities.
+    """Grades each program alone: the logit of the expected grade, by any chat model that returns log-probabilities.
 
-    Grades are uncalibrated, so it gives no P(correct). Questions asked before are remembered.
+    Grades are uncalibrated, so it gives no P(correct). No question is asked twice.
     """
 
     calibrated_on = None
@@ -63,7 +64,7 @@ class LLMJudge:
 
     @property
     def name(self) -> str:
-        """With the digest of what is asked: other words give other scores."""
+        """The name contains the digest of the questions, because other wordings give other scores."""
         return f"{self._kind}:{model_name(self.model)}, wording {self._wording()}"
 
     def _wording(self) -> str:
@@ -73,7 +74,7 @@ class LLMJudge:
         """One request of one token per distinct program.
 
         Raises:
-            InfrastructureError: The model failed, gives no log-probabilities, or answered with no grade.
+            InfrastructureError: The model failed, returned no log-probabilities, or answered without a grade.
             ProblemError: A question does not fit the model's context.
         """
         codes = list(dict.fromkeys(candidate.code for candidate in candidates))
@@ -81,14 +82,14 @@ class LLMJudge:
         return [Score(logit=_logit(values[candidate.code])) for candidate in candidates]
 
     def close(self) -> None:
-        """It holds nothing of its own."""
+        """Does nothing: it owns no resource."""
 
     def _values(self, problem: Problem, codes: Sequence[str]) -> list[float]:
-        """One number in (0, 1) per program, 1 for the best."""
+        """One number in (0, 1) per program; higher is better."""
         return self._grades([question(problem, code) for code in codes])
 
     def _grades(self, questions: Sequence[str]) -> list[float]:
-        """The expected grade for each question, in [0, 1]; those asked before are not asked again."""
+        """The expected grade for each question, in [0, 1]; no question is asked twice."""
         with self._lock:
             known = {text: self._known[text] for text in questions if text in self._known}
         new = [text for text in dict.fromkeys(questions) if text not in known]
@@ -102,7 +103,8 @@ class LLMJudge:
 
     def _grade(self, text: str) -> float:
         model = self.model.bind(logprobs=True, top_logprobs=_LIKELIEST)
-        sample, message = ask(model, [HumanMessage(text)], tools=(), seed=0, temperature=1.0, max_tokens=1)
+        request = ask(model, [HumanMessage(text)], tools=(), seed=0, temperature=1.0, max_tokens=1)
+        sample, message = in_thread(request)
         tokens = (message.response_metadata.get("logprobs") or {}).get("content") or []
         if not tokens or not tokens[0].get("top_logprobs"):
             raise InfrastructureError(
@@ -155,14 +157,14 @@ class LLMJudgeTournament(LLMJudge):
 
 
 def ring(count: int) -> list[tuple[int, int]]:
-    """The neighbours on a random cycle through `count` programs, the same for the same count; none for one program."""
+    """The neighbours on a random cycle through `count` programs, the same for the same count; empty for one program."""
     order = list(range(count))
     random.Random(0).shuffle(order)  # noqa: S311
     return list(zip(order, order[1:] + order[:1], strict=True)) if count > 1 else []
 
 
 def expectation(likeliest: Sequence[tuple[str, float]]) -> float | None:
-    """The mean grade, in [0, 1], over the tokens that are grades, weighed by probability; None where there is none."""
+    """The mean grade, in [0, 1], over the tokens that are grades, weighted by probability; None if none is a grade."""
     mass = [0.0] * len(GRADES)
     for token, logprob in likeliest:
         letter = token.strip()
@@ -174,12 +176,12 @@ def expectation(likeliest: Sequence[tuple[str, float]]) -> float | None:
 
 
 def question(problem: Problem, code: str) -> str:
-    """Asks for the grade of one program."""
+    """The question for the grade of one program."""
     return f"{_task(problem)}Program:\n{code.strip()}\n\n{_SCALE.format(which='the program')}"
 
 
 def pair_question(problem: Problem, first: str, second: str, of: int) -> str:
-    """Asks for the grade of program 1 or 2, `of`, of two. Only the end depends on which, so servers reuse the rest."""
+    """The question for the grade of program `of`, 1 or 2. Only its end depends on `of`: servers reuse the prefix."""
     programs = f"Program 1:\n{first.strip()}\n\nProgram 2:\n{second.strip()}\n\n"
     return f"{_task(problem)}{programs}Compare the two programs. {_SCALE.format(which=f'program {of}')}"
 

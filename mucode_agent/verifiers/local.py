@@ -7,27 +7,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mucode_agent.types import Candidate, Problem, ProblemError, Score
-from mucode_agent.verifiers.card import VerifierCard, read_card, start_logit, verifier_name
+from mucode_agent.verifiers.card import VerifierCard, read_verifier_card, start_logit, verifier_name
 
 _REMEMBERED = 4096
-"""Programs."""
+"""Maximum number of programs with kept logits."""
 
 if TYPE_CHECKING:
     from mucode_agent.verifiers.scoring import Scorer
 
 
 class LocalVerifier:
-    """R(x, y) by a sequence classifier with one logit: ours with its card, or any public reward model without one.
+    """R(x, y) by a sequence classifier with one logit: one of ours with its card, or a public reward model without.
 
     A public model reads the task and the program as a chat, through its own template, and gives no probability.
     """
 
     def __init__(self, model: str, *, device: str | None = None, dtype: str | None = None) -> None:
-        """Raises ProblemError where there is no such directory, or its card is damaged or of another version."""
+        """Raises ProblemError if there is no such directory, or its card is damaged or of another version."""
         if model.startswith(("/", ".", "~")) and not Path(model).expanduser().exists():
             raise ProblemError(f"there is no verifier {model!r}; give a directory that `train verifier` wrote")
         self.model, self._device, self._dtype = model, device, dtype
-        self.card: VerifierCard | None = read_card(Path(model).expanduser())
+        self.card: VerifierCard | None = read_verifier_card(Path(model).expanduser())
         self._scorer: Scorer | None = None
         self._known = KnownLogits()
         self._loading = threading.Lock()
@@ -38,7 +38,7 @@ class LocalVerifier:
 
     @property
     def scorer(self) -> "Scorer":
-        """The weights, loaded if they were not. Raises ProblemError where they cannot be."""
+        """The weights, loaded at first use. Raises ProblemError if they cannot be loaded."""
         with self._loading:
             if self._scorer is None:
                 self._scorer = _load(self.model, self._device, self._dtype, chat=self.card is None)
@@ -51,17 +51,17 @@ class LocalVerifier:
     accept_threshold = None
 
     def score(self, problem: Problem, candidates: Sequence[Candidate]) -> list[Score]:
-        """Raises ProblemError where a program is longer than the model reads; nothing is cut off."""
+        """Raises ProblemError if a program is longer than the model can read; nothing is truncated."""
         return calibrated(self.card, candidates, self._known.logits(problem, candidates, self.scorer.logits))
 
     def close(self) -> None:
-        """Lets the weights go; the next score would load them again."""
+        """Frees the weights; the next score would load them again."""
         with self._loading:
             self._scorer = None
 
 
 class KnownLogits:
-    """The logits of the programs scored last: a turn's candidates come again with every wave."""
+    """Keeps the logits of the programs scored last, because a turn's candidates are scored again after every wave."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[Problem, str], float] = OrderedDict()
@@ -73,7 +73,7 @@ class KnownLogits:
         candidates: Sequence[Candidate],
         compute: Callable[[Problem, list[str]], Sequence[float]],
     ) -> list[float]:
-        """One per candidate; each distinct program that is not known is computed once."""
+        """One logit per candidate; each distinct new program is computed once."""
         codes = dict.fromkeys(candidate.code for candidate in candidates)
         with self._lock:
             known = {code: self._known[problem, code] for code in codes if (problem, code) in self._known}
@@ -91,7 +91,7 @@ def calibrated_on(card: VerifierCard | None) -> tuple[str, ...] | None:
 
 
 def calibrated(card: VerifierCard | None, candidates: Sequence[Candidate], computed: Sequence[float]) -> list[Score]:
-    """The scores of candidates, given the logits that the weights computed for them."""
+    """The candidates' scores from the logits that the weights computed."""
     start, platt = (card.start, card.calibration) if card else (None, None)
     logits = [start_logit(start, c.sample) + logit for c, logit in zip(candidates, computed, strict=True)]
     return [Score(logit=logit, probability=platt.probability(logit) if platt else None) for logit in logits]

@@ -1,7 +1,7 @@
 """Logits of programs by a transformers sequence classifier: batched by length, the problem's part read once.
 
-The score is read at the last token, which is never padding (see `verifiers.text`), so that transformers, which pools
-the rightmost token that is not the pad token, and vLLM, which pools the last one, agree.
+The score is read at the last token, which is never padding (see `verifiers.text`). So transformers, which pools the
+rightmost token other than the pad token, and vLLM, which pools the last one, agree.
 """
 
 import inspect
@@ -24,7 +24,7 @@ from mucode_agent.verifiers.text import verifier_text
 BATCH_TOKENS = 8192
 """Tokens of one forward pass, padding included."""
 SHORTEST_PREFIX = 32
-"""Tokens in common from which on reading them once pays for its extra forward pass."""
+"""Least number of common tokens for which reading them once is worth an extra forward pass."""
 
 
 class Scorer:
@@ -61,7 +61,7 @@ class Scorer:
         return scored
 
     def encode(self, problem: Problem, code: str) -> list[int]:
-        """The tokens of (x, y). Raises ProblemError where there are more than the model reads."""
+        """The tokens of (x, y). Raises ProblemError if there are more than the model can read."""
         ids: list[int]
         if self.chat and self.tokenizer.chat_template:
             messages = [
@@ -117,7 +117,7 @@ class Scorer:
 
 
 def load_scorer(model: str, device: str | None = None, dtype: str | None = None, *, chat: bool = False) -> Scorer:
-    """The classifier at `model`, a directory or a hub id. Raises ProblemError where it is none with one logit."""
+    """The classifier at `model`, a directory or a hub id. Raises ProblemError if it does not have one logit."""
     device = device or best_device()
     try:
         with quiet():
@@ -170,7 +170,7 @@ def padded(rows: Sequence[list[int]], pad: int) -> tuple[Tensor, Tensor]:
 
 
 def _common(rows: Sequence[list[int]]) -> int:
-    """How many tokens all rows begin with; each keeps at least one of its own."""
+    """Length of the prefix that all rows share; each row keeps at least one token after it."""
     first, last = min(rows), max(rows)
     shortest = min(map(len, rows)) - 1
     same = (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)

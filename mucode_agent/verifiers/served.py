@@ -1,4 +1,4 @@
-"""A verifier behind vLLM's `/classify`, with the same text and the same calibration as in process."""
+"""A verifier behind vLLM's `/classify`, with the same text and calibration as in process."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from mucode_agent.types import Candidate, InfrastructureError, Problem, ProblemError, Score
-from mucode_agent.verifiers.card import VerifierCard, read_card, verifier_name
+from mucode_agent.verifiers.card import VerifierCard, read_verifier_card, verifier_name
 from mucode_agent.verifiers.local import KnownLogits, calibrated, calibrated_on
 from mucode_agent.verifiers.text import verifier_text
 
@@ -16,16 +16,16 @@ _BAD_REQUEST = range(400, 500)
 
 
 class ServedVerifier:
-    """R(x, y) by `vllm serve DIRECTORY --runner pooling`. Logits are asked for raw; the card's calibration is ours.
+    """R(x, y) by `vllm serve DIRECTORY --runner pooling`. It requests raw logits and applies the card's calibration.
 
-    A server started with a `logit_mean` and `logit_sigma` of its own would calibrate twice: start it without them.
+    A server with its own `logit_mean` and `logit_sigma` would calibrate twice: start it without them.
     """
 
     def __init__(self, model: str, url: str, *, timeout: float = 600) -> None:
-        """`model` is the served name; where it is a directory with a card as well, the card gives the calibration."""
+        """`model` is the served name; if it is also a directory with a card, the card gives the calibration."""
         self.model = model
         self.url = url.rstrip("/").removesuffix("/v1")
-        self.card: VerifierCard | None = read_card(Path(model).expanduser()) if model else None
+        self.card: VerifierCard | None = read_verifier_card(Path(model).expanduser()) if model else None
         self._client = httpx.Client(timeout=timeout)
         self._known = KnownLogits()
         self._gives_logits = False
@@ -41,7 +41,7 @@ class ServedVerifier:
     accept_threshold = None
 
     def score(self, problem: Problem, candidates: Sequence[Candidate]) -> list[Score]:
-        """Raises InfrastructureError where the server is dead, refuses or answers with something else."""
+        """Raises InfrastructureError if the server is dead, refuses or answers with something else."""
         return calibrated(self.card, candidates, self._known.logits(problem, candidates, self._ask))
 
     def _ask(self, problem: Problem, codes: Sequence[str]) -> list[float]:
@@ -58,7 +58,7 @@ class ServedVerifier:
         self._client.close()
 
     def _check_raw(self, request: dict[str, Any], logits: Sequence[float]) -> None:
-        """Logits may all lie between 0 and 1 by chance: the same request with the activation shows what they are."""
+        """Logits may all lie between 0 and 1 by chance; the same request with the activation shows whether they are."""
         if self._gives_logits or not logits:
             return
         if all(0 < logit <= 1 for logit in logits):

@@ -1,4 +1,4 @@
-"""Verifiers that learn nothing: none at all, and the single signals that the evidence verifier is measured against."""
+"""Verifiers without training: none at all, and single signals as baselines of the evidence verifier."""
 
 import math
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ class _Uncalibrated:
     accept_threshold = None
 
     def close(self) -> None:
-        """It holds nothing."""
+        """Does nothing: it owns no resource."""
 
 
 class NoVerifier(_Uncalibrated):
-    """Scores every program equally: selection rests on the tests alone."""
+    """Scores every program equally, so the tests alone select."""
 
     name = "none"
 
@@ -37,7 +37,7 @@ class AgreementVerifier(_Uncalibrated):
 
 
 class LogProbVerifier(_Uncalibrated):
-    """The generator's own mean log-probability of the reply's tokens; the lowest where the model gives none."""
+    """The generator's own mean log-probability of the reply's tokens; the lowest value if the model returns none."""
 
     name = "logprob"
 

@@ -1,7 +1,7 @@
-"""The one text that a verifier reads, the same in training, in process and served.
+"""The text that a verifier reads, the same in training, in process and served.
 
 The problem with its public tests, then one program; never the history (one-step recoverability, paper section 3.5). It
-ends in a question, so that the last token, where the score is read, is the same for every program and never padding.
+ends in a question, so the last token, where the score is read, is the same for every program and never padding.
 """
 
 import functools
@@ -19,14 +19,14 @@ def verifier_text(problem: Problem, code: str) -> str:
 
 
 def verifier_prefix(problem: Problem) -> str:
-    """What the texts of one problem have in common."""
+    """The common prefix of the texts of one problem."""
     tests = f"Tests:\n{shown_tests(problem)}\n\n" if problem.public_tests and problem.show_tests else ""
     return f"Task:\n{problem.prompt.strip()}\n\n{tests}Program:\n"
 
 
 @functools.cache
 def text_digest() -> str:
-    """Names the wording of the text: a verifier that was trained on another one must not score it."""
+    """Digest of the wording: a verifier trained on another wording must not score this text."""
     return wording.digest(verifier_text(problem, wording.CODE) for problem in wording.PROBLEMS)
 
 
@@ -35,5 +35,5 @@ _OLD_NAMES = {"f96d8f1fcbdf": "a08dbaf138ac"}
 
 
 def is_our_text(name: str) -> bool:
-    """Whether a card's name of the text means the text that this version writes."""
+    """Whether a card's digest means the wording of this version."""
     return _OLD_NAMES.get(name, name) == text_digest()

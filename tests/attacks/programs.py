@@ -4,6 +4,7 @@
 `{CANARY}` is a file of the host, `{PID}` a process of it, `{PORT}` a listening socket.
 """
 
+import re
 from dataclasses import dataclass
 
 FAILED = frozenset({"wrong_answer", "exception", "early_exit", "unjudged", "timeout", "memory", "output_limit"})
@@ -394,6 +395,26 @@ _add(
     _solve("s = socket.socket(fileno=3); s.send(struct.pack('=ci', b'f', 16)); import time; time.sleep(9)", _HIJACK),
 )
 
+# --- blame: each would have the test look like the one at fault, or break what reads the report
+
+BLAME = {
+    "set-up": "frame({'setup': 'x'})",
+    "set-up at import": "pass\nframe({'setup': 'x'})",
+    "a missing name": "class E(NameError): pass\n    e = E(); e.__dict__['name'] = []; raise e",
+    "half a character": "frame({'uses': 'subprocess.\\ud800'}); return 5",
+    "half a character of an exception": "frame({'exc': '\\ud800', 'kinds': ['\\ud800'], 'message': '\\ud800'})",
+    "a name that is none": "pass\nframe({'ok': None, 'names': {'f': 'exception:\\ud800,ValueError'}})",
+    "an iterator that is none": "frame({'ok': ['i', 0]})",
+    "a negative callback": "frame({'ok': ['i', -1]})",
+    "a verdict that is none": "frame({'ok': {'status': [], 'error': {}, 'traceback': ['\\ud800']}})",
+}
+BLAME = {
+    name: f"import json, os, struct, subprocess\ncalled = subprocess.run\n"
+    "def frame(message):\n    data = json.dumps(message).encode()\n"
+    f"    os.write(3, struct.pack('>I', len(data)) + data)\ndef f(x):\n    {body}\n"
+    for name, body in BLAME.items()
+}
+
 # --- secrets
 
 _GIVE = "import os\ndef give(v): raise ValueError(str(v)[:400])"
@@ -428,6 +449,8 @@ _add(
 _add("secret", "our_package", _solve("import mucode_agent; return 4", _GIVE), "exception")
 
 # --- files, network, processes
+
+_CALL = "import ctypes\ncall = ctypes.CDLL(None, use_errno=True).syscall\ncall.restype = ctypes.c_long\n"
 
 _add("write", "outside", _solve("open('{CANARY}', 'w').write('x')"), "exception")
 _add("write", "remove", _solve("import os; os.remove('{CANARY}')"), "exception")
@@ -506,6 +529,18 @@ _add(
     "wrong_answer",
 )
 
+_add(
+    "process",
+    "leader_that_ends",
+    _solve("threading.Thread(target=time.sleep, args=(99,)).start()\ncall(60, 0)", "import threading, time\n" + _CALL),
+    "timeout",
+)
+_add(
+    "process",
+    "leader_that_ends_while_another_spins",
+    _solve("threading.Thread(target=lambda: sum(iter(int, 1))).start()\ncall(60, 0)", "import threading\n" + _CALL),
+    "timeout",
+)
 _add("process", "other_processors", _solve("import os\nos.sched_setaffinity(0, range(64)); return 4"), "exception")
 
 # --- resources
@@ -578,6 +613,7 @@ _add(
     _solve("import os\nfor i in range(2000): os.mkdir('d', 0o700); os.chdir('d')\nos.mkdir('locked', 0)\nreturn 5"),
     "wrong_answer",
     "exception",
+    "timeout",
 )
 _add("resource", "descriptors", _solve("a = [open('/dev/null') for _ in range(10000)]"), "exception")
 _add("resource", "big_value", _solve("return list(range(10**6))"), "output_limit")
@@ -649,8 +685,6 @@ _add(
 
 # --- what the host's processes share
 
-_CALL = "import ctypes\ncall = ctypes.CDLL(None, use_errno=True).syscall\ncall.restype = ctypes.c_long\n"
-
 
 def _refused(name: str, calls: str) -> None:
     """A program that would be right if any of the calls worked."""
@@ -668,6 +702,9 @@ _refused("outliving_the_parent", "call(157, 1, 0, 0, 0, 0)")
 _refused("openat2", "call(437, -100, b'/tmp', ctypes.create_string_buffer(24), 24)")
 _refused("nameless_files", "call(257, -100, b'/tmp', 0o20200002, 0o600), call(2, b'/tmp', 0o20200002, 0o600)")
 _refused("vfork_thread", "call(56, 0x10000 | 0x4000, 0, 0, 0, 0)")
+_refused("shared_memory_of_no_file", "call(9, 0, 4096, 3, 0x21, -1, 0), call(9, 0, 4096, 3, 0x23, -1, 0)")
+_refused("huge_pages", "call(9, 0, 1 << 21, 3, 0x40022, -1, 0), call(9, 0, 1 << 21, 3, 0x40021, -1, 0)")
+_refused("another_filter_by_prctl", "call(157, 22, 2, b'\\1\\0' + bytes(14), 0, 0), call(157, 22, 1, 0, 0, 0)")
 _add(
     "process",
     "lease_hint_and_flags_of_a_library_file",
@@ -681,6 +718,71 @@ _add(
     ),
     "wrong_answer",
 )
+
+CALLS = """
+keyctl(250, 0, -3, 0) add_key(248, b'user', b'a', b'b', 1, -3) perf_event_open(298, room, 0, -1, -1, 0)
+bpf(321, 0, room, 128) userfaultfd(323, 0) open_tree(428, -100, b'/', 1) fsopen(430, b'tmpfs', 0)
+mount_setattr(442, -100, b'/', 0, room, 32) setns(308, 0, 0) chroot(161, b'/tmp') pivot_root(155, b'/', b'/')
+unshare(272, 0x400) pidfd_open(434, 1, 0) pidfd_getfd(438, 3, 0, 0) process_vm_readv(310, 1, 0, 0, 0, 0, 0)
+shmget(29, 0, 4096, 0o1777) semget(64, 0, 1, 0o1777) msgget(68, 0, 0o1777) mq_open(240, b'/a', 66, 0o600, 0)
+inotify_init1(294, 0) fanotify_init(300, 0, 0) fifo(133, b'/tmp/x', 0o10600, 0) setxattr(188, b'/tmp', b'user.a', b'1', 1, 0)
+setpriority(141, 0, 0, 5) ioprio_set(251, 1, 0, 0) sethostname(170, b'x', 1) swapon(167, b'/tmp/x', 0) kexec_load(246, 0, 0, 0, 0)
+iopl(172, 3) modify_ldt(154, 1, room, 16) statmount(457, 0, 0, 0, 0) listmount(458, 0, 0, 0, 0)
+name_to_handle_at(303, -100, b'/tmp', room, room, 0) quotactl(179, 0, 0, 0, 0) notify(317, 1, 8, room) setsid(112)
+kcmp(312, 1, 1, 0, 0, 0) memfd_secret(447, 0) vmsplice(278, 1, 0, 0, 0) settimeofday(164, 0, 0) restrict(446, 0, 0)
+clone3(435, room, 88) clone(56, 17, 0, 0, 0, 0) clone_user(56, 0x10000011, 0, 0, 0, 0) sendmsg(46, 3, room, 0)
+setsockopt(54, 3, 1, 7, room, 4) owner(72, 3, 8, 1) signal(72, 3, 10, 9) notify_of(72, 0, 1026, -1) remap(216, 0, 0, 0, 0, 0)
+mlock(149, 0, 4096) syslog(103, 3, room, 99) clock_settime(227, 0, room) uring_register(427, -1, 0, 0, 0) set_mm(157, 35, 1, 0, 0, 0)
+"""
+CALLS = (
+    _CALL
+    + "room = ctypes.create_string_buffer(256)\ndef worked():\n    found = []\n"
+    + "".join(
+        f"    if call({arguments}) >= 0: found.append({name!r})\n"
+        for name, arguments in re.findall(r"(\w+)\(([^()]*)\)", CALLS)
+    )
+    + "    return found\n"
+)
+
+# --- programs that lie to tests of one form: each with the test that it would pass
+
+_OBJECT = "class I:\n    {}\ndef f(x): return I()"
+LIES = {
+    "number": (_OBJECT.format("__index__ = __int__ = lambda s: 4"), "assert int(f(2)) == 4"),
+    "member of a set": (_OBJECT.format("__hash__ = lambda s: 4\n    __eq__ = lambda s, o: True"), "assert f(2) in {4, 5}"),
+    "difference": (_OBJECT.format("__sub__ = __rsub__ = lambda s, o: s\n    __abs__ = lambda s: 0"), "assert abs(f(2) - 4) < 1"),
+    "rounded": (_OBJECT.format("__round__ = lambda s, n: 4"), "assert round(f(2), 2) == 4"),
+    "order": (_OBJECT.format("__lt__ = __gt__ = __le__ = __ge__ = lambda s, o: True"), "assert 3 < f(2) < 5"),
+    "remainder": (_OBJECT.format("__mod__ = lambda s, o: 0"), "assert f(2) % 4 == 0"),
+    "suppressed": (_OBJECT.format("__enter__ = lambda s: s\n    __exit__ = lambda s, *a: True"), "with f(2):\n    assert 1 == 2"),
+    "key": ("class K(str):\n    __eq__ = lambda s, o: True\n    __hash__ = lambda s: hash('a')\ndef f(x): return {K('b'): 4}", "assert f(2) == {'a': 4}"),
+    "any key": ("class D(dict):\n    __getitem__ = get = lambda s, k, d=4: 4\ndef f(x): return D()", "assert f(2)['a'] == 4"),
+    "missing key": ("class D(dict):\n    __missing__ = lambda s, k: 4\ndef f(x): return D()", "assert f(2)['a'] == 4"),
+    "member of an enumeration": ("import enum\nclass C(enum.IntEnum):\n    A = 5\n    __eq__ = lambda s, o: True\n    __hash__ = int.__hash__\ndef f(x): return C.A", "assert f(2) == 4"),
+    "exception of any class": ("class M(type):\n    __instancecheck__ = __subclasscheck__ = lambda s, o: True\nclass E(Exception, metaclass=M): pass\ndef f(x): raise E", "try:\n    f(2)\n    assert False\nexcept ValueError: pass"),
+    "cause": ("def f(x):\n    try: raise KeyError\n    except KeyError as e: raise RuntimeError from e", "try:\n    f(2)\n    assert False\nexcept KeyError: pass"),
+    "failed assertion": ("def f(x): raise AssertionError", "try:\n    assert f(2) == 4\nexcept AssertionError: pass\nassert f(3) == 9"),
+    "end of an iteration": ("def f(x): raise StopIteration", "assert all(f(x) == x for x in (2, 3))"),
+    "end of a map": ("def f(x): raise StopIteration", "assert list(map(f, [1, 2])) == []"),
+    "late change": ("import threading\nR = [0]\ndef f(x):\n    def later():\n        for n in range(10**6): R[0] = n % 9\n    threading.Thread(target=later, daemon=True).start()\n    return R", "r = f(2)\nassert r == ['a']"),
+    "one result for all": ("R = []\ndef f(x):\n    R.append(x)\n    return R", "assert f(1) == [1]\nassert f(2) == [2]"),
+    "halves of a character": ("def f(x): return '\\ud834\\udd1e'", "assert f(2) == '\\U0001d11e'"),
+    "method of the set-up": ("def f(x):\n    T.__eq__ = lambda s, o: True\n    return T(5)", "assert f(2) == T(4)"),
+    "constant of the set-up": ("def f(x):\n    T.SLACK = 9\n    return T(5)", "assert f(2) == T(4)"),
+    "constant of its own": ("def f(x):\n    t = T(5)\n    t.SLACK = 9\n    return t", "assert f(2) == T(4)"),
+    "helper of the set-up": ("def same(a, b): return True\ndef f(x): return 5", "assert same(f(2), 4)"),
+    "attribute of an exception": ("class E(ValueError): pass\ndef f(x):\n    e = E()\n    e.with_traceback = e.args = 4\n    raise e", "try:\n    f(2)\nexcept ValueError as e:\n    assert e.args == (4,)"),
+    "causes in a circle": ("def f(x):\n    a, b = ValueError(4), KeyError(4)\n    a.__cause__, b.__cause__ = b, a\n    raise a", "assert f(2) == 4"),
+    "no channel to answer by": ("import os\ndef f(x):\n    os.dup2(1, 3)\n    return 4", "assert f(2) == 4"),
+    "limits of nothing": ("import resource\nfor r in (7, 1, 3): resource.setrlimit(r, (0, 0))\ndef f(x): return 5", "assert f(2) == 4"),
+}  # fmt: skip
+LIES_SET_UP = """
+class T:
+    SLACK = 1
+    def __init__(self, value): self.value = value
+    def __eq__(self, other): return abs(self.value - other.value) < self.SLACK
+def same(a, b): return a == b
+"""
 
 # --- printed output that is to be taken back: each prints `wrong` where nothing is expected
 

@@ -1,4 +1,4 @@
-"""Judges programs that nobody trusts. Standard library only, Python 3.11 to 3.14: the directory can be copied anywhere.
+"""Judges untrusted programs. Standard library only, Python 3.11 to 3.14: the directory can be copied anywhere.
 
 In process:  `from mucode_agent.tools.runner.pool import Pool`
     Pool(workers=None, preload=(), pending=None).submit(job) -> Future[report]

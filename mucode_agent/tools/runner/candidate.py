@@ -14,6 +14,7 @@ import functools
 import gc
 import io
 import linecache
+import mmap
 import operator
 import os
 import resource
@@ -167,6 +168,8 @@ class Program:
             self._set_up(message["setup"])
         except Exception as error:  # noqa: BLE001 - trusted code, so the caller's mistake and not the program's
             return {"setup": f"{type(error).__name__}: {error}"[:500]}
+        if message["setup"]:
+            self._send({"ready": True})  # from here on, the program could say that the set-up has failed
         if message["main"]:
             _run_to_the_end(compiled, self._space)
         exec(compiled, self._space)  # noqa: S102 - what this process is for
@@ -343,7 +346,7 @@ class Program:
             if not part:
                 raise EOFError
             data = codec.joined(data, part)
-        return codec.unpack(data[codec.HEADER.size :])
+        return codec.unpack(memoryview(data)[codec.HEADER.size :])
 
 
 def _run_to_the_end(code: types.CodeType, space: dict[str, Any]) -> None:
@@ -386,6 +389,21 @@ def bounded_stacks() -> None:
         return plain(min(size, _STACK)) if size > _STACK else plain(size)
 
     threading.stack_size = stack_size
+
+
+def private_memory() -> None:
+    """`mmap.mmap(-1, size)` gives memory that is shared with nobody, as there is nobody: shared memory is refused."""
+    plain = mmap.mmap
+
+    class Private(plain):  # type: ignore[misc,valid-type]
+        def __new__(cls, fileno: int, length: int, *arguments: Any, **keywords: Any) -> Any:
+            if fileno == -1 and not arguments and keywords.keys().isdisjoint(("flags", "access")):
+                keywords["flags"] = mmap.MAP_PRIVATE
+            return super().__new__(cls, fileno, length, *arguments, **keywords)
+
+    Private.__name__ = Private.__qualname__ = plain.__name__
+    Private.__module__ = plain.__module__
+    mmap.mmap = Private  # type: ignore[misc]
 
 
 def limit_resources(limits: list[tuple[str, int]]) -> None:

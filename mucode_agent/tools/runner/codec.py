@@ -82,9 +82,12 @@ _CONTENT: dict[type, Callable[[Any], Any]] = {
 """Their content, whatever the methods of a subclass say."""
 _TYPES |= {"NoneType": type(None), "object": object, "type": type}
 _TYPES |= {n: t for n, t in vars(builtins).items() if isinstance(t, type) and issubclass(t, BaseException)}
+_SINGLE = {"Ellipsis": ..., "NotImplemented": NotImplemented}
 _TYPES_BACK: dict[Any, str] = {kind: name for name, kind in _TYPES.items()}
 _MANY, _SAMPLE = 512, 256
 """From so many numbers on, a list of them moves as its memory; and how many tell how long they are as JSON."""
+_LONG = 1 << 14
+"""From so many characters on, a text moves as its memory: JSON would look at each."""
 _PRIME = 2654435761
 """Steps of it meet no period of the numbers."""
 _CODES = {int: "bhiq", float: "d"}
@@ -111,7 +114,7 @@ def encode(value: Any, opaque: Opaque | None = None, depth: int = 0, seen: tuple
     """JSON form of plain data. `opaque` gives the form of anything else; without it NotPlain is raised."""
     kind = type(value)
     if kind in _AS_THEY_ARE:
-        return value
+        return ["s", value.encode("utf-8", "surrogatepass")] if kind is str and len(value) >= _LONG else value
     if kind is int:
         return value if -_EXACT < value < _EXACT else ["I", hex(value)]
     if depth > MAX_DEPTH or id(value) in seen:
@@ -221,12 +224,14 @@ def builtin_error(name: str) -> type[Exception] | None:
     return kind if isinstance(kind, type) and issubclass(kind, Exception) else None
 
 
-def pack(message: Any) -> bytes:
-    """One frame: the length as four bytes, then JSON. What the message holds as memory follows the JSON."""
+def pack(message: Any, halves: str = "surrogatepass") -> bytes:
+    """One frame: the length as four bytes, then JSON. What the message holds as memory follows the JSON. `halves` says
+    how halves of characters are encoded: as they are, since JSON would join two of them.
+    """
     try:
-        body = text(message).encode("utf-8", "surrogatepass")  # as they are: JSON would join two halves to a character
+        body = text(message).encode("utf-8", halves)
     except TypeError:
-        body = _pack_with_memory(message)
+        return _pack_with_memory(message)
     return HEADER.pack(len(body)) + body
 
 
@@ -243,7 +248,8 @@ def _pack_with_memory(message: Any) -> bytes:
     body = json.dumps(message, separators=(",", ":"), ensure_ascii=False, check_circular=False, default=put_aside)
     data = body.encode("utf-8", "surrogatepass")
     sizes = [len(data), len(pieces), *map(len, pieces)]
-    return b"".join([b"\0", struct.pack(f">{len(sizes)}I", *sizes), data, *pieces])
+    head = b"\0" + struct.pack(f">{len(sizes)}I", *sizes)
+    return b"".join([HEADER.pack(len(head) + sum(sizes) - len(pieces)), head, data, *pieces])
 
 
 def _unpack_with_memory(body: memoryview) -> Any:
@@ -278,12 +284,12 @@ def text(message: Any) -> str:
     return "".join(_write(message, 0))
 
 
-def unpack(body: bytes | bytearray) -> Any:
+def unpack(body: bytes | bytearray | memoryview) -> Any:
     """The message of a frame's body. Raises Malformed."""
     try:
         if body[:1] == b"\0":
             return _unpack_with_memory(memoryview(body))
-        found = body.decode("utf-8", "surrogatepass")
+        found = str(body, "utf-8", "surrogatepass")
         message, end = _DECODER.raw_decode(found)
     except (ValueError, LookupError, TypeError, struct.error, RecursionError) as error:
         raise Malformed(f"the message is not JSON: {type(error).__name__}") from None
@@ -311,6 +317,8 @@ def _encode_rare(  # noqa: C901 - a table of types, one line each
     name = f"{getattr(kind, '__module__', '')}.{getattr(kind, '__name__', '')}"
     if issubclass(kind, type) and _TYPES.get(getattr(value, "__name__", "")) is value:
         return ["y", str(getattr(value, "__name__", ""))]
+    if value is ... or value is NotImplemented:
+        return ["E", str(value)]
     if kind is complex:
         return ["c", [value.real.hex(), value.imag.hex()]]
     if kind is bytes or kind is bytearray:
@@ -492,7 +500,9 @@ _COLLECTIONS: dict[str, Callable[[Any, Special], Any]] = {
 }
 _READERS: dict[str, Callable[[Any], Any]] = {
     "y": _TYPES.__getitem__,
+    "E": _SINGLE.__getitem__,
     "p": _numbers,
+    "s": lambda body: str(body, "utf-8", "surrogatepass"),
     "I": lambda body: int(body, 16),
     "b": lambda body: bytes.fromhex(body) if type(body) is str else bytes(memoryview(body)),
     "B": lambda body: bytearray.fromhex(body) if type(body) is str else bytearray(memoryview(body)),

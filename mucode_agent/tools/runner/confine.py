@@ -98,7 +98,7 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_NOATIME, MS_BIND, MS_R
 )
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
 _AT_RECURSIVE = 0x8000
-DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+DEVICES = ("/dev/null", "/dev/urandom", "/dev/random")
 TMP = "/tmp"  # noqa: S108 - of the new root
 WRITABLE = "/run/sandbox"
 """The directory that holds the scratch; Landlock's rule stands here, because each job mounts another scratch."""
@@ -283,7 +283,7 @@ userfaultfd=323 uselib=134 nfsservctl=180 setpriority=141 setsockopt=54 sendto=4
 ioctl=16 open=2 openat=257 statx=332 mincore=27 preadv2=327 pwritev2=328 membarrier=324 io_setup=206 io_destroy=207
 io_getevents=208 io_submit=209 io_cancel=210 io_pgetevents=333 fallocate=285 fadvise64=221 readahead=187 sync=162
 syncfs=306 fsync=74 fdatasync=75 sync_file_range=277 msync=26 flock=73 madvise=28 prctl=157 pipe=22 pipe2=293
-socketpair=53
+socketpair=53 mmap=9
 """)
 _AARCH64 = _table("""
 setxattr=5 lsetxattr=6 fsetxattr=7 removexattr=14 lremovexattr=15 fremovexattr=16 lookup_dcookie=18 inotify_init1=26
@@ -301,6 +301,7 @@ bpf=280 execveat=281 userfaultfd=282 mlock2=284 kexec_file_load=294 setsockopt=2
 fcntl=25 ioctl=29 openat=56 statx=291 mincore=232 preadv2=286 pwritev2=287 membarrier=283 io_setup=0 io_destroy=1
 io_submit=2 io_cancel=3 io_getevents=4 io_pgetevents=292 fallocate=47 fadvise64=223 readahead=213 sync=81 syncfs=267
 fsync=82 fdatasync=83 sync_file_range=84 msync=227 flock=32 madvise=233 prctl=167 pipe2=59 socketpair=199
+mmap=222
 """)
 _COMMON = {  # numbers from 424 on are the same on every architecture
     "pidfd_send_signal": 424,
@@ -351,8 +352,12 @@ _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 """TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX."""
 _MADVISE = (12, 20, 21)
 """MADV_MERGEABLE, MADV_COLD, MADV_PAGEOUT: what is refused. The page cache and merged pages are seen by others."""
-_PRCTL = (1, 4, 62, 67, 0x59616D61)
-"""PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SCHED_CORE, PR_SET_MEMORY_MERGE, PR_SET_PTRACER: what is refused."""
+_PRCTL = (1, 4, 22, 62, 67, 0x59616D61)
+"""PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SCHED_CORE, PR_SET_MEMORY_MERGE, PR_SET_PTRACER: what is
+refused.
+"""
+_MAP_SHARED, _MAP_ANONYMOUS, _MAP_HUGETLB = 0x01, 0x20, 0x40000
+"""The kernel numbers memory that is shared, and huge pages, as it numbers the files of programs' streams."""
 _TMPFILE = 0x400000
 """A file that is never in a directory would leave no mark on the scratch but its number."""
 _THREAD, _VFORK = 0x00010000, 0x00004000
@@ -419,6 +424,11 @@ def seccomp_filter(pid: int) -> bytes:
         "ioctl": [argument(1), *among(_IOCTLS, allow, [answer(errno.ENOTTY)])],
         "madvise": [argument(2), *among(_MADVISE, answer(errno.EINVAL), [allow])],
         "prctl": [argument(0), *among(_PRCTL, refuse, [allow])],
+        "mmap": [
+            argument(3),
+            *(_instruction(_ANY_BIT, _MAP_HUGETLB, 3, 0), _instruction(_ANY_BIT, _MAP_ANONYMOUS, 0, 1)),
+            *(_instruction(_ANY_BIT, _MAP_SHARED, 1, 0), allow, refuse),
+        ],
         "open": without(_TMPFILE, 1, errno.EOPNOTSUPP),
         "openat": without(_TMPFILE, 2, errno.EOPNOTSUPP),
         "fallocate": without(0xFFFFFFFF, 1, errno.EOPNOTSUPP),  # holes would take back what was printed

@@ -23,9 +23,11 @@ from typing import Any
 from . import behaviour, codec
 from .meeting import interests, meeting, refused
 from .proxies import (
+    INTERFERED,
     MUTABLE,
     PLAIN_BASE,
     Conversation,
+    Doubt,
     Ended,
     ForkServer,
     Handle,
@@ -89,7 +91,7 @@ def main(base: dict[str, int]) -> None:
             elsewhere = message["job"]["judge"] == "together" and not message["job"]["probes"]
             refused = not (message["alone"] or judge.contained or elsewhere)
             report = {"status": "refused"} if refused else judge.judge(message["job"])
-            host.sendall(codec.pack({**report, "grown": peak_memory() > small}))
+            host.sendall(codec.pack({**report, "grown": peak_memory() > small}, "replace"))
             # The collector is off, as everywhere below the fork server.
             if number % _COLLECT_EVERY == 0 or gc.get_count()[0] > _COLLECT_ABOVE:
                 gc.collect()
@@ -174,7 +176,7 @@ class _Run:
             if second["status"] != "passed":
                 results[index] = second
             elif results[index]["status"] in ("wrong_answer", "exception"):
-                results[index] |= {"status": "unjudged", "error": _BENT}
+                results[index] |= {"status": "unjudged", "error": _BENT, "by_program": True}
         return results
 
     def _apart(self, suite: Suite, *, all_changes: bool = False) -> list[Result]:
@@ -187,7 +189,7 @@ class _Run:
             return self._fail(ended, [])
         try:
             if suite.error:
-                return self._fail(Ended("unjudged", suite.error), results)
+                return self._fail(Ended("unjudged", suite.error, by_test=True), results)
             marks = interests(suite.excuses, self._code)
             kinds = conversation.load(self._setup, self._code, sorted(suite.wanted), marks=marks)
             self._check_output(conversation)
@@ -213,7 +215,9 @@ class _Run:
             self._close(conversation, silent=all_changes)
             space.clear()  # the tests' functions hold it, and it them: without this they stay until a collection
         if conversation.calls == 0 and all(result["status"] == "passed" for result in results):
-            untouched = {"status": "unjudged", "error": "no test used the program", "invalid_test": True}
+            alone = suite.wanted <= kinds.keys()  # else that may be why
+            untouched: Result = {"status": "unjudged", "error": "no test used the program"}
+            untouched |= {"invalid_test": alone, "by_program": not alone}
             return [{**result, **untouched} for result in results]
         return results
 
@@ -227,7 +231,7 @@ class _Run:
             return self._fail(ended, [])
         try:
             if suite.error:
-                return self._fail(Ended("unjudged", suite.error), results)
+                return self._fail(Ended("unjudged", suite.error, by_test=True), results)
             conversation.load(self._setup, self._code, [], marks=interests((), self._code), together=True)
             for test in suite.tests:
                 conversation.begin()
@@ -237,7 +241,7 @@ class _Run:
                 elif result["status"] == "passed" and not test.uses_program:
                     result.update(status="unjudged", error="the test does not use the program", invalid_test=True)
                 elif reason := refused(conversation.uses, result["status"], result["error"]):
-                    result.update(status="unjudged", error=reason)
+                    result.update(status="unjudged", error=reason, by_program=True)
                 results.append({**result, "error": _clean(result["error"]), "time_s": round(conversation.span_s(), 6)})
                 if result["status"] in _FATAL:
                     break
@@ -263,7 +267,7 @@ class _Run:
         for name, module in suite.library.items():
             if module not in sys.modules and module not in sys.stdlib_module_names:
                 lacking = f"the tests use {name!r} without an import, and {module} is not preloaded; preload it"
-                raise Ended("unjudged", lacking)
+                raise Ended("unjudged", lacking, by_test=True)
             space[name] = __import__(module) if name in (module, "np") else getattr(__import__(module), name)
         conversation.space, conversation.keeping = space, True
         for name, kind in kinds.items():
@@ -276,7 +280,8 @@ class _Run:
             except (Ended, NotData):
                 raise
             except BaseException as error:  # noqa: BLE001 - whatever it is, the caller has to fix it
-                raise InvalidTest(f"the set-up code failed: {type(error).__name__}: {error}"[:500]) from None
+                failed = InvalidTest(f"the set-up code failed: {type(error).__name__}: {error}"[:500])
+                raise (error if hasattr(error, "mucode_error") else failed) from None
             for name, value in space.items():
                 if not isinstance(value, Remote) and isinstance(value, type) and value.__module__ == "__test__":
                     conversation.records[name] = value
@@ -308,7 +313,7 @@ class _Run:
                 call()
                 runs = True
             if not runs:
-                raise Ended("unjudged", CALLS_NOTHING)
+                raise Ended("unjudged", CALLS_NOTHING, by_test=True)
             if conversation.fate is not None:  # the test has swallowed it
                 raise conversation.fate
             self._check_output(conversation)
@@ -316,12 +321,12 @@ class _Run:
             cause: BaseException = error
             if conversation.too_much_output():
                 cause = self._output_ended()
-            elif isinstance(error, NameError) and error.name in missing:
+            elif isinstance(error, NameError) and not hasattr(error, "mucode_error") and error.name in missing:
                 cause = _Missing(f"the program does not define {error.name!r}, which the test uses")
             try:
                 result = self._failure(cause, recorder, conversation)
-                doubt = self._doubt(error, result, test, recorder, conversation)
-                return {**result, "status": "unjudged", "error": doubt} if doubt else result
+                why, by_test = self._doubt(error, result, test, recorder, conversation)
+                return {**result, "status": "unjudged", "error": why, "by_program": not by_test} if why else result
             finally:
                 _forget(cause)
         text = recorder.only_text()
@@ -334,26 +339,27 @@ class _Run:
         test: CompiledTest,
         recorder: "_Recorder",
         conversation: Conversation,
-    ) -> str:
+    ) -> Doubt:
         """Why the failure may be owed to the two processes of the test and the program, or to the sandbox."""
         if result["status"] == "timeout" and conversation.contended:
-            return "calls from several threads are made one after another, and may wait for each other"
+            return Doubt("calls from several threads are made one after another, and may wait for each other")
         if isinstance(error, NotData) or result["status"] not in ("wrong_answer", "exception"):
-            return ""
+            return Doubt("")
         if isinstance(error, AttributeError) and not hasattr(error, "mucode_error") and _foreign(error.obj):
-            return f"the test uses an attribute that stays with the program: {_clean(str(error))}"
-        return (
-            conversation.doubt
-            or (PLAIN_BASE if conversation.plain_base and not recorder.compared(error) else "")
-            or meeting(f"{self._setup}\n{test.source}", conversation.uses)
-            or refused(conversation.uses, result["status"], result["error"])
-        )
+            conversation.note(f"the test uses an attribute that stays with the program: {_clean(str(error))}")
+        if conversation.plain_base and not recorder.compared(error):
+            conversation.note(PLAIN_BASE)
+        why, by_test = meeting(f"{self._setup}\n{test.source}", conversation.uses)
+        conversation.note(why, by_test=by_test)
+        conversation.note(refused(conversation.uses, result["status"], result["error"]))
+        return conversation.doubt
 
     def _call_check(self, test: CompiledTest, space: dict[str, Any]) -> None:
         if test.check_arguments == 0:
             space["check"]()
         elif self._entry_point is None:
-            raise Ended("unjudged", "the test defines check(candidate), but the job names no entry point")
+            lacking = "the test defines check(candidate), but the job names no entry point"
+            raise Ended("unjudged", lacking, by_test=True)
         elif self._entry_point not in space:
             raise _Missing(f"the program does not define {self._entry_point!r}")
         else:
@@ -376,9 +382,10 @@ class _Run:
             result["error"] = _clean(str(error))[:SHOWN]
         elif not isinstance(error, Exception):
             result.update(status="unjudged", error=f"the test raised {type(error).__name__}, which fails no test")
-            result["invalid_test"] = True
+            result["invalid_test"] = not _hangs_on(conversation, error)
         elif isinstance(error, Skipped) or type(error).__name__ == "SkipTest":
-            result.update(status="unjudged", error=_clean(f"the test was skipped: {error}"), invalid_test=True)
+            result.update(status="unjudged", error=_clean(f"the test was skipped: {error}"))
+            result["invalid_test"] = not _hangs_on(conversation, error)
         elif isinstance(error, MemoryError):
             result.update(status="unjudged", error="comparing the value needs too much memory")
         else:
@@ -387,7 +394,9 @@ class _Run:
                 result.update(
                     status="unjudged", error=f"the test failed before it called the program: {result['error']}"
                 )
-                result["invalid_test"] = True
+                result["invalid_test"] = not _hangs_on(conversation, error)
+        if result["status"] == "unjudged" and not result.get("invalid_test"):
+            result["by_program"] = not getattr(error, "by_test", False)
         if recorder is not None:
             result.update(recorder.shown(error))
         return result
@@ -405,7 +414,7 @@ class _Run:
         try:
             conversation.feed(test["stdin"])
             conversation.load(self._setup, self._code, [], marks=interests((), self._code), main=True)
-            raise Ended("early_exit", "the program interfered with the channel that carries its values")
+            raise Ended("early_exit", INTERFERED)
         except Ended as ended:
             end = self._output_ended() if conversation.too_much_output() else ended
             printed = conversation.output(1 << 30, errors="surrogateescape")
@@ -421,7 +430,7 @@ class _Run:
             result["time_s"] = round(conversation.span_s(), 6)
             self._close(conversation)
         if reason := refused(conversation.uses, result["status"], result.get("error", "")):
-            result.update(status="unjudged", error=reason)
+            result.update(status="unjudged", error=reason, by_program=True)
         if result["status"] != "passed":
             result.update(expected=test["stdout"][:SHOWN], actual=_clean(printed[:SHOWN]))
         return result
@@ -508,6 +517,11 @@ class _Run:
         }
 
 
+def _hangs_on(conversation: Conversation | None, error: BaseException) -> bool:
+    """Whether an error of the test may come from what it, or a test before it, has learned of the program."""
+    return conversation is not None and conversation.calls > 0 and not isinstance(error, ImportError | NameError)
+
+
 def _forget(error: BaseException | None) -> None:
     """The frames of an error and of those before it, which hold what the program gave."""
     while error is not None:
@@ -557,7 +571,7 @@ class _Recorder:
             if name in ("is_", "is_not"):
                 return same is (name == "is_")
         elif isinstance(subject, Remote) and function is type and len(arguments) == 1:
-            return subject.mucode_do("get", "__class__")
+            return subject.mucode_type()
         elif isinstance(subject, Handle) and name != "hasattr" and any(map(_about_methods, arguments[1:2])):
             what = f"the test asks what {show(subject)} can do, and every stand-in for an object has all methods"
             raise self._conversation.settled(NotData("unjudged", what))
@@ -570,13 +584,13 @@ class _Recorder:
     def _nan(self, left: Any, right: Any) -> None:
         """Within a collection, a NaN equals itself and no other, and it is copied on its way."""
         if isinstance(right, type(left)) and "nan" in (text := whole(left)) and text == whole(right):
-            self._conversation.doubt = self._conversation.doubt or "a NaN equals only itself, and values are copied"
+            self._conversation.note("a NaN equals only itself, and values are copied")
 
     def identity(self, value: Any) -> int:
         """`id` of a test."""
         if not (isinstance(value, Remote) or self._conversation.is_shared(value)):
             what = "the test asks which object a value is, and values are copied on their way"
-            raise self._conversation.settled(NotData("unjudged", what))
+            raise self._conversation.settled(NotData("unjudged", what, by_test=True))
         return id(value)
 
     @staticmethod
@@ -657,7 +671,7 @@ def _same(left: Any, right: Any, conversation: Conversation) -> bool:
         return False
     if alike and not isinstance(left, enum.Enum) and (isinstance(left, (*MUTABLE, type)) or left == right):
         what = "the test asks whether two values are one object, and values are copied on their way"
-        raise conversation.settled(NotData("unjudged", what))
+        raise conversation.settled(NotData("unjudged", what, by_test=True))
     return False
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from types import CodeType
 from typing import Any
 
+_OF_A_MODULE = r"(?<![.\w])__(name|file|package|spec|loader|annotations)__\b(?! == .__main__)"
 _PLACES = (
     (
         "output",
@@ -31,7 +32,11 @@ _PLACES = (
         r"(.*\.)?(environ|getenv|getcwd)|(sys|argparse)\..*",
     ),
     ("patched names", r"\bmock\b|\bpatch\b|monkeypatch|setattr\(|builtins\.|globals\(", ""),
-    ("introspection", r"inspect|__code__|__closure__|__globals__|getsource|dataclasses|signature|__wrapped__", ""),
+    (
+        "introspection",
+        rf"{_OF_A_MODULE}|inspect|__code__|__closure__|__globals__|getsource|dataclasses|signature|__wrapped__",
+        "",
+    ),
     (
         "callbacks",
         r"\blambda\b|^\s+def |@|^def (?!check\b|test)",
@@ -51,7 +56,10 @@ def _words(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"\b({'|'.join(re.findall(r'[A-Za-z_]{2,}', pattern))})")
 
 
-_PLACES_FOUND = [(what, re.compile(test, re.MULTILINE), re.compile(used)) for what, test, used in _PLACES]
+_PLACES_FOUND = [
+    (what, re.compile(test, re.MULTILINE), re.compile(used))
+    for what, test, used in sorted(_PLACES, key=lambda p: p[2] != "")
+]
 _PROCESSES = re.compile(
     r"os\.(system|popen|fork|forkpty|spawn\w*|exec\w*|posix_spawn\w*|pipe2?)|(subprocess|multiprocessing)\..*"
 )
@@ -83,12 +91,15 @@ def interests(patterns: Iterable[str], program: str) -> str:
     return "|".join(found)
 
 
-def meeting(test: str, used: Iterable[str]) -> str:
-    """The first place where both may be, as a reason; empty where there is none. `used` are the program's names."""
+def meeting(test: str, used: Iterable[str]) -> tuple[str, bool]:
+    """The first place where both may be, as a reason; empty where there is none. `used` are the program's names.
+    Second, whether the test's text alone says so, whatever the program uses: such places come first.
+    """
     for what, in_test, names in _PLACES_FOUND:
         if (not names.pattern or any(map(names.fullmatch, used))) and in_test.search(test):
-            return f"the test and the program run apart and may meet in one process only: {what}"
-    return ""
+            why = f"the test and the program run apart and may meet in one process only: {what}"
+            return why, not names.pattern
+    return "", False
 
 
 def refused(used: Iterable[str], status: str, error: str) -> str:

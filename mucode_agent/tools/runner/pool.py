@@ -420,8 +420,8 @@ class _Server:
             verdict, error = "unjudged", f"the test and the program's values ended the judge by signal {number}"
         else:
             verdict, error = "unjudged", f"the test ended its process with exit code {status >> 8}"
-        by_test = verdict == "unjudged" and not number
-        results = [{"status": verdict, "error": error, "invalid_test": by_test}, *[{"status": "skipped"}] * (tests - 1)]
+        first = {"status": verdict, "error": error, "by_program": verdict == "unjudged"}
+        results = [first, *[{"status": "skipped"}] * (tests - 1)]
         return {"status": verdict, "results": results, "isolation": self.isolation}
 
     def _judge(self, name: str) -> _Judge:

@@ -14,7 +14,7 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from . import codec
 from .mirror import Mirror
@@ -31,6 +31,7 @@ MUTABLE = (list, dict, set, bytearray)
 Back = Literal["never", "none", "always"]
 """When the test sees what the program changed in its arguments: where it returns None, for `none`."""
 _PLAIN = (int, str, float, bool, type(None), bytes)
+_DATA = (*_PLAIN, *MUTABLE, tuple, frozenset, complex, range, slice)
 _MOST_OBJECTS = 20_000
 """Handles of one conversation."""
 _MOST_RECEIVED = 32 << 20
@@ -41,6 +42,7 @@ _LOOSE = "the test and the program share too many values, and some have crossed 
 _MOST_USES = 1000
 _MOST_CAUSES = 20
 PLAIN_BASE = "the program gave an object of a class of its own, judged as its plain base"
+INTERFERED = "the program interfered with the channel that carries its values"
 _LIGHT = 4096
 """Bytes of a message whose values cost next to nothing."""
 _MOST_GROWTH = 256 << 20
@@ -60,11 +62,13 @@ def too_slow(*_: Any) -> None:
 class Ended(BaseException):
     """The program is over; `status` says how. A test may swallow it; `Conversation.fate` remembers."""
 
-    def __init__(self, status: str, error: str, exit_code: int | None = None) -> None:
+    def __init__(self, status: str, error: str, exit_code: int | None = None, *, by_test: bool = False) -> None:
         super().__init__(error)
         self.status = status
         self.error = error
         self.exit_code = exit_code
+        self.by_test = by_test
+        """The test alone is what cannot be judged: it would be so for every program."""
 
 
 _TEST_FRAMEWORKS = {"unittest", "doctest"}
@@ -75,16 +79,26 @@ class InvalidTest(Ended):
     """The test is at fault: it can judge no program."""
 
     def __init__(self, error: str) -> None:
-        super().__init__("unjudged", error)
+        super().__init__("unjudged", error, by_test=True)
 
 
 class NotData(BaseException):
     """The test did with an object of the program what cannot be judged safely."""
 
-    def __init__(self, status: str, error: str) -> None:
+    def __init__(self, status: str, error: str, *, by_test: bool = False) -> None:
         super().__init__(error)
         self.status = status
         self.error = error
+        self.by_test = by_test
+        """As of `Ended`."""
+
+
+class Doubt(NamedTuple):
+    """Why a failed test is `unjudged`; empty where it is not."""
+
+    why: str
+    by_test: bool = False
+    """As of `Ended`."""
 
 
 class RemoteError(Exception):
@@ -142,12 +156,12 @@ class Conversation:
         self._limits = limits
         self._spans = spans
         self.pid, self._channel, self._streams = server.fork(int(limits["file_mb"]))
-        self._main = False
+        self._main, self._set_up = False, True
         self.fate: Ended | NotData | None = None
         """The end of the program, or what this span's test did that cannot be judged: the first, whatever follows."""
         self.mentioned: frozenset[str] = frozenset()
         """Names in the test. One that names StopIteration or SystemExit means to see it; any other must not lose it."""
-        self.doubt = ""
+        self.doubt = Doubt("")
         """Why a failure of this test may be owed to the two processes, and not to the program."""
         self.all_changes = False
         """The test sees the changed arguments of a call that returned something, too."""
@@ -194,7 +208,7 @@ class Conversation:
         """Start a new span of CPU time, for another test."""
         if isinstance(self.fate, NotData):
             self.fate = None
-        self.doubt, self.contended, self.unseen, self.plain_base = "", False, False, False
+        self.doubt, self.contended, self.unseen, self.plain_base = Doubt(""), False, False, False
         self._cpu_start = self.cpu_s()
         self._waited = self._held = self._disk = self._asked = 0.0
         self._schedule: dict[str, Any] | None = None
@@ -276,7 +290,7 @@ class Conversation:
         message["together"] = together
         if marks:
             message["marks"] = marks
-        self._main = main
+        self._main, self._set_up = main, not setup
         answer = self._request(message)
         kinds = answer.get("names")
         if not isinstance(kinds, dict):
@@ -286,7 +300,7 @@ class Conversation:
     def run_test(self, source: str, entry_point: str | None) -> dict[str, Any]:
         """What the program's own process says of a test that it ran."""
         verdict = self._request({"op": "test", "source": source, "entry_point": entry_point})["ok"]
-        if not isinstance(verdict, dict) or verdict.get("status") not in STATUSES:
+        if not isinstance(verdict, dict) or str(verdict.get("status")) not in STATUSES:
             raise self._broken()
         told = {key: str(verdict.get(key, ""))[:500] for key in ("status", "error", "test")}
         return {**told, "traceback": _texts(verdict.get("traceback"))}
@@ -326,6 +340,11 @@ class Conversation:
         self.fate = self.fate or fate
         return fate
 
+    def note(self, why: str, *, by_test: bool = False) -> None:
+        """A failure of this test may have that reason: the first counts, one of the test alone before the others."""
+        if not self.doubt.why or (by_test and not self.doubt.by_test):
+            self.doubt = Doubt(why, by_test=by_test)
+
     def _operate(
         self,
         operation: str,
@@ -341,7 +360,8 @@ class Conversation:
         try:
             forms = self._give(values, message, shares=back != "never" or self.changing or self.keeping)
         except codec.NotPlain as error:
-            raise NotData("unjudged", f"the test passes what cannot be copied: {error}") from None
+            by_test = self.calls == 1  # later, what it passes may hold what the program gave
+            raise NotData("unjudged", f"the test passes what cannot be copied: {error}", by_test=by_test) from None
         message["args"] = forms[: len(arguments)]
         if keywords:
             message["kw"] = dict(zip(keywords, forms[len(arguments) :], strict=True))
@@ -367,7 +387,7 @@ class Conversation:
                 pass
         forms, message["sync"] = self._mirror.forms(values)
         if self._mirror.loose:
-            self.doubt = self.doubt or _LOOSE
+            self.note(_LOOSE)
         return forms
 
     def _take(self, answer: dict[str, Any], values: tuple[Any, ...], *, always: bool) -> None:
@@ -384,7 +404,7 @@ class Conversation:
             keep = _none if self.all_changes else lambda number: number % 2 == 0 and number not in seen()
             self.unseen |= self._bounded(self._mirror.apply, section, keep)
             if self._mirror.loose:
-                self.doubt = self.doubt or _LOOSE
+                self.note(_LOOSE)
         for name, form in names.items() if isinstance(names, dict) else ():
             if name in self._variables and self.space.get(name) is self._variables[name]:
                 self.space[name] = self._variables[name] = self._decode(form)
@@ -398,6 +418,9 @@ class Conversation:
             answer = self._receive()
             if "uses" in answer:
                 self._note_use(str(answer["uses"]))
+                continue
+            if "ready" in answer:
+                self._set_up = True
                 continue
             if "callback" not in answer:
                 break
@@ -417,7 +440,7 @@ class Conversation:
             ended = self._stop("syntax_error", str(syntax.get("error", ""))[:500])
             ended.frames = _texts(syntax.get("frames"))  # type: ignore[attr-defined]
             raise ended
-        if "setup" in answer:
+        if "setup" in answer and not self._set_up:
             raise InvalidTest(f"the set-up code failed: {answer['setup']}"[:500])
         if "ok" not in answer:
             raise self._broken()
@@ -479,11 +502,12 @@ class Conversation:
         self._look()
         self._size = size
         try:
-            message = codec.unpack(buffer[codec.HEADER.size : size])
+            message = codec.unpack(memoryview(buffer)[codec.HEADER.size : size])
         except codec.Malformed:
             raise self._broken() from None
         self._rest = bytes(buffer[size:])
-        if not isinstance(message, dict) or (self._rest and "uses" not in message):  # an answer that nobody asked for
+        unasked = self._rest and (not isinstance(message, dict) or message.keys().isdisjoint(("uses", "ready")))
+        if not isinstance(message, dict) or unasked:
             raise self._broken()
         self._received += size // codec.SHARED if "sync" in message else size
         if self._received > _MOST_RECEIVED:
@@ -505,8 +529,8 @@ class Conversation:
         if issubclass(type(value), codec.BASES):
             if codec.own_names(value):
                 what = f"the test passes a {type(value).__name__}, and its methods stay with the test"
-                raise self.settled(NotData("unjudged", what))
-            self.doubt = self.doubt or "the test passes an object of a class of its own, and its plain base arrives"
+                raise self.settled(NotData("unjudged", what, by_test=True))
+            self.note("the test passes an object of a class of its own, and its plain base arrives", by_test=True)
             return codec.encode(codec.plain(value), self._opaque, depth + 1, seen)
         if self.records.get(type(value).__name__) is type(value) and hasattr(value, "__dict__"):
             fields = {key: codec.encode(item, self._opaque, depth + 1, seen) for key, item in vars(value).items()}
@@ -514,8 +538,9 @@ class Conversation:
         if callable(value) and not isinstance(value, type):
             return ["C", [self._callback(value), str(getattr(value, "__name__", ""))]]
         if hasattr(type(value), "__next__") and not hasattr(value, "read"):
-            return ["i", self._callback(functools.partial(_one, value))]
-        raise NotData("unjudged", f"the test passes a {type(value).__name__}, which is not plain data")
+            return ["i", self._callback(_Items(value))]
+        what = f"the test passes a {type(value).__name__}, which is not plain data"
+        raise NotData("unjudged", what, by_test=True)
 
     def _callback(self, value: Any) -> int:
         key = value if isinstance(value, types.FunctionType | types.MethodType) else id(value)
@@ -563,7 +588,9 @@ class Conversation:
             return self._objects[number]
         if tag in ("C", "i"):
             function = self._callbacks[body]
-            return function.args[0] if tag == "i" else function
+            if isinstance(function, _Items) is not (tag == "i"):
+                raise ValueError(tag)
+            return function.iterator if tag == "i" else function
         if tag == "u":
             self.plain_base = True
             name, own, form = body
@@ -620,6 +647,8 @@ class Conversation:
         """The stand-in for a name of the program's module."""
         if kind.startswith("exception:"):
             *own, known = kind.partition(":")[2].split(",")
+            if not all(map(str.isidentifier, own)):
+                raise self._broken()
             base = codec.builtin_error(known) or Exception
             for each in [*reversed(own), name]:
                 base = self._exceptions.setdefault(each, type(each, (base,), {}))
@@ -736,7 +765,7 @@ class Conversation:
         return Ended(status, error)
 
     def _broken(self) -> Ended:
-        return self._stop("early_exit", "the program interfered with the channel that carries its values")
+        return self._stop("early_exit", INTERFERED)
 
     def _died(self) -> Ended:
         if self._end is None:
@@ -771,6 +800,10 @@ class Conversation:
         ]
 
 
+_OF_OBJECTS = {"__mro_entries__": "derives a class from", "__reduce_ex__": "pickles"}
+"""Names that Python and its library look for on the object itself, and what a test does then."""
+
+
 class Remote:
     """A function, class or object of the program. Comparing it is refused: the program would decide the outcome."""
 
@@ -797,17 +830,27 @@ class Remote:
         """The program's answer to one of its operations."""
         return self.mucode_conversation.operate(operation, self.mucode_target, arguments)
 
+    def mucode_type(self) -> Any:
+        """Its class, which is none of those whose objects are plain data, whatever the object says."""
+        value = self.mucode_do("get", "__class__")
+        if any(value is kind for kind in _DATA):
+            raise self.mucode_unjudged("asks for the type of")
+        return value
+
     def mucode_text(self) -> str:
         """For messages: asks the program nothing."""
         return f"<{self.mucode_name} object>" if type(self) is Handle else f"<{self.mucode_kind} {self.mucode_name}>"
 
     def __getattribute__(self, name: str) -> Any:
         """Attributes are the program's, those that Python itself would find here included."""
-        if name.startswith("mucode_"):
+        if name.startswith("mucode_") or name == "__deepcopy__":
             return object.__getattribute__(self, name)
         if name == "__class__":
             conversation = self.mucode_conversation
-            conversation.doubt = conversation.doubt or f"the test asks for the type of {self.mucode_text()}"
+            conversation.note(f"the test asks for the type of {self.mucode_text()}")
+            return self.mucode_type()
+        if name in _OF_OBJECTS:
+            raise self.mucode_unjudged(_OF_OBJECTS[name])
         value = self.mucode_do("get", name)
         if type(value) is Handle and value.mucode_kind == "function":
             object.__setattr__(value, "mucode_name", f"{self.mucode_name}.{name}")
@@ -825,9 +868,7 @@ class Remote:
             if type(instance) in conversation.guards:
                 raise self.mucode_unjudged("asks what is a")
             if type(instance) not in (*_PLAIN, *MUTABLE):
-                conversation.doubt = (
-                    conversation.doubt or f"the test asks whether a plain value is a {self.mucode_name}"
-                )
+                conversation.note(f"the test asks whether a plain value is a {self.mucode_name}")
             return False
         return instance.mucode_do("isinstance", self) is True
 
@@ -893,6 +934,9 @@ class Remote:
         conversation = self.mucode_conversation
         what = f"the program gave {self.mucode_text()}, which is not plain data"
         if isinstance(other, Remote):
+            classes = self.mucode_kind == other.mucode_kind == "class"
+            if classes and conversation.fate is None and self.mucode_do("equality") == "none":
+                return self.mucode_do("is", other) is True
             fate = NotData("unjudged", "two objects of the program are compared: it would decide the outcome itself")
         elif callable(other) or (conversation.fate is None and self.mucode_do("equality") == "own"):
             fate = NotData("unjudged", f"{what}, and its class decides what equals it")
@@ -900,7 +944,8 @@ class Remote:
             fate = NotData("wrong_answer", what)
         raise conversation.settled(fate)
 
-    __ne__ = __eq__
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
     def mucode_refuse(self, *_: Any) -> Any:
         raise self.mucode_unjudged("needs the truth, order or hash of")
@@ -915,7 +960,7 @@ class Remote:
     __bool__ = __hash__ = __lt__ = __le__ = __gt__ = __ge__ = __index__ = __int__ = __float__ = mucode_refuse
     __complex__ = __bytes__ = __reversed__ = __await__ = __aiter__ = __anext__ = __aenter__ = __aexit__ = mucode_refuse
     __round__ = __trunc__ = __floor__ = __ceil__ = __divmod__ = __rdivmod__ = mucode_refuse_to_compute
-    __mro_entries__ = __fspath__ = mucode_refuse_to_compute
+    __fspath__ = mucode_refuse_to_compute
 
 
 def _computing(operation: str) -> Any:
@@ -964,11 +1009,16 @@ def _none(_: int) -> bool:
     return False
 
 
-def _one(iterator: Any) -> list[Any]:
-    """The next item, if there is one."""
-    for item in iterator:
-        return [item]
-    return []
+class _Items:
+    """An iterator of the test, as the program reads it: a call gives the next item, if there is one."""
+
+    def __init__(self, iterator: Any) -> None:
+        self.iterator = iterator
+
+    def __call__(self) -> list[Any]:
+        for item in self.iterator:
+            return [item]
+        return []
 
 
 def _made(known: type[Exception], arguments: list[Any], message: str) -> Exception:

@@ -11,12 +11,14 @@ import re
 import sys
 from collections.abc import Iterator
 from types import CodeType
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from .contained import contained
 from .meeting import excuses
 from .together import left_to_a_runner, names_unittest, runs_something
 
+PROGRAM = "solution"
+"""The module as which a test may import the program."""
 COMPARE, TRUTH = "__mucode_compare__", "__mucode_truth__"
 DROPPED, FRESH = "__mucode_dropped__", "__mucode_fresh__"
 """Calls whose result nobody sees, and calls whose arguments the test cannot look at afterwards."""
@@ -59,6 +61,8 @@ _LIBRARY = {
     "numpy": "numpy",
 }
 """Names that tests take from an import in the program: they get the library's own, or the program would compare."""
+_OF_NO_PROGRAM = frozenset({"__class__", "__file__", "__path__", "__builtins__", "__annotations__", "__cached__"})
+"""Names that a module or method has without defining them."""
 _OPERATORS = {
     "Eq": "==",
     "NotEq": "!=",
@@ -160,20 +164,22 @@ def compile_suite(setup: str, sources: list[str], entry_point: str | None) -> Su
     """Never raises: what does not compile is reported where it stands."""
     trees: list[ast.Module | None] = []
     errors: list[str] = []
+    own = _OwnModule()
     for source in sources:
         try:
-            trees.append(ast.parse(source, "<test>"))
+            trees.append(own.visit(ast.parse(source, "<test>")))
             errors.append("")
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             trees.append(None)
             errors.append(f"the test does not compile: {type(error).__name__}: {error}")
     try:
-        setup_tree = ast.parse(setup, "<setup>")
+        setup_tree = own.visit(ast.parse(setup, "<setup>"))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return Suite([], None, frozenset(), frozenset(), {}, f"the set-up code does not compile: {error}")
     parsed = [setup_tree, *[tree for tree in trees if tree is not None]]
     nodes = [node for tree in parsed for node in ast.walk(tree)]
     wanted, modules, library = _names(nodes, entry_point)
+    wanted |= own.names
     shared = contained(nodes, modules) and not library  # before the asserts are rewritten
     helpers = [part for node in setup_tree.body for part in _ran(node)]
     tests = [
@@ -183,6 +189,41 @@ def compile_suite(setup: str, sources: list[str], entry_point: str | None) -> Su
     code = compile(setup_tree, "<setup>", "exec", dont_inherit=True) if setup.strip() else None
     found = excuses((setup, *sources))
     return Suite(tests, code, wanted, modules, library, contained=shared, excuses=found)
+
+
+class _OwnModule(ast.NodeTransformer):
+    """The program's module, `solution`, has no file: imports from it become its names, which the test has anyway."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        """What the tests import from it: the program's, even if Python has a function of that name."""
+        self._known: set[str] = set()
+        """Names by which the tests call the module."""
+
+    def visit_Import(self, node: ast.Import) -> Any:
+        self._known |= {alias.asname or alias.name for alias in node.names if alias.name == PROGRAM}
+        node.names = [alias for alias in node.names if alias.name != PROGRAM]
+        return node if node.names else ast.copy_location(ast.Pass(), node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> Any:
+        if node.module != PROGRAM or node.level:
+            return node
+        self.names |= {alias.name for alias in node.names} - {"*"}
+        lines: list[ast.stmt] = []
+        for alias in node.names:
+            value = ast.Name(alias.name, ast.Load())
+            if alias.asname not in (None, alias.name):
+                lines.append(ast.Assign([ast.Name(str(alias.asname), ast.Store())], value))
+            elif alias.name != "*":
+                lines.append(ast.Expr(value))  # fails if the program does not define it, as the import would
+        return [ast.fix_missing_locations(ast.copy_location(line, node)) for line in lines or [ast.Pass()]]
+
+    def visit_Attribute(self, node: ast.Attribute) -> Any:
+        self.generic_visit(node)
+        if isinstance(node.value, ast.Name) and node.value.id in self._known and isinstance(node.ctx, ast.Load):
+            self.names.add(node.attr)
+            return ast.copy_location(ast.Name(node.attr, ast.Load()), node)
+        return node
 
 
 def _ran(node: ast.AST) -> Iterator[ast.AST]:
@@ -209,7 +250,7 @@ def _compile(
     modules = {getattr(node, "module", None) for node in nodes} | {
         alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
     }
-    test.uses_program = bool(names & {*wanted, "candidate"} or modules & {"solution", "__main__"})
+    test.uses_program = bool(names & {*wanted, "candidate"} or modules & {PROGRAM, "__main__"})
     test.named = frozenset(names | {node.attr for node in nodes if isinstance(node, ast.Attribute)})
     test.changes = any(map(_changes, (*nodes, *helpers)))
     test.keeps = any(map(_keeps, nodes)) or any(map(_asks_identity, (*nodes, *helpers)))
@@ -303,6 +344,10 @@ def _in_place(nodes: list[ast.AST]) -> bool:
     used = {part.id for part in calls if isinstance(part, ast.Name)}
     assigned = [node for node in nodes if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)]
     bound = [node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)]
+    read: list[ast.AST] = [node for node in nodes if isinstance(node, ast.Assert)]
+    read += [node.value for node in assigned if isinstance(node.value, ast.BinOp | ast.UnaryOp | ast.Compare)]
+    reading = {id(part) for node in read for part in ast.walk(node)}
+    used |= {node.id for node in nodes if _loads(node) and id(node) not in reading}  # by which it gets another name
     constants = set[str]()
 
     def pure(node: ast.AST) -> bool:
@@ -319,6 +364,10 @@ def _in_place(nodes: list[ast.AST]) -> bool:
     return bool(tests) and all(
         isinstance(value, ast.Compare) and any(map(pure, (value.left, *value.comparators))) for value in compared
     )
+
+
+def _loads(node: ast.AST) -> TypeGuard[ast.Name]:
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
 
 
 def _keeps(node: ast.AST) -> bool:
@@ -369,7 +418,7 @@ def _names(nodes: list[ast.AST], entry_point: str | None) -> tuple[frozenset[str
     modules = {name for name in free & bases if name in sys.stdlib_module_names and name not in called}
     library = {name: module for name, module in _LIBRARY.items() if name in free and name != entry_point}
     taken = free - modules - library.keys()
-    wanted = {name for name in taken if not hasattr(builtins, name) and not name.startswith("__")}
+    wanted = {name for name in taken if name == "__doc__" or not hasattr(builtins, name)} - _OF_NO_PROGRAM
     if entry_point:
         wanted.add(entry_point)
     elif not wanted and called:

@@ -122,16 +122,22 @@ def left_to_a_runner(tree: ast.Module) -> list[str]:
     ]
 
 
-def as_a_runner(defined: Any) -> Iterator[Callable[[], Any]]:
-    """The calls that a runner makes of one of them; an exception of theirs is the test's."""
+def as_a_runner(defined: Any, run_cases: Callable[[Any], None] | None = None) -> Iterator[Callable[[], Any]]:
+    """The calls that a runner makes of one of them; an exception of theirs is the test's.
+
+    `run_cases` runs a class of unittest's; unless given, its test methods are called one by one.
+    """
     if not isinstance(defined, type):
         yield _without_fixtures(defined)
         return
     cases = getattr(sys.modules.get("unittest"), "TestCase", None)
     if cases is not None and issubclass(defined, cases):
-        yield functools.partial(_debug_cases, defined)
-    else:
-        yield from _methods(defined)
+        yield functools.partial(run_cases or _debug_cases, defined)
+    elif defined.__name__.startswith("Test"):
+        for name in [name for name in vars(defined) if name.startswith("test")]:
+            made = defined()
+            getattr(made, "setup_method", _nothing)()
+            yield _without_fixtures(getattr(made, name))
 
 
 def _debug_cases(kind: Any) -> None:
@@ -155,28 +161,15 @@ def _debug_cases(kind: Any) -> None:
 
 def _defined(tree: ast.Module, space: dict[str, Any], entry_point: str | None) -> Iterator[Callable[[], Any]]:
     """What the test defines and leaves to a runner."""
-    left = left_to_a_runner(tree)
+    called, left = _called(tree), left_to_a_runner(tree)
     for node in tree.body:
-        if isinstance(node, ast.ClassDef):
-            yield from _methods(space[node.name])
-        elif not isinstance(node, ast.FunctionDef):
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef):
             continue
-        elif node.name == "check" and "check" not in _called(tree):
+        if isinstance(node, ast.FunctionDef) and node.name == "check" and "check" not in called:
             arguments = [space[entry_point]] if entry_point and node.args.args else []
             yield functools.partial(space["check"], *arguments)
         elif node.name in left:
-            yield _without_fixtures(space[node.name])
-
-
-def _methods(kind: Any) -> Iterator[Callable[[], Any]]:
-    cases = getattr(sys.modules.get("unittest"), "TestCase", None)
-    if cases is not None and isinstance(kind, type) and issubclass(kind, cases):
-        yield functools.partial(_run_cases, kind)
-    elif kind.__name__.startswith("Test"):
-        for name in [name for name in vars(kind) if name.startswith("test")]:
-            made = kind()
-            getattr(made, "setup_method", _nothing)()
-            yield _without_fixtures(getattr(made, name))
+            yield from as_a_runner(space[node.name], _run_cases)
 
 
 def _without_fixtures(function: Callable[..., Any]) -> Callable[[], Any]:

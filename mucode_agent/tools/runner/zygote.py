@@ -164,6 +164,7 @@ class Server:
         self._file_mb = -1
         self._processes = -1
         self._own_pid_namespace = -1
+        self._last_pid = -1
         self._rules: dict[str, int] = {}
         self._filter: confine.SeccompFilter | None = None
         self._threads = (_PROCESSES, _PROCESSES)
@@ -265,6 +266,8 @@ class Server:
         if link < 0:
             raise OSError("no /proc can be mounted in the new namespaces")
         self._own_pid_namespace = link
+        with contextlib.suppress(OSError):  # a kernel that cannot restore checkpoints
+            self._last_pid = os.open("sys/kernel/ns_last_pid", os.O_WRONLY, dir_fd=self._processes)
 
     def _prepare_landlock(self, readable: list[str], hidden: list[str]) -> None:
         if not (self._config["landlock"] and confine.landlock_abi()):
@@ -327,6 +330,7 @@ class Server:
         candidate.standard_streams()
         candidate.standard_names()
         candidate.bounded_stacks()
+        candidate.private_memory()
         if self._filter is not None:
             socket.socketpair = candidate.wake_pair  # type: ignore[assignment]
         random.seed(0)
@@ -455,11 +459,17 @@ class Server:
         return pid
 
     def _fork(self, *, apart: bool) -> int:
-        """A child, in a process namespace of its own or in the server's, where it can read the clocks of the rest."""
+        """A child, in a process namespace of its own or in the server's, where it can read the clocks of the rest.
+
+        Its number here is drawn: a later child finds it in what it inherits, and threads of programs would count it up.
+        """
         if self._namespaces:
             confine.enter_namespace(self._own_pid_namespace, confine.NEW_PID)  # undoes the last unshare
             if apart:
                 confine.unshare(confine.NEW_PID)
+        if self._last_pid >= 0:
+            with contextlib.suppress(OSError):
+                os.pwrite(self._last_pid, b"%d" % (int.from_bytes(os.urandom(2)) >> 1), 0)
         return os.fork()
 
     def _become(self, name: str, descriptors: list[int]) -> None:

@@ -1,10 +1,10 @@
-"""What other tools recorded of a solve, as one list of runs: LangSmith's exports and OpenTelemetry's spans.
+"""Reads what other tools recorded of a solve as one list of runs: LangSmith's exports and OpenTelemetry's spans.
 
-Read are runs as langsmith's `Client.list_runs` and `Client.runs.query` give them (JSON, JSONL, with children inside or
+It reads runs as langsmith's `Client.list_runs` and `Client.runs.query` give them (JSON, JSONL, with children inside or
 not), OTLP in JSON, and the OpenTelemetry SDK's own JSON of a span. Attributes are read in LangSmith's, OpenInference's
 and GenAI's names: https://docs.langchain.com/langsmith/trace-with-opentelemetry,
 https://github.com/Arize-ai/openinference/blob/main/spec/semantic_conventions.md,
-https://github.com/open-telemetry/semantic-conventions-genai. What a run does not hold is None.
+https://github.com/open-telemetry/semantic-conventions-genai. Values missing from a run are None.
 """
 
 import json
@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 from mucode_agent.types import ProblemError
 
 
-class ForeignRun(NamedTuple):
+class ObservedRun(NamedTuple):
     """One run or span: a node of the graph, a model call, or anything else."""
 
     trace: str
-    """Names the runs that belong together."""
+    """Id shared by the runs that belong together."""
     inputs: Any
     outputs: Any
     metadata: dict[str, Any]
@@ -30,7 +30,7 @@ class ForeignRun(NamedTuple):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What our solver told of a model call: problem_id, run_id, turn, candidate."""
+        """Our solver's metadata of a model call: problem_id, run_id, turn, candidate."""
         return {key[len(_OURS) :]: value for key, value in self.metadata.items() if key.startswith(_OURS)}
 
     @property
@@ -45,8 +45,8 @@ _OUTPUTS = ("gen_ai.completion", "output.value", "gen_ai.output.messages", "trac
 _METADATA = re.compile(r"(?:langsmith\.metadata|metadata|traceloop\.association\.properties)\.(.+)")
 
 
-def read_runs(path: Path) -> list[ForeignRun]:
-    """Raises ProblemError where the file cannot be read, or is neither form."""
+def read_runs(path: Path) -> list[ObservedRun]:
+    """Raises ProblemError if the file cannot be read, or has neither form."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -61,7 +61,7 @@ _FORMS = "give runs that langsmith's client listed, as JSON or JSONL, or OpenTel
 
 
 def _values(text: str, path: Path) -> Iterator[Any]:
-    """JSON values one after the other, whatever stands between them."""
+    """Consecutive JSON values, with any separators."""
     decoder, place = json.JSONDecoder(), 0
     while match := re.compile(r"\S").search(text, place):
         try:
@@ -72,7 +72,7 @@ def _values(text: str, path: Path) -> Iterator[Any]:
         yield value
 
 
-def _runs(value: Any, path: Path) -> Iterator[ForeignRun]:
+def _runs(value: Any, path: Path) -> Iterator[ObservedRun]:
     if isinstance(value, list):
         for part in value:
             yield from _runs(part, path)
@@ -94,12 +94,12 @@ def _runs(value: Any, path: Path) -> Iterator[ForeignRun]:
         raise ProblemError(f"{path} holds an object with the keys {', '.join(list(value)[:6])}, no run; {_FORMS}")
 
 
-def _langsmith(run: dict[str, Any]) -> ForeignRun:
+def _langsmith(run: dict[str, Any]) -> ObservedRun:
     extra = _loaded(run.get("extra")) or {}
     metadata = (extra.get("metadata") or {}) | (_loaded(run.get("metadata")) or {})
     outputs = _loaded(run.get("outputs"))
     usage = (outputs.get("usage_metadata") if isinstance(outputs, dict) else None) or {}
-    return ForeignRun(
+    return ObservedRun(
         trace=str(run.get("trace_id") or run.get("id")),
         inputs=_loaded(run.get("inputs")),
         outputs=outputs,
@@ -110,12 +110,12 @@ def _langsmith(run: dict[str, Any]) -> ForeignRun:
     )
 
 
-def _span(trace: str, attributes: dict[str, Any]) -> ForeignRun:
+def _span(trace: str, attributes: dict[str, Any]) -> ObservedRun:
     metadata = _loaded(attributes.get("metadata"))
     found = dict(metadata) if isinstance(metadata, dict) else {}
     found |= {m[1]: value for key, value in attributes.items() if (m := _METADATA.fullmatch(key))}
     first = next((attributes[key] for key in _OUTPUTS if key in attributes), None)
-    return ForeignRun(
+    return ObservedRun(
         trace=trace,
         inputs=next((_loaded(attributes[key]) for key in _INPUTS if key in attributes), None),
         outputs=_loaded(first) if first is not None else _flat_messages(attributes),
@@ -143,7 +143,7 @@ def _any(value: Any) -> Any:
 
 
 def _loaded(value: Any) -> Any:
-    """JSON in a string as what it says; other values as they are."""
+    """The value of JSON in a string; other values unchanged."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
             return json.loads(value)

@@ -1,4 +1,4 @@
-"""The command line in this process."""
+"""The command line, called in this process."""
 
 import signal
 import sys
@@ -9,7 +9,7 @@ from mucode_agent.cli.app import main
 
 
 def mucode(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """Its exit code."""
+    """The exit code of the command with these arguments."""
     monkeypatch.setattr(sys, "argv", ["mucode_agent", *map(str, arguments)])
     previous = signal.getsignal(signal.SIGTERM)
     try:
