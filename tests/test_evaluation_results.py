@@ -222,9 +222,9 @@ def test_a_report_shows_the_command_where_there_is_one(tmp_path):
         n: [(tmp_path / n / f"report.{kind}").read_text() for kind in ("md", "html")] for n in ("known", "unknown")
     }
     assert all("evaluate run made-up" in page for page in pages["known"])
-    assert "```" not in pages["untold"][0]
+    assert "```" not in pages["unknown"][0]
     assert "command</" in pages["known"][1]
-    assert "command</" not in pages["untold"][1]
+    assert "command</" not in pages["unknown"][1]
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
@@ -314,7 +314,7 @@ def test_a_damaged_shard_is_named(tmp_path):
     path = shard_of(write_run(tmp_path / "run", count=2), "Made/1")
     path.write_bytes(path.read_bytes()[:-40])
 
-    with pytest.raises(ProblemError, match=rf"{path.name} is damaged: .*; remove it, and run the same command again"):
+    with pytest.raises(ProblemError, match=rf"{path.name} is damaged: .*; remove it and run the same command"):
         write_report(tmp_path / "run")
 
 
