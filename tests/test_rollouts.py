@@ -401,7 +401,7 @@ def test_a_damaged_shard_is_named(tmp_path):
     shard = next(tmp_path.glob("run/shards/*/*.json"))
     shard.write_text(shard.read_text()[:50])
 
-    with pytest.raises(ProblemError, match=rf"{shard.name} is damaged: .*; remove it, and run the same command"):
+    with pytest.raises(ProblemError, match=rf"{shard.name} is damaged: .*; remove it and run the same command"):
         read_attempts([tmp_path / "run"])
     shard.unlink()
     rollouts(tmp_path / "run")

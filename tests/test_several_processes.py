@@ -92,7 +92,7 @@ def test_a_killed_process_ends_all_in_one_sentence_and_the_same_command_goes_on(
 
 def test_sharding_without_a_gpu_is_refused_in_one_sentence(base, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(ProblemError, match=r"accelerate shards a model \(FSDP\) over several processes with GPUs"):
+    with pytest.raises(ProblemError, match=r"accelerate shards a model \(FSDP\) only over several processes with GPUs"):
         train_generator(rows(8), base=str(base), out=tmp_path / "out", settings=GeneratorSettings(float32=True))
 
 

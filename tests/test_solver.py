@@ -386,7 +386,6 @@ def test_tests_that_can_judge_no_program_are_the_callers_mistake() -> None:
         for test in (
             "import nothing_here\nassert f(1) == 2",
             "raise SystemExit",
-            "import os\nos._exit(0)\nassert f(1) == 2",
             "assert 1 == 1 or f(1)",
         ):
             with pytest.raises(ProblemError, match="can judge no program"):
