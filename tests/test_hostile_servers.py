@@ -1,9 +1,13 @@
 """Solves against servers that break the protocol: the answer with its usage, or one sentence with a remedy."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -222,3 +226,60 @@ def test_an_overflow_ends_the_solve_with_the_best_before_it(serve: Callable[[Ans
     last = 1
     with pytest.raises(ContextOverflowError, match="shorten the prompt"):
         solved(serve(answer), "openai", seen)
+
+
+Refused = tuple[Callable[[dict[str, Any]], bool], int, str]
+REFUSED: dict[str, Refused] = {
+    "temperature": (lambda r: "temperature" in r, 400, "Unsupported parameter: 'temperature' is not supported"),
+    "temperature but 1": (
+        lambda r: r.get("temperature", 1) != 1,
+        400,
+        "'temperature' does not support 0.7 with this model. Only the default (1) value is supported.",
+    ),
+    "seed": (lambda r: "seed" in r, 422, "unknown field: seed"),
+    "n": (lambda r: r.get("n", 1) > 1, 400, "Only one completion choice is allowed"),
+    "logprobs": (lambda r: bool(r.get("logprobs")), 400, "logprobs are not supported by this model"),
+    "max_tokens": (
+        lambda r: "max_tokens" in r,
+        400,
+        "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead.",
+    ),
+    "max_completion_tokens": (lambda r: "max_completion_tokens" in r, 422, "max_completion_tokens: extra inputs"),
+}
+
+
+EVERY = ["temperature", "seed", "n", "logprobs"]
+
+
+def refusing(names: list[str]) -> Answer:
+    def answer(handler: Handler, request: dict[str, Any]) -> None:
+        for refuses, status, words in map(REFUSED.__getitem__, names):
+            if refuses(request):
+                return handler.answer({"error": {"message": words}}, status)
+        return handler.answer(completion(request))
+
+    return answer
+
+
+@pytest.mark.parametrize("kind", ["openai", "vllm"])
+@pytest.mark.parametrize("names", [*([name] for name in REFUSED), EVERY], ids="+".join)
+def test_a_server_that_refuses_options_solves_with_its_usage(
+    serve: Callable[[Answer], str], names: list[str], kind: str
+) -> None:
+    seen = UsageMetadataCallbackHandler()
+    solution = solved(serve(refusing(names)), kind, seen, temperature=0.7)
+    prompt = 10 if kind == "vllm" and "n" not in names else 20
+    assert (solution.solved, solution.usage.prompt_tokens, solution.usage.completion_tokens) == (True, prompt, 10)
+    assert [(of["input_tokens"], of["output_tokens"]) for of in seen.usage_metadata.values()] == [(prompt, 10)]
+
+
+def test_the_command_solves_with_a_server_that_refuses_options(serve: Callable[[Answer], str], tmp_path: Path) -> None:
+    file = tmp_path / "problem.json"
+    file.write_text(json.dumps(PROBLEM))
+    command = [sys.executable, "-m", "mucode_agent", "solve", file, "--n", "2", "--verifier", "none", "--json"]
+    ended = subprocess.run(
+        [*command, "--model", f"openai:m@{serve(refusing(EVERY))}"],
+        env={**os.environ, "OPENAI_API_KEY": "k"}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["solved"]
