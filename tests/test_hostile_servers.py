@@ -276,7 +276,7 @@ def test_a_server_that_refuses_options_solves_with_its_usage(
 def test_the_command_solves_with_a_server_that_refuses_options(serve: Callable[[Answer], str], tmp_path: Path) -> None:
     file = tmp_path / "problem.json"
     file.write_text(json.dumps(PROBLEM))
-    command = [sys.executable, "-m", "mucode_agent", "solve", file, "--n", "2", "--verifier", "none", "--json"]
+    command = [sys.executable, "-m", "mucode_agent", "solve", str(file), "--n", "2", "--verifier", "none", "--json"]
     ended = subprocess.run(
         [*command, "--model", f"openai:m@{serve(refusing(EVERY))}"],
         env={**os.environ, "OPENAI_API_KEY": "k"}, capture_output=True, text=True, timeout=120, check=False,

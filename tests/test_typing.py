@@ -15,9 +15,13 @@ PYRIGHT = shutil.which("basedpyright", path=PLACES) or shutil.which("pyright", p
 
 USER = """
 from collections.abc import Sequence
+from typing import TypedDict
+
+from langgraph.graph import StateGraph
+from langgraph.types import RetryPolicy
 
 from mucode_agent import Budget, Candidate, LocalSandbox, MemoryTrace, Problem, Score, ScriptedModel, Settings, Solver
-from mucode_agent import Verifier, create_solver, create_solver_subagent, create_solver_tool
+from mucode_agent import Verifier, add_solver, create_solver, create_solver_subagent, create_solver_tool, load_model
 
 class Mine:
     name = "mine"
@@ -39,6 +43,13 @@ solver.close()
 create_solver_tool("smollm2", n=3, approve=False)
 create_solver_subagent("smollm2", seed=7)
 
+class Parent(TypedDict):
+    problem: dict[str, object]
+
+graph = StateGraph(Parent)
+add_solver(graph, answer, node="code", retry_policy=RetryPolicy(), timeout=60.0)
+load_model("smollm2", temperature=0.2, max_tokens=64, timeout=5)
+
 create_solver("smollm2", m=3)  # wrong
 create_solver("smollm2", n="3")  # wrong
 create_solver("smollm2", selector="best")  # wrong
@@ -49,6 +60,10 @@ create_solver_tool("smollm2", turns=3)  # wrong
 create_solver_subagent("smollm2", seed="7")  # wrong
 solver.invoke({"problem": {}}, context={"m": 2})  # wrong
 solver.invoke({"task": {}})  # wrong
+add_solver(graph, answer, retries=3)  # wrong
+add_solver(graph, "solver")  # wrong
+load_model("smollm2", temperature="low")  # wrong
+load_model("smollm2", tokens=64)  # wrong
 """
 
 
