@@ -12,8 +12,9 @@ from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 
-from mucode_agent.graphs.embed import add_solver, create_solver_subagent, create_solver_tool, problem_in
+from mucode_agent.graphs.embed import add_solver, create_solver_subagent, create_solver_tool
 from mucode_agent.graphs.solver import create_solver
+from mucode_agent.prose import problem_in
 from mucode_agent.types import CodeTest, InfrastructureError, ProblemError, Solution, StdioTest
 
 GOOD, BAD = "def f(x):\n    return x + 1", "def f(x):\n    return x"

@@ -1,6 +1,6 @@
 """The solver behind OpenAI's chat protocol: `/v1/chat/completions`, streamed or not, and `/v1/models`.
 
-The last user message is the task, as `graphs.embed.problem_in` reads it. The extension field `mucode` of a request may
+The last user message is the task, as `prose.problem_in` reads it. The extension field `mucode` of a request may
 contain a whole problem instead; that of an answer contains the verdict and the solution. Sampling options of a request
 are ignored; the solver's own apply. The protocol: https://platform.openai.com/docs/api-reference/chat.
 """
