@@ -416,3 +416,14 @@ def test_a_test_may_import_the_program_as_the_module_solution(sandbox, test, jud
 def test_a_name_imported_from_the_program_must_be_there(sandbox):
     test = "from solution import f, g\nassert f(1) == 2"
     assert sandbox.submit(Job(code=OWN, tests=(test,))).result(60).status == "missing_entry_point"
+
+
+def test_the_set_up_may_import_the_module_solution_for_the_tests(sandbox):
+    job = Job(code=OWN, setup="import solution", tests=("assert solution.f(1) == 2", "assert solution.A().v == 3"))
+    assert sandbox.submit(job).result(60).passed
+
+
+def test_the_module_solution_as_an_object_is_judged_together_only(sandbox):
+    test = "import solution\nassert getattr(solution, 'f')(1) == 2"
+    jobs = [Job(code=OWN, tests=(test,), judge=judge, entry_point="f") for judge in ("apart", "together")]
+    assert [sandbox.submit(job).result(60).status for job in jobs] == ["unjudged", "passed"]

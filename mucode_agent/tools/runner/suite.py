@@ -164,22 +164,22 @@ def compile_suite(setup: str, sources: list[str], entry_point: str | None) -> Su
     """Never raises: what does not compile is reported where it stands."""
     trees: list[ast.Module | None] = []
     errors: list[str] = []
-    own = _OwnModule()
     for source in sources:
         try:
-            trees.append(own.visit(ast.parse(source, "<test>")))
+            trees.append(ast.parse(source, "<test>"))
             errors.append("")
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             trees.append(None)
             errors.append(f"the test does not compile: {type(error).__name__}: {error}")
     try:
-        setup_tree = own.visit(ast.parse(setup, "<setup>"))
+        setup_tree = ast.parse(setup, "<setup>")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return Suite([], None, frozenset(), frozenset(), {}, f"the set-up code does not compile: {error}")
     parsed = [setup_tree, *[tree for tree in trees if tree is not None]]
+    imported = _from_own_module(parsed) if any(PROGRAM in source for source in (setup, *sources)) else set()
     nodes = [node for tree in parsed for node in ast.walk(tree)]
     wanted, modules, library = _names(nodes, entry_point)
-    wanted |= own.names
+    wanted |= imported
     shared = contained(nodes, modules) and not library  # before the asserts are rewritten
     helpers = [part for node in setup_tree.body for part in _ran(node)]
     tests = [
@@ -191,17 +191,32 @@ def compile_suite(setup: str, sources: list[str], entry_point: str | None) -> Su
     return Suite(tests, code, wanted, modules, library, contained=shared, excuses=found)
 
 
-class _OwnModule(ast.NodeTransformer):
-    """The program's module, `solution`, has no file: imports from it become its names, which the test has anyway."""
+def _from_own_module(trees: list[ast.Module]) -> set[str]:
+    """Turns imports of the program's module, which has no file, into its names, which tests have anyway.
 
-    def __init__(self) -> None:
+    Returns the names: the program's, even if Python has a function of that name. Where the module is used as an object
+    (`getattr(solution, name)`), nothing changes, and the import fails.
+    """
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    aliases = [alias for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    called = {alias.asname or alias.name for alias in aliases if alias.name == PROGRAM}
+    read = {id(node.value) for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
+    if any(isinstance(node, ast.Name) and node.id in called and id(node) not in read for node in nodes):
+        return set()
+    rewrite = _OwnModule(called)
+    for tree in trees:
+        rewrite.visit(tree)
+    return rewrite.names
+
+
+class _OwnModule(ast.NodeTransformer):
+    """Rewrites the imports and the attributes of the program's module, known by the names in `called`."""
+
+    def __init__(self, called: set[str]) -> None:
         self.names: set[str] = set()
-        """What the tests import from it: the program's, even if Python has a function of that name."""
-        self._known: set[str] = set()
-        """Names by which the tests call the module."""
+        self._called = called
 
     def visit_Import(self, node: ast.Import) -> Any:
-        self._known |= {alias.asname or alias.name for alias in node.names if alias.name == PROGRAM}
         node.names = [alias for alias in node.names if alias.name != PROGRAM]
         return node if node.names else ast.copy_location(ast.Pass(), node)
 
@@ -220,10 +235,10 @@ class _OwnModule(ast.NodeTransformer):
 
     def visit_Attribute(self, node: ast.Attribute) -> Any:
         self.generic_visit(node)
-        if isinstance(node.value, ast.Name) and node.value.id in self._known and isinstance(node.ctx, ast.Load):
-            self.names.add(node.attr)
-            return ast.copy_location(ast.Name(node.attr, ast.Load()), node)
-        return node
+        if not (isinstance(node.value, ast.Name) and node.value.id in self._called):
+            return node
+        self.names.add(node.attr)
+        return ast.copy_location(ast.Name(node.attr, ast.Load()), node)
 
 
 def _ran(node: ast.AST) -> Iterator[ast.AST]:
