@@ -132,8 +132,8 @@ def compute(
         arm.name: {p.id: _Outcome(p, table[arm.name][p.id], arm, rules_of(identity), judgements) for p in finished}
         for arm in identity.arms
     }
-    unjudged = [p for p in finished if any(of_arm[p.id].unjudged for of_arm in ends.values())]
-    done = [p for p in finished if p not in unjudged]
+    lost = {p.id for p in finished if any(of_arm[p.id].unjudged for of_arm in ends.values())}
+    unjudged, done = [p for p in finished if p.id in lost], [p for p in finished if p.id not in lost]
     if not done:
         raise ProblemError(_none_judged(unjudged, judgements))
     outcomes: dict[str, dict[str, float]] = {problem.id: {} for problem in done}
@@ -156,7 +156,7 @@ def compute(
     return Results(
         identity=identity,
         finished=len(done),
-        unfinished=tuple(problem.id for problem in problems if problem not in finished),
+        unfinished=tuple(problem.id for problem in problems if problem.id not in outcomes and problem.id not in lost),
         unjudged=tuple(problem.id for problem in unjudged),
         judged_together=sum(problem.judge == "together" for problem in done),
         arms=tuple(arms),
