@@ -242,12 +242,18 @@ def cause_of(fault: Mapping[str, Any], whole: str = "the row", form: type[BaseMo
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "value_error":
         return f"{where}: {message}" if place else message
-    rule = re.sub(r", (?:unable to (?:parse string|interpret)|got a) .*", "", message.lower())
-    rule = re.sub(r"^\w+ should ", "must ", rule)
-    for theirs, ours in _RULES.items():
-        rule = rule.replace(theirs, ours)
+    rule = in_our_words(message.lower())
     between = " " if rule.startswith("must ") else ": "
     return f"{where}{between}{rule}, got {shortened(fault['input'])}"
+
+
+def in_our_words(message: str) -> str:
+    """A rule that pydantic states: `Input should be less than or equal to 5` is `must be at most 5`."""
+    message = re.sub(r", (?:unable to (?:parse string|interpret)|got a) .*", "", message)
+    message = re.sub(r"(^|: )\w+ should ", r"\1must ", message)
+    for theirs, ours in _RULES.items():
+        message = message.replace(theirs, ours)
+    return message
 
 
 _RULES = {

@@ -17,6 +17,7 @@ from mucode_agent.cli.solve import solve
 from mucode_agent.cli.traces import app as traces
 from mucode_agent.cli.traces import rollout
 from mucode_agent.cli.train import train
+from mucode_agent.files import in_our_words
 from mucode_agent.types import InfrastructureError, ProblemError
 
 app = typer.Typer(
@@ -96,7 +97,7 @@ _MISUSE: Any = typer.BadParameter.__mro__[2]
 
 def _sentence(error: Any) -> str:
     """The message for a mistake on the command line, with the `--help` to read."""
-    words = " ".join(error.format_message().split()).rstrip(".")
+    words = in_our_words(" ".join(error.format_message().split()).rstrip("."))
     command = error.ctx.command_path if getattr(error, "ctx", None) else "python -m mucode_agent"
     return f"{words[:1].lower()}{words[1:]}{_given(error)}; see `{command} --help`"
 
