@@ -13,6 +13,7 @@ import contextlib
 import shlex
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 from rich.console import Console
@@ -20,21 +21,34 @@ from rich.console import Console
 from mucode_agent.evaluation.benchmarks import load_benchmark
 from mucode_agent.evaluation.comparison import compare_runs, read_results
 from mucode_agent.evaluation.report import write_report
+from mucode_agent.evaluation.results import Results
 from mucode_agent.evaluation.runner import run_benchmark
 from mucode_agent.evaluation.tables import comparison_table, for_markdown
+from mucode_agent.graphs.selection import Selector
 from mucode_agent.runs.config import Benchmark
 from mucode_agent.runs.progress import watching
 from mucode_agent.tools.sandbox import load_sandbox
 from mucode_agent.training.config import LoopConfig, read_loop_config
 from mucode_agent.training.loop import serving_of
+from mucode_agent.types import Verifier
 
 CONSOLE = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def measure(
-    config: LoopConfig, checkpoint: str, place: Path, benchmark: Benchmark, options: argparse.Namespace
+    config: LoopConfig,
+    checkpoint: str,
+    place: Path,
+    benchmark: Benchmark,
+    options: argparse.Namespace,
+    *,
+    selector: Selector = "tests",
+    verifier: Verifier | None = None,
 ) -> None:
-    """Writes the results of a checkpoint on a benchmark into `place`, unless they are there for every problem."""
+    """Writes the results of a checkpoint on a benchmark into `place`, unless they are there for every problem.
+
+    `options` has n, turns and max_tokens.
+    """
     if (place / "results.json").exists() and len(read_results(place).outcomes) == len(benchmark.problems):
         return
     CONSOLE.print(f"{place}: {benchmark.name} with {checkpoint}", markup=False)
@@ -55,7 +69,8 @@ def measure(
             n=options.n,
             max_turns=options.turns,
             independent=False,
-            selector="tests",
+            selector=selector,
+            verifier=verifier,
             max_tokens=options.max_tokens,
             pace=config,
             command=shlex.join(["python", *sys.argv]),
@@ -63,6 +78,13 @@ def measure(
     write_report(place)
     if failures:
         sys.exit(f"{len(failures)} problems are unfinished, the first: {failures[0].cause}; run the same command again")
+
+
+def differences(results: dict[str, Results], kind: str) -> None:
+    """Prints every pair side by side, in the given order."""
+    for a, b in combinations(results, 2):
+        print(for_markdown(comparison_table(compare_runs(results[a], results[b]), f"{a}, {kind}", f"{b}, {kind}")))
+        print(flush=True)
 
 
 def main() -> None:
@@ -88,12 +110,8 @@ def main() -> None:
     for kind, benchmark in benchmarks.items():
         for name, checkpoint in checkpoints.items():
             measure(first, checkpoint, options.out / "measured" / f"{name}-{kind}", benchmark, options)
-    names = list(checkpoints)
     for kind in benchmarks:
-        results = {name: read_results(options.out / "measured" / f"{name}-{kind}") for name in names}
-        for a, b in [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]:
-            print(for_markdown(comparison_table(compare_runs(results[a], results[b]), f"{a}, {kind}", f"{b}, {kind}")))
-            print()
+        differences({name: read_results(options.out / "measured" / f"{name}-{kind}") for name in checkpoints}, kind)
 
 
 if __name__ == "__main__":

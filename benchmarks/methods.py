@@ -1,0 +1,104 @@
+"""Methods of making a generator's rows, side by side: µCODE, its experts, and rejection fine-tuning.
+
+    python benchmarks/methods.py examples/training/two-cores.toml --out runs/methods --seed 0 --seed 1 \\
+        mucode:both@runs/multi mucode:oracle@runs/multi rft-multi@runs/multi rft-single@runs/single
+
+A variant is METHOD[:EXPERT]@ROLLOUTS, with a directory of `rollout`. The configuration gives the base, the verifier's
+kind (`evidence` ships with the package), the generator's settings, what serves a checkpoint, and the validation
+problems. Every variant gets the same number of rows, so all trainings take equally many steps: the seed draws them.
+Each generator, and the base, is then measured on the validation problems and on HumanEval, greedy and with N
+candidates in up to T turns. Equal sampled programs are the caller's part: K trajectories of two turns against more of
+one turn. Stopped anywhere, the same command continues.
+"""
+
+import argparse
+import random
+from pathlib import Path
+from typing import NamedTuple
+
+from expert_iteration import CONSOLE, differences, measure
+
+from mucode_agent.evaluation.benchmarks import load_benchmark
+from mucode_agent.evaluation.comparison import read_results
+from mucode_agent.runs.config import Benchmark
+from mucode_agent.training.config import LoopConfig, read_loop_config
+from mucode_agent.training.data import read_attempts
+from mucode_agent.training.examples import without_overlap
+from mucode_agent.training.generator import train_generator
+from mucode_agent.training.relabel import Row
+from mucode_agent.training.rows import make_rows
+from mucode_agent.types import Verifier
+from mucode_agent.verifiers import load_verifier
+
+
+class Variant(NamedTuple):
+    method: str
+    expert: str
+    rollouts: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}-{self.expert}" if self.method == "mucode" else self.method
+
+
+def variant(text: str) -> Variant:
+    how, at, place = text.partition("@")
+    method, _, expert = how.partition(":")
+    if not at or not Path(place).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is not METHOD[:EXPERT]@ROLLOUTS with a directory of `rollout`")
+    return Variant(method, expert or "both", Path(place))
+
+
+def rows_of(which: Variant, config: LoopConfig, seed: int, apart: Benchmark, verifier: Verifier) -> list[Row]:
+    """The rows of one variant, without problems of the validation set."""
+    data = read_attempts([which.rollouts])
+    kept = without_overlap([entry.problem for entry in data], apart.problems, drop=True)
+    # model_validate, since model_copy would not check the names that the command line gave
+    relabel = type(config.relabel).model_validate(config.relabel.model_dump() | {"method": which.method, "seed": seed})
+    expert = type(config.expert).model_validate(config.expert.model_dump() | {"mode": which.expert})
+    return list(make_rows([e for e in data if e.problem.id in kept], relabel, expert, verifier).rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path, help="a configuration of `train loop` with serving.command")
+    parser.add_argument("variants", type=variant, nargs="+", metavar="METHOD[:EXPERT]@ROLLOUTS")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, action="append", default=[])
+    parser.add_argument("--n", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--max-tokens", type=int, default=512)
+    parser.add_argument(
+        "--verifier", default="evidence", help="scores rows, and chooses with the tests, as for `solve`"
+    )
+    options = parser.parse_args()
+    config = read_loop_config(options.config)
+    validation = load_benchmark(config.problems.validation)
+    verifier = load_verifier(options.verifier)
+    made = {
+        (which.name, seed): rows_of(which, config, seed, validation, verifier)
+        for which in options.variants
+        for seed in options.seed or [config.seed]
+    }
+    count = min(map(len, made.values()))
+    checkpoints = {"base": config.base}
+    for (name, seed), rows in made.items():
+        CONSOLE.print(f"{name}, seed {seed}: {count} of {len(rows)} rows", markup=False)
+        place = options.out / f"{name}-{seed}"
+        train_generator(
+            random.Random(seed).sample(rows, count),
+            base=config.base,
+            out=place,
+            settings=config.generator.model_copy(update={"seed": seed}),
+            console=CONSOLE,
+        )
+        checkpoints[place.name] = str(place)
+    for kind, benchmark in (("validation", validation), ("humaneval", load_benchmark("humaneval"))):
+        places = {name: options.out / "measured" / f"{name}-{kind}" for name in checkpoints}
+        for name, checkpoint in checkpoints.items():
+            measure(config, checkpoint, places[name], benchmark, options, selector="tests+verifier", verifier=verifier)
+        differences({name: read_results(place) for name, place in places.items()}, kind)
+
+
+if __name__ == "__main__":
+    main()
