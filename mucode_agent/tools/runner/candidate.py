@@ -4,6 +4,7 @@ It knows the program and the arguments of the calls; never the tests, the expect
 """
 
 import _sitebuiltins
+import abc
 import atexit
 import builtins
 import contextlib
@@ -24,7 +25,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from . import codec, together
+from . import codec, enums, together
 from .meeting import marked
 from .mirror import Mirror
 
@@ -53,6 +54,8 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "deepcopy": copy.deepcopy,
     "is": operator.is_,
     "equality": lambda value: _equality(value),
+    "truth": operator.truth,
+    "attribute": lambda _, member, name: getattr(member, name),
     "call": lambda target, /, *arguments, **keywords: target(*arguments, **keywords),
     **{name: getattr(operator, f"__{name}__") for name in codec.OPERATORS},
 }
@@ -173,8 +176,11 @@ class Program:
         if message["main"]:
             _run_to_the_end(compiled, self._space)
         exec(compiled, self._space)  # noqa: S102 - what this process is for
+        told = {} if message["together"] else enums.described(self._space, self._records)
+        self._records |= {name: self._space[name] for name in told}
         return {
             "ok": None,
+            "enums": told,
             "names": {name: _kind(self._space[name]) for name in message["names"] if name in self._space},
         }
 
@@ -239,8 +245,10 @@ class Program:
 
     def _opaque(self, value: Any, depth: int, seen: tuple[int, ...]) -> Any:
         name = type(value).__name__
-        if self._records.get(name) is type(value) and isinstance(value, enum.Enum):
-            return ["e", [name, value.name]]
+        if issubclass(type(value), enum.Enum) and self._records.get(name) is type(value):
+            return enums.form_of(type(value), value)
+        if issubclass(type(value), enum.EnumMeta) and self._records.get(value.__name__) is value:
+            return enums.form_of(value, value)
         if issubclass(type(value), codec.BASES):
             form = codec.encode(codec.plain(value), self._opaque, depth + 1, seen)
             return ["u", [name[:80], codec.own_names(value), form]]
@@ -253,7 +261,7 @@ class Program:
         if number is None:
             number = self._numbers[id(value)] = len(self._handles)
             self._handles.append(value)
-        return ["H", [number, _kind(value), f"{name}"[:80]]]
+        return ["H", [number, _kind(value), f"{name}"[:80], _by_identity(value)]]
 
     def _decode(self, form: Any) -> Any:
         return codec.decode(form, self._mirror.special)
@@ -266,7 +274,7 @@ class Program:
         if tag == "o":
             return codec.rebuild(self._records[body[0]], body[1], self._decode)
         if tag == "e":
-            return codec.member(self._records[body[0]], body[1])
+            return enums.of_form(self._records[body[0]], body[1])
         if tag == "i":
             return self._items(body)
         return self._callback(*body)
@@ -541,8 +549,22 @@ def _equality(value: Any) -> str:
     """Whether the class of an object says what equals it; `any`: it would equal whatever it is compared with."""
     if value == object():
         return "any"
-    own: Any = type(value).__eq__
-    return "none" if own is object.__eq__ else "own"
+    return "none" if _compares_by_identity(value) else "own"
+
+
+def _compares_by_identity(value: Any) -> bool:
+    """Its class leaves to Python what equals the object."""
+    kind: Any = type(value)
+    with contextlib.suppress(Exception):  # of a metaclass
+        usual = type(kind) in (type, abc.ABCMeta, enum.EnumMeta)
+        return usual and kind.__eq__ is object.__eq__ and kind.__ne__ is object.__ne__
+    return False
+
+
+def _by_identity(value: Any) -> bool:
+    """As well as its hash."""
+    hashed: Any = type(value).__hash__
+    return _compares_by_identity(value) and (hashed is object.__hash__ or hashed is enum.Enum.__hash__)
 
 
 def _syntax(error: SyntaxError | ValueError, code: str) -> dict[str, Any]:

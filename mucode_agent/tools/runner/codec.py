@@ -7,6 +7,7 @@ code defines. What is not plain stays where it is and crosses as a numbered hand
 import array
 import builtins
 import contextlib
+import enum
 import functools
 import json
 import re
@@ -177,9 +178,18 @@ def _numbers(body: Any) -> list[Any]:
 
 def rebuild(kind: type, fields: dict[str, Any], decode_field: Callable[[Any], Any]) -> Any:
     """An instance of a class that the set-up defines, its fields set without running any of its code."""
-    record: Any = object.__new__(kind)
+    record = blank(kind)
     vars(record).update({name: decode_field(form) for name, form in own_fields(kind, fields).items()})
     return record
+
+
+def blank(kind: type) -> Any:
+    """An object of a class that the set-up defines, without running any of its code. Members of an enumeration are
+    made with their class, and never later.
+    """
+    if issubclass(kind, enum.Enum):
+        raise ValueError(kind)
+    return object.__new__(kind)
 
 
 def own_fields(kind: type, fields: dict[str, Any]) -> dict[str, Any]:
@@ -211,11 +221,6 @@ def empty(tag: str, body: Any, special: Special) -> Any:
     import collections
 
     return collections.deque(maxlen=body[0]) if tag == "q" else _mapping([body[0], body[1], ["d", []]], special)
-
-
-def member(kind: Any, name: str) -> Any:
-    """A member of an enumeration that the set-up defines."""
-    return kind.__members__[name]
 
 
 def builtin_error(name: str) -> type[Exception] | None:

@@ -560,7 +560,7 @@ class _Recorder:
         if operator in ("is", "is not"):
             return _same(left, right, self._conversation) is (operator == "is")
         outcome = _COMPARISONS[operator](left, right)
-        if operator == "==" and outcome is False and isinstance(left, list | tuple | dict):
+        if operator == "==" and outcome is False and issubclass(type(left), list | tuple | dict):
             self._nan(left, right)
         return outcome
 
@@ -583,7 +583,7 @@ class _Recorder:
 
     def _nan(self, left: Any, right: Any) -> None:
         """Within a collection, a NaN equals itself and no other, and it is copied on its way."""
-        if isinstance(right, type(left)) and "nan" in (text := whole(left)) and text == whole(right):
+        if issubclass(type(right), type(left)) and "nan" in (text := whole(left)) and text == whole(right):
             self._conversation.note("a NaN equals only itself, and values are copied")
 
     def identity(self, value: Any) -> int:
@@ -662,7 +662,7 @@ def _same(left: Any, right: Any, conversation: Conversation) -> bool:
     if left is right:
         return True
     if isinstance(left, Remote) and isinstance(right, Remote):
-        return left.mucode_do("is", right) is True
+        return left.mucode_is(right)
     alike = type(left) is type(right) and not isinstance(left, bool | None | type)
     if isinstance(left, Remote) or isinstance(right, Remote):
         kinds = [side for side in (left, right) if not isinstance(side, Remote) and isinstance(side, type)]

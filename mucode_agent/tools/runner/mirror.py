@@ -207,7 +207,7 @@ class Mirror:
         """An empty value for a form."""
         tag, body = form
         if tag == "o":
-            return object.__new__(self.records[body[0]])
+            return codec.blank(self.records[body[0]])
         if tag == "n":
             return codec.decode(form)
         if tag in "qm":

@@ -16,7 +16,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
-from . import codec
+from . import codec, enums
 from .mirror import Mirror
 from .together import STATUSES
 
@@ -191,6 +191,8 @@ class Conversation:
         self._mirror = Mirror(0, self._opaque, self._special)
         self.records = self._mirror.records
         self._objects: dict[int, Handle] = {}
+        self._enumerations: dict[str, Any] = {}
+        """The program's enumerations that the test has as its own."""
         self._guards: dict[Any, type] = {}
         """Classes in place of the program's that are derived from plain types."""
         self._callbacks: list[Any] = []
@@ -295,7 +297,28 @@ class Conversation:
         kinds = answer.get("names")
         if not isinstance(kinds, dict):
             raise self._broken()
+        self._take_enumerations(answer.get("enums"))
         return {name: str(kinds[name]) for name in names if name in kinds}
+
+    def _take_enumerations(self, told: Any) -> None:
+        """The program's, as classes of the test."""
+        for name, description in told.items() if isinstance(told, dict) else ():
+            made = self._bounded(self._enumeration, name, description)
+            self.records[name] = self._enumerations[name] = made
+
+    def _enumeration(self, name: str, description: Any) -> Any:
+        def ask(operation: str, *arguments: Any, **keywords: Any) -> Any:
+            if _showing:
+                return lambda *_: f"{name}.{arguments[0].name}"
+            if operation == "reduce":
+                what = f"the test {_OF_OBJECTS['__reduce_ex__']} a member of {name}, a class of the program"
+                raise self.settled(NotData("unjudged", what))
+            return self.operate(operation, name, arguments, keywords)
+
+        try:
+            return enums.made(name, description, ask)
+        except Exception:  # noqa: BLE001 - no honest program describes that
+            raise codec.Malformed(name) from None
 
     def run_test(self, source: str, entry_point: str | None) -> dict[str, Any]:
         """What the program's own process says of a test that it ran."""
@@ -524,8 +547,10 @@ class Conversation:
     def _opaque(self, value: Any, depth: int, seen: tuple[int, ...]) -> Any:
         if isinstance(value, Remote):
             return ["H", value.mucode_target]
-        if self.records.get(type(value).__name__) is type(value) and isinstance(value, enum.Enum):
-            return ["e", [type(value).__name__, value.name]]
+        if isinstance(value, enum.Enum) and self.records.get(type(value).__name__) is type(value):
+            return enums.form_of(type(value), value)
+        if isinstance(value, enum.EnumMeta) and self.records.get(value.__name__) is value:
+            return enums.form_of(value, value)
         if issubclass(type(value), codec.BASES):
             if codec.own_names(value):
                 what = f"the test passes a {type(value).__name__}, and its methods stay with the test"
@@ -584,7 +609,8 @@ class Conversation:
                     raise self._stop(
                         "output_limit", f"returned more than {_MOST_OBJECTS} objects that are not plain data"
                     )
-                self._objects[number] = Handle(self, number, kind, name)
+                made = self._objects[number] = Handle(self, number, kind, name)
+                object.__setattr__(made, "mucode_by_identity", body[3] is True)
             return self._objects[number]
         if tag in ("C", "i"):
             function = self._callbacks[body]
@@ -596,7 +622,7 @@ class Conversation:
             name, own, form = body
             return self._guarded(str(name), tuple(map(str, own)), codec.decode(form, self._mirror.special))
         if tag == "e":
-            return codec.member(self.records[body[0]], body[1])
+            return enums.of_form(self.records[body[0]], body[1])
         if tag == "o":
             fields = self._fields(*body)
             return codec.rebuild(self.records[body[0]], fields, lambda form: codec.decode(form, self._mirror.special))
@@ -653,6 +679,9 @@ class Conversation:
             for each in [*reversed(own), name]:
                 base = self._exceptions.setdefault(each, type(each, (base,), {}))
             return base
+        if kind == "class" and name in self._enumerations:
+            self.calls += 1  # the test reads what the program has told
+            return self._enumerations[name]
         if kind in ("function", "class"):
             return Remote(self, name, kind, name)
         self._variables[name] = self.operate("name", name, back="always")
@@ -742,6 +771,7 @@ class Conversation:
     def close(self) -> dict[str, Any]:
         """End the process and free what it held. Returns its CPU seconds and peak memory."""
         self._guards.clear()
+        self._enumerations.clear()
         self._objects.clear()  # they hold this conversation, and the collector is off
         self._callbacks.clear()
         self._numbers.clear()
@@ -817,6 +847,8 @@ class Remote:
     mucode_target: int | str
     mucode_kind: str
     mucode_name: str
+    mucode_by_identity = False
+    """Nothing but itself equals it, as its class said when it was given."""
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         return self.mucode_call(arguments, keywords)
@@ -930,25 +962,37 @@ class Remote:
             raise StopIteration(returned)
         return items[0]
 
-    def __eq__(self, other: object) -> bool:
+    def __eq__(self, other: object) -> Any:
         conversation = self.mucode_conversation
-        what = f"the program gave {self.mucode_text()}, which is not plain data"
+        if conversation.fate is not None:
+            raise conversation.fate
         if isinstance(other, Remote):
-            classes = self.mucode_kind == other.mucode_kind == "class"
-            if classes and conversation.fate is None and self.mucode_do("equality") == "none":
-                return self.mucode_do("is", other) is True
-            fate = NotData("unjudged", "two objects of the program are compared: it would decide the outcome itself")
-        elif callable(other) or (conversation.fate is None and self.mucode_do("equality") == "own"):
-            fate = NotData("unjudged", f"{what}, and its class decides what equals it")
-        else:
-            fate = NotData("wrong_answer", what)
-        raise conversation.settled(fate)
+            if self.mucode_equality() == other.mucode_equality() == "none":
+                return self.mucode_is(other)
+            what = "two objects of the program are compared: it would decide the outcome itself"
+            raise conversation.settled(NotData("unjudged", what))
+        equality = "own" if callable(other) else self.mucode_equality()
+        if equality == "none":
+            return NotImplemented
+        what = f"the program gave {self.mucode_text()}, which is not plain data"
+        status = "unjudged" if equality == "own" else "wrong_answer"
+        what += ", and its class decides what equals it" if equality == "own" else ""
+        raise conversation.settled(NotData(status, what))
 
-    def __ne__(self, other: object) -> bool:
-        return not self == other
+    def mucode_is(self, other: "Remote") -> bool:
+        """Two handles are of two objects. What the test has by its name may be what the program gave."""
+        handles = type(self) is type(other) is Handle
+        return self is other or (not handles and self.mucode_do("is", other) is True)
+
+    def __bool__(self) -> bool:
+        return self.mucode_do("truth") is True
+
+    def mucode_equality(self) -> str:
+        """Whether its class decides what equals it: `own`, `none`, or `any` where it would equal anything."""
+        return "none" if self.mucode_by_identity else str(self.mucode_do("equality"))
 
     def mucode_refuse(self, *_: Any) -> Any:
-        raise self.mucode_unjudged("needs the truth, order or hash of")
+        raise self.mucode_unjudged("needs the order or hash of")
 
     def mucode_refuse_to_compute(self, *_: Any) -> Any:
         raise self.mucode_unjudged("computes with")
@@ -957,7 +1001,7 @@ class Remote:
         fate = NotData("unjudged", f"the test {what} {self.mucode_text()}, which is not plain data")
         return self.mucode_conversation.settled(fate)
 
-    __bool__ = __hash__ = __lt__ = __le__ = __gt__ = __ge__ = __index__ = __int__ = __float__ = mucode_refuse
+    __hash__ = __lt__ = __le__ = __gt__ = __ge__ = __index__ = __int__ = __float__ = mucode_refuse
     __complex__ = __bytes__ = __reversed__ = __await__ = __aiter__ = __anext__ = __aenter__ = __aexit__ = mucode_refuse
     __round__ = __trunc__ = __floor__ = __ceil__ = __divmod__ = __rdivmod__ = mucode_refuse_to_compute
     __fspath__ = mucode_refuse_to_compute
@@ -981,7 +1025,12 @@ for _name in codec.OPERATORS:
 
 
 class Handle(Remote):
-    """An object that the program returned."""
+    """An object that the program returned: the same one for the same object."""
+
+    def __hash__(self) -> int:
+        if not self.mucode_by_identity or self.mucode_kind in ("function", "class"):  # it may have a name, too
+            return int(self.mucode_refuse())
+        return object.__hash__(self)
 
 
 def show(value: Any) -> str:
