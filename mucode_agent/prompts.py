@@ -28,7 +28,7 @@ def render(problem: Problem, turns: Sequence[Turn]) -> list[BaseMessage]:
     messages: list[BaseMessage] = [HumanMessage(task(problem))]
     for turn in turns:
         messages.append(AIMessage(answer(turn.best.sample.text) or "(no answer)"))
-        messages.append(HumanMessage(feedback(turn.best.report, turn.comment, turn.disputed, turn.returned)))
+        messages.append(HumanMessage(feedback(turn.best.report, turn.comment)))
     return messages
 
 
@@ -45,16 +45,14 @@ def task(problem: Problem) -> str:
     return "\n\n".join(parts)
 
 
-def feedback(report: ExecutionReport | None, comment: str = "", disputed: str = "", returned: str = "") -> str:
+def feedback(report: ExecutionReport | None, comment: str = "") -> str:
     """The next user message: the selected program's result on the public tests; at most FEEDBACK_CHARS characters.
 
-    `comment` is from the person who rejected the program; `disputed` is an input on which other programs return
-    something else than `returned`.
+    `comment` is from the person who rejected the program.
     """
     closing = "Correct the code and answer with the complete code in one ```python block."
     said = f"A reviewer rejected the code: {comment.strip()}\n" if comment.strip() else ""
-    seen = _DISPUTE.format(_clipped(disputed, 400), _clipped(returned, 300)) if returned else outcome(report)
-    body = _clipped(said + seen, FEEDBACK_CHARS - len(closing) - len("Feedback:\n\n\n"))
+    body = _clipped(said + outcome(report), FEEDBACK_CHARS - len(closing) - len("Feedback:\n\n\n"))
     return f"Feedback:\n{body}\n\n{closing}"
 
 
@@ -69,15 +67,11 @@ def ask_for_inputs(problem: Problem, count: int) -> list[BaseMessage]:
 
 
 @functools.cache
-def prompt_digest(show_dispute: bool = False) -> str:
-    """Digest of the texts sent to a generator and of how its replies are read; results of other wordings differ.
-
-    It includes the wording of disputes if they are shown.
-    """
+def prompt_digest() -> str:
+    """Digest of the texts sent to a generator and of how its replies are read; results of other wordings differ."""
     sent = [render(problem, ()) for problem in wording.PROBLEMS]
     sent += [ask_for_inputs(problem, 8) for problem in wording.PROBLEMS]
-    turns = [*wording.TURNS, *([wording.DISPUTED] if show_dispute else [])]
-    sent += [render(wording.PROBLEMS[0], [turn]) for turn in turns]
+    sent += [render(wording.PROBLEMS[0], [turn]) for turn in wording.TURNS]
     read = [extract_code(reply, name) for reply in wording.REPLIES for name in (wording.PROBLEMS[0].entry_point, None)]
     return wording.digest([*(f"{m.type}: {m.content}" for messages in sent for m in messages), *read])
 
@@ -120,12 +114,6 @@ def outcome(report: ExecutionReport | None) -> str:
     lines += [f"  {_clipped(frame, 160)}" for frame in failure.traceback[-4:]]
     return "\n".join(line for line in lines if line)
 
-
-_DISPUTE = """There are no tests to run the code on. Other programs for this task give another result on this input:
-{}
-This code gives: {}
-Nobody knows which is right. Work out from the task what the result must be."""
-"""An input on which programs disagree, without saying which of them is right."""
 
 _STATUS_WORDS = {
     "exception": "The code raised an exception.",

@@ -402,10 +402,6 @@ class Turn(Record):
     """How many candidates were drawn in this turn."""
     comment: str = ""
     """The comment of the person who rejected the candidate."""
-    disputed: Annotated[str, Field(exclude_if=lambda value: not value)] = ""
-    """With `Search.show_dispute`: an input on which the turn's programs disagree."""
-    returned: Annotated[str, Field(exclude_if=lambda value: not value)] = ""
-    """What the candidate returns on that input."""
 
 
 class Review(Record):

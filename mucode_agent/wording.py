@@ -102,9 +102,6 @@ TURNS: Final = (
 )
 """Every report, and every reply with a person's comment."""
 
-DISPUTED: Final = TURNS[0].model_copy(update={"disputed": "after(-1)", "returned": "0"})
-"""Programs disagree, and nothing was tested."""
-
 
 def digest(texts: Iterable[str]) -> str:
     """12 hexadecimal digits."""

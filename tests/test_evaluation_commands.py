@@ -102,15 +102,13 @@ def test_a_run_prints_its_tables_and_writes_its_report(tmp_path, server):
 
 
 def test_without_running_tests_nothing_but_the_end_is_judged_by_them(tmp_path, server):
-    outcome = evaluated(tmp_path, server, "--tests", "none", "--show-dispute", "--verifier", "agreement")
+    outcome = evaluated(tmp_path, server, "--tests", "none", "--verifier", "agreement")
 
     assert outcome.exit_code == 0
     asked = [json.loads(line) for line in (tmp_path / "run" / "problems.jsonl").read_text().splitlines()]
     assert [len(problem["public_tests"]) for problem in asked] == [0, 0]
     assert [len(problem["private_tests"]) for problem in asked] == [2, 2]
     assert all("Your code should satisfy these tests:" in problem["prompt"] for problem in asked)
-    identity = json.loads((tmp_path / "run" / "config.json").read_text())["identity"]
-    assert all(arm["show_dispute"] for arm in identity["arms"])
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["arms"][1]["accepted"]["value"] == 0
 

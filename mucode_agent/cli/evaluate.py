@@ -37,9 +37,7 @@ BENCHMARKS = (
     "NAME:hub reads from the hub"
 )
 ModelSpec = Annotated[str, typer.Option(help=MODELS)]
-SEARCH = Fields(
-    "n", "max_turns", "selector", "accept_threshold", "trust_calibration", "show_dispute", *SAMPLING, "seed"
-)
+SEARCH = Fields("n", "max_turns", "selector", "accept_threshold", "trust_calibration", *SAMPLING, "seed")
 Bench = Annotated[str, typer.Argument(metavar="BENCH", help=BENCHMARKS)]
 Split = Annotated[str, typer.Option(help="fixed: ours · paper: the authors' rules, with their defects")]
 RequestTimeout = Annotated[

@@ -41,7 +41,6 @@ SEARCH = Fields(
     "accept_threshold",
     "least_gain",
     "trust_calibration",
-    "show_dispute",
     *SAMPLING,
     "seed",
 )

@@ -42,10 +42,6 @@ class Search(Record):
     """Maximum number of extra inputs on which candidates run, to compare their results. 0 compares nothing."""
     proposed_probes: Annotated[int, Field(ge=0, le=64)] = 0
     """Further probes, which one request asks the model for."""
-    show_dispute: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
-    """Without public tests, show in the feedback an input on which the turn's programs disagree, and what the selected
-    program returns there. Costs one more run per turn.
-    """
     partial: bool = False
     """If the model, sandbox or verifier fails after the first candidates, end the solve with the best one so far
     instead of an exception.
@@ -82,7 +78,6 @@ class Options(SamplingOptions, total=False):
     tools_per_candidate: int
     probes: int
     proposed_probes: int
-    show_dispute: bool
     partial: bool
     seed: int
 

@@ -26,7 +26,6 @@ from pydantic import ValidationError
 from mucode_agent.calls import Call, Steps, blocking, both_forms
 from mucode_agent.extraction import extract_code
 from mucode_agent.files import first_cause
-from mucode_agent.graphs.dispute import disputed_input, revealing_job, shown_result
 from mucode_agent.graphs.drafting import draft
 from mucode_agent.graphs.failure import blamed
 from mucode_agent.graphs.parts import Generator, OwningGraph, Parts, kind
@@ -141,7 +140,7 @@ def create_solver(
         checkpointer: As for `StateGraph.compile`.
         name: The compiled graph's name.
         settings: The fields of `Settings`: n, max_turns, wave, selector, accept_threshold, least_gain,
-            trust_calibration, budget, approve, tools_per_candidate, probes, proposed_probes, show_dispute, partial,
+            trust_calibration, budget, approve, tools_per_candidate, probes, proposed_probes, partial,
             temperature, top_p, max_tokens, seed.
 
     Raises:
@@ -279,7 +278,7 @@ class _Nodes:
         settings = {
             "model": self._parts.model_name,
             "verifier": verifier.name,
-            "prompt": prompt_digest(chosen.show_dispute),
+            "prompt": prompt_digest(),
             **chosen.model_dump(mode="json"),
         }
         threshold = chosen.accept_threshold
@@ -345,10 +344,6 @@ class _Nodes:
 
     async def generate(self, state: SolverState) -> _Update:
         started = time.monotonic()
-        seen: dict[str, Any] = {}
-        if (job := self._revealing(state)) is not None:
-            seen = _revealed(state, *await self._run([job]))
-            state = {**state, **seen}  # type: ignore[typeddict-item]
         messages, options = self._request(state)
         model = await blocking(self._parts.model)
         try:
@@ -359,14 +354,7 @@ class _Nodes:
         except InfrastructureError as error:
             samples = self._paid_for(state, error)
         usage = _usage(state).plus(seconds=time.monotonic() - started, samples=samples)
-        return {**seen, "samples": [*state["samples"], *map(_json, samples)], "usage": _json(usage)}
-
-    def _revealing(self, state: SolverState) -> Job | None:
-        """The job that reveals what the last turn's program returns on its disputed input; None once it is known."""
-        turns = _turns(state)
-        if state["samples"] or not turns or not turns[-1].disputed or turns[-1].returned:
-            return None
-        return revealing_job(_problem(state), turns[-1].best.code, turns[-1].disputed)
+        return {"samples": [*state["samples"], *map(_json, samples)], "usage": _json(usage)}
 
     def _paid_for(self, state: SolverState, error: InfrastructureError) -> list[Sample]:
         """What was drawn before the failure is a wave of its own; the route asks for the rest again."""
@@ -544,9 +532,7 @@ class _Nodes:
         self._record(state, candidates, decision, solution)
         update: dict[str, Any] = {"decision": _json(decision)}
         if decision.action == "next_turn":
-            shown = settings.show_dispute and not problem.public_tests
-            disputed = disputed_input(state["probes"], candidates, best) if shown else ""
-            finished = Turn(best=best, candidates=len(candidates), comment=comment, disputed=disputed)
+            finished = Turn(best=best, candidates=len(candidates), comment=comment)
             update |= {"turns": [*state["turns"], _json(finished)]}
             update |= {"samples": [], "reports": [], "scores": []}
         if solution is not None:
@@ -580,13 +566,6 @@ class _Nodes:
                 DecisionRow(run_id=run, problem_id=problem_id, decision=decision, solution=solution),
             ]
         )
-
-
-def _revealed(state: SolverState, report: ExecutionReport) -> dict[str, Any]:
-    """The turns, completed by what the last one's program returns on its disputed input, or without that input."""
-    *before, last = state["turns"]
-    returned = shown_result(report)
-    return {"turns": [*before, {**last, "disputed": last["disputed"] if returned else "", "returned": returned}]}
 
 
 def _fault_of_the_tests(reports: Iterable[ExecutionReport]) -> str | None:

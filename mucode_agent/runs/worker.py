@@ -54,7 +54,7 @@ def begin_run(
         model=model_name,
         weights=weights,
         verifier=verifier.name,
-        prompt=prompt_digest(any(arm.show_dispute for arm in arms)),
+        prompt=prompt_digest(),
         arms=tuple(arms),
     )
     config = Config(
