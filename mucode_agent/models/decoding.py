@@ -21,7 +21,9 @@ from mucode_agent.types import ContextOverflowError, InfrastructureError, Proble
 COLDEST = 1e-5
 """A temperature below this is 0: the division would overflow."""
 LIKELIEST = 1024
-"""Tokens ranked for a draw; the whole vocabulary is sorted only when a draw falls beyond them."""
+"""Most tokens that `Decoding.top_logprobs` keeps."""
+_RANKED = 64
+"""Tokens ranked for a draw; more are only when the draw falls beyond them."""
 
 
 @dataclass(frozen=True)
@@ -269,22 +271,21 @@ def choose(
         uniform = torch.stack([torch.rand((), generator=stream, dtype=torch.float64) for stream in streams])
         uniform = uniform.unsqueeze(1).to(logits.device)
         needed = uniform if top_p >= 1 else torch.full_like(uniform, top_p)
-        mass, ranked = _ranked(torch.softmax(logits / temperature, -1), LIKELIEST, needed)
+        mass, ranked = _ranked(torch.softmax(logits / temperature, -1), _RANKED, needed)
         total = mass[:, -1:] if top_p >= 1 else mass.gather(1, _place(mass, needed, right=False))
         whole = mass.shape[1] == logits.shape[1] or top_p < 1
         tokens = ranked.gather(1, _place(mass, uniform * total if whole else uniform, right=True)).squeeze(1)
-    logprobs = logits.gather(1, tokens.unsqueeze(1)).squeeze(1) - logits.logsumexp(-1)
-    return tokens, logprobs
+    return tokens, logits.log_softmax(-1).gather(1, tokens.unsqueeze(1)).squeeze(1)
 
 
 def _ranked(probabilities: Tensor, k: int, needed: Tensor) -> tuple[Tensor, Tensor]:
-    """Cumulative mass and ids of the likeliest tokens, (B, k), or of all tokens where k do not hold the mass needed."""
+    """Cumulative mass and ids of the likeliest tokens, (B, k), or of more where k do not hold the mass needed."""
     vocabulary = probabilities.shape[1]
     top, ids = probabilities.topk(min(k, vocabulary))
     mass = top.cumsum(-1, dtype=torch.float64)
     if mass.shape[1] == vocabulary or bool((mass[:, -1:] > needed).all()):
         return mass, ids
-    return _ranked(probabilities, vocabulary, needed)
+    return _ranked(probabilities, 16 * k, needed)
 
 
 def _place(mass: Tensor, at: Tensor, *, right: bool) -> Tensor:
