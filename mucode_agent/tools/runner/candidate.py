@@ -175,6 +175,8 @@ class Program:
         if message["main"]:
             _run_to_the_end(compiled, self._space)
         exec(compiled, self._space)  # noqa: S102 - what this process is for
+        sets = [name for name, kind in self._records.items() if issubclass(kind, enum.Enum)]
+        again = next((name for name in sets if self._space.get(name) is not self._records[name]), None)
         told = {} if message["together"] else enums.described(self._space, self._records, self._limit)
         self._records |= {name: self._space[name] for name in told}
         kinds = {name: _kind(self._space[name]) for name in message["names"] if name in self._space}
@@ -184,7 +186,7 @@ class Program:
             name: enums.form_of(value, value) if id(value) in own else self._handle(value)
             for name, value in given.items()
         }
-        return {"ok": None, "enums": told, "names": kinds, "objects": forms}
+        return {"ok": None, "enums": told, "names": kinds, "objects": forms, "again": again}
 
     def _mark(self, name: str) -> None:
         """Tell once that the program uses this name."""

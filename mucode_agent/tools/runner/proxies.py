@@ -193,6 +193,8 @@ class Conversation:
         self._objects: dict[int, Handle] = {}
         self._enumerations: dict[str, Any] = {}
         """The program's enumerations that the test has as its own."""
+        self.again = ""
+        """An enumeration that the set-up defines and the program defines again: its members are others for the test."""
         self._given: Any = None
         """The forms of the functions and classes that the test has by name, as they were told when it was loaded."""
         self._guards: dict[Any, type] = {}
@@ -300,7 +302,7 @@ class Conversation:
         if not isinstance(kinds, dict):
             raise self._broken()
         self._take_enumerations(answer.get("enums"))
-        self._given = answer.get("objects")
+        self._given, self.again = answer.get("objects"), str(answer.get("again") or "")[:80]
         return {name: str(kinds[name]) for name in names if name in kinds}
 
     def _take_enumerations(self, told: Any) -> None:
@@ -610,8 +612,6 @@ class Conversation:
             return self._fields(*body)
         if tag == "H":
             number, kind, name = int(body[0]), str(body[1]), str(body[2])
-            if name not in self._enumerations and isinstance(self.records.get(name), enum.EnumMeta):
-                self.note(f"the program defines {name} again, which the set-up defines")
             if number not in self._objects:
                 if len(self._objects) == _MOST_OBJECTS:
                     raise self._stop(
