@@ -118,4 +118,5 @@ def test_what_no_honest_program_tells_is_its_end(sandbox, told):
     answer = f'{{"ok":null,"names":{{"Color":"class","f":"function"}},{told}}}'
     code = f"import os, struct\nb = {answer.encode()!r}\nos.write(3, struct.pack('>I', len(b)) + b)\nos.read(3, 9999)\nos._exit(0)"
     report = judged(sandbox, code, "assert f(1) == Color.RED")
-    assert report.status == "early_exit" and "interfered" in report.results[0].error
+    assert report.status == "early_exit"
+    assert "interfered" in report.results[0].error
