@@ -52,7 +52,6 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "delete": delattr,
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
-    "is": operator.is_,
     "equality": lambda value: _equality(value),
     "truth": operator.truth,
     "attribute": lambda _, member, name: getattr(member, name),
@@ -176,13 +175,18 @@ class Program:
         if message["main"]:
             _run_to_the_end(compiled, self._space)
         exec(compiled, self._space)  # noqa: S102 - what this process is for
-        told = {} if message["together"] else enums.described(self._space, self._records)
+        sets = [name for name, kind in self._records.items() if issubclass(kind, enum.Enum)]
+        again = next((name for name in sets if self._space.get(name) is not self._records[name]), None)
+        told = {} if message["together"] else enums.described(self._space, self._records, self._limit)
         self._records |= {name: self._space[name] for name in told}
-        return {
-            "ok": None,
-            "enums": told,
-            "names": {name: _kind(self._space[name]) for name in message["names"] if name in self._space},
+        kinds = {name: _kind(self._space[name]) for name in message["names"] if name in self._space}
+        given = {name: self._space[name] for name, kind in kinds.items() if kind in ("function", "class")}
+        own = {id(self._space[name]) for name in told}
+        forms = {
+            name: enums.form_of(value, value) if id(value) in own else self._handle(value)
+            for name, value in given.items()
         }
+        return {"ok": None, "enums": told, "names": kinds, "objects": forms, "again": again}
 
     def _mark(self, name: str) -> None:
         """Tell once that the program uses this name."""
@@ -245,23 +249,27 @@ class Program:
 
     def _opaque(self, value: Any, depth: int, seen: tuple[int, ...]) -> Any:
         name = type(value).__name__
-        if issubclass(type(value), enum.Enum) and self._records.get(name) is type(value):
-            return enums.form_of(type(value), value)
+        known = self._records.get(name) is type(value)
+        if issubclass(type(value), enum.Enum):
+            if known and (form := enums.form_of(type(value), value)):
+                return form
+            known = False
         if issubclass(type(value), enum.EnumMeta) and self._records.get(value.__name__) is value:
             return enums.form_of(value, value)
         if issubclass(type(value), codec.BASES):
             form = codec.encode(codec.plain(value), self._opaque, depth + 1, seen)
             return ["u", [name[:80], codec.own_names(value), form]]
-        if self._records.get(name) is type(value) and hasattr(value, "__dict__"):
+        if known and hasattr(value, "__dict__"):
             fields = {key: codec.encode(item, self._opaque, depth + 1, seen) for key, item in vars(value).items()}
             return ["o", [name, fields]]
-        if id(value) in self._lent:
-            return self._lent[id(value)][1]
+        return self._lent[id(value)][1] if id(value) in self._lent else self._handle(value)
+
+    def _handle(self, value: Any) -> list[Any]:
         number = self._numbers.get(id(value))
         if number is None:
             number = self._numbers[id(value)] = len(self._handles)
             self._handles.append(value)
-        return ["H", [number, _kind(value), f"{name}"[:80], _by_identity(value)]]
+        return ["H", [number, _kind(value), f"{type(value).__name__}"[:80], _by_identity(value)]]
 
     def _decode(self, form: Any) -> Any:
         return codec.decode(form, self._mirror.special)
@@ -319,12 +327,12 @@ class Program:
         answer: dict[str, Any] = {"exc": name, "message": message, "frames": frames}
         answer["kinds"] = [kind.__name__ for kind in kinds][:12]
         with contextlib.suppress(BaseException):
-            answer["args"] = codec.encode(list(error.args))
+            answer["args"] = codec.encode(list(error.args), self._opaque)
         answer["homes"] = [str(kind.__module__) for kind in kinds][:12]
         answer["fields"] = {}
         for field, value in list(getattr(error, "__dict__", {}).items())[:16]:
             with contextlib.suppress(BaseException):
-                answer["fields"][str(field)] = codec.encode(value)
+                answer["fields"][str(field)] = codec.encode(value, self._opaque)
         if depth < _CAUSES:
             causes = {"cause": error.__cause__, "context": error.__context__}
             answer |= {name: self._failure(other, depth + 1) for name, other in causes.items() if other is not None}
@@ -563,8 +571,8 @@ def _compares_by_identity(value: Any) -> bool:
 
 def _by_identity(value: Any) -> bool:
     """As well as its hash."""
-    hashed: Any = type(value).__hash__
-    return _compares_by_identity(value) and (hashed is object.__hash__ or hashed is enum.Enum.__hash__)
+    kind: Any = type(value)
+    return _compares_by_identity(value) and kind.__hash__ in (object.__hash__, enum.Enum.__hash__)
 
 
 def _syntax(error: SyntaxError | ValueError, code: str) -> dict[str, Any]:

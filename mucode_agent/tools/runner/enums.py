@@ -23,13 +23,19 @@ Ask = Callable[..., Any]
 """`ask(operation, *arguments)` is the program's answer to an operation on its class."""
 
 
-def described(space: dict[str, Any], known: Container[str]) -> dict[str, Any]:
-    """The enumerations of a module that are data, but for the names that are `known`, each with its description."""
+def described(space: dict[str, Any], known: Container[str], room: int) -> dict[str, Any]:
+    """The enumerations of a module that are data, but for the names that are `known`, each with its description: as
+    many as fit into `room` bytes.
+    """
     found: dict[str, Any] = {}
-    for name, value in space.items():
-        if type(value) is enum.EnumMeta and (value.__name__, value.__module__) == (name, space["__name__"]):
+    for name, value in list(space.items()):
+        if type(value) is not enum.EnumMeta or name in known:
+            continue
+        if (value.__name__, value.__qualname__, value.__module__) == (name, name, space["__name__"]):
             with contextlib.suppress(Exception):  # it cannot be made again, so it stays with the program
-                if name not in known and (description := _description(value)):
+                description = _description(value)
+                room -= len(codec.pack({name: description}))
+                if description and room > 0:
                     found[name] = description
     return found
 
@@ -38,9 +44,9 @@ def _description(kind: Any) -> list[Any] | None:
     members, own = kind.__members__, vars(kind)
     if len(members) > _MOST:
         return None
-    bases = [base.__name__ for base in kind.__bases__]
-    found = [bases, kind.__doc__, [], [[name, codec.encode(member._value_)] for name, member in members.items()]]
-    plain: Any = made(kind.__name__, found, _refuse)
+    values = [[name, codec.encode(member._value_, _not_plain)] for name, member in members.items()]
+    found = [[base.__name__ for base in kind.__bases__], kind.__doc__, [], values]
+    plain: Any = made(kind.__name__, codec.unpack(codec.pack(found)[codec.HEADER.size :]), _refuse)
     others = {name for name, value in own.items() if name not in members and value is not vars(plain).get(name)}
     found[2] = sorted(others & _ASKED)
     others -= {*_ASKED, *codec.MAKING, "__reduce_ex__"}
@@ -53,7 +59,7 @@ def _description(kind: Any) -> list[Any] | None:
 def _replaces(name: str, plain: Any) -> bool:
     """Whether a name of an enumeration changes what the plain one does."""
     if not _special(name):
-        return hasattr(plain, name)
+        return hasattr(plain, name) or any(name in vars(base) for base in plain.__mro__)
     if name == "_missing_":  # asked for by a call that the plain one refuses
         return issubclass(plain, enum.Flag)
     return name.startswith("__") or name not in vars(plain)
@@ -96,18 +102,31 @@ def made(name: str, description: Any, ask: Ask) -> Any:
     kinds = tuple(_BASES[str(base)] for base in bases)
     if not issubclass(kinds[-1], enum.Enum):
         raise ValueError(name)
+    data = next((base for base in codec.BASES if any(issubclass(kind, base) for kind in kinds)), None)
     space: Any = Made.__prepare__(name, kinds)
     space |= {"__module__": "solution", "__qualname__": name, "__doc__": about if about is None else str(about)}
     space["__getattr__"] = lambda member, attribute: _of_member(ask, member, attribute)
     space["__copy__"] = space["__deepcopy__"] = lambda member, *_: member
     space["__reduce_ex__"] = lambda member, _: ask("reduce", member)
+    space["__dir__"] = lambda member: ask("dir", member)
+    space["__setattr__"] = lambda member, attribute, value: (
+        object.__setattr__(member, attribute, value) if _special(attribute) else ask("set", member)
+    )
     for method in asked:
         space[method] = _asking(ask, method)
     for member, (_, form) in zip(names, values, strict=True):
-        space[member] = codec.decode(form)
+        value = codec.decode(form)
+        if data not in (None, type(value)):  # its constructor would be called, and may make something huge
+            raise ValueError(name)
+        hash(value)  # else it can change, and would be seen to change
+        space[member] = value
     kind = Made(name, kinds, space)
     if list(kind.__members__) != names:
         raise ValueError(name)
+    own: Any = Made  # its members have been set
+    own.__setattr__ = lambda kind, *_: ask("set", kind)
+    own.__dir__ = lambda kind: ask("dir", kind)
+    own.__name__ = own.__qualname__ = enum.EnumMeta.__name__
     return kind
 
 
@@ -125,12 +144,23 @@ def _refuse(*_: Any, **__: Any) -> Any:
     raise AttributeError
 
 
-def form_of(kind: Any, value: Any) -> list[Any]:
-    """The form of a member of an enumeration that both sides have, of a combination of flags, or of the class."""
-    name = kind.__name__
+def _not_plain(value: Any, *_: Any) -> Any:
+    raise codec.NotPlain(type(value).__name__)
+
+
+def form_of(kind: Any, value: Any) -> list[Any] | None:
+    """The form of a member of an enumeration that both sides have, of a combination of flags, or of the class. None
+    for an object of the class that the other side has not.
+    """
+    held = vars(value)
     if value is kind:
-        return ["e", [name, None]]
-    return ["e", [name, value._name_ if value._name_ in kind.__members__ else value._value_]]
+        return ["e", [kind.__name__, None]]
+    if kind.__members__.get(held.get("_name_")) is value:
+        return ["e", [kind.__name__, held["_name_"]]]
+    number = held.get("_value_")
+    if issubclass(kind, enum.Flag) and type(number) is int and kind._value2member_map_.get(number) is value:
+        return ["e", [kind.__name__, number]]
+    return None
 
 
 def of_form(kind: Any, key: Any) -> Any:

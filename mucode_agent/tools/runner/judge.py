@@ -349,6 +349,8 @@ class _Run:
             conversation.note(f"the test uses an attribute that stays with the program: {_clean(str(error))}")
         if conversation.plain_base and not recorder.compared(error):
             conversation.note(PLAIN_BASE)
+        if conversation.again:
+            conversation.note(f"the program defines {conversation.again} again, which the set-up defines")
         why, by_test = meeting(f"{self._setup}\n{test.source}", conversation.uses)
         conversation.note(why, by_test=by_test)
         conversation.note(refused(conversation.uses, result["status"], result["error"]))

@@ -193,6 +193,10 @@ class Conversation:
         self._objects: dict[int, Handle] = {}
         self._enumerations: dict[str, Any] = {}
         """The program's enumerations that the test has as its own."""
+        self.again = ""
+        """An enumeration that the set-up defines and the program defines again: its members are others for the test."""
+        self._given: Any = None
+        """The forms of the functions and classes that the test has by name, as they were told when it was loaded."""
         self._guards: dict[Any, type] = {}
         """Classes in place of the program's that are derived from plain types."""
         self._callbacks: list[Any] = []
@@ -298,6 +302,7 @@ class Conversation:
         if not isinstance(kinds, dict):
             raise self._broken()
         self._take_enumerations(answer.get("enums"))
+        self._given, self.again = answer.get("objects"), str(answer.get("again") or "")[:80]
         return {name: str(kinds[name]) for name in names if name in kinds}
 
     def _take_enumerations(self, told: Any) -> None:
@@ -310,8 +315,8 @@ class Conversation:
         def ask(operation: str, *arguments: Any, **keywords: Any) -> Any:
             if _showing:
                 return lambda *_: f"{name}.{arguments[0].name}"
-            if operation == "reduce":
-                what = f"the test {_OF_OBJECTS['__reduce_ex__']} a member of {name}, a class of the program"
+            if operation in _OF_ENUMERATIONS:
+                what = f"the test {_OF_ENUMERATIONS[operation]} {name} or of a member, a class of the program"
                 raise self.settled(NotData("unjudged", what))
             return self.operate(operation, name, arguments, keywords)
 
@@ -547,8 +552,11 @@ class Conversation:
     def _opaque(self, value: Any, depth: int, seen: tuple[int, ...]) -> Any:
         if isinstance(value, Remote):
             return ["H", value.mucode_target]
-        if isinstance(value, enum.Enum) and self.records.get(type(value).__name__) is type(value):
-            return enums.form_of(type(value), value)
+        known = self.records.get(type(value).__name__) is type(value)
+        if isinstance(value, enum.Enum):
+            if known and (form := enums.form_of(type(value), value)):
+                return form
+            known = False
         if isinstance(value, enum.EnumMeta) and self.records.get(value.__name__) is value:
             return enums.form_of(value, value)
         if issubclass(type(value), codec.BASES):
@@ -557,7 +565,7 @@ class Conversation:
                 raise self.settled(NotData("unjudged", what, by_test=True))
             self.note("the test passes an object of a class of its own, and its plain base arrives", by_test=True)
             return codec.encode(codec.plain(value), self._opaque, depth + 1, seen)
-        if self.records.get(type(value).__name__) is type(value) and hasattr(value, "__dict__"):
+        if known and hasattr(value, "__dict__"):
             fields = {key: codec.encode(item, self._opaque, depth + 1, seen) for key, item in vars(value).items()}
             return ["o", [type(value).__name__, fields]]
         if callable(value) and not isinstance(value, type):
@@ -622,7 +630,10 @@ class Conversation:
             name, own, form = body
             return self._guarded(str(name), tuple(map(str, own)), codec.decode(form, self._mirror.special))
         if tag == "e":
-            return enums.of_form(self.records[body[0]], body[1])
+            name, key = body
+            if self._enumerations.get(name, self.records[name]) is not self.records[name]:
+                raise NotData("unjudged", f"the program gave a {name} of its own, and the set-up defines one")
+            return enums.of_form(self.records[name], key)
         if tag == "o":
             fields = self._fields(*body)
             return codec.rebuild(self.records[body[0]], fields, lambda form: codec.decode(form, self._mirror.special))
@@ -679,11 +690,13 @@ class Conversation:
             for each in [*reversed(own), name]:
                 base = self._exceptions.setdefault(each, type(each, (base,), {}))
             return base
-        if kind == "class" and name in self._enumerations:
-            self.calls += 1  # the test reads what the program has told
-            return self._enumerations[name]
         if kind in ("function", "class"):
-            return Remote(self, name, kind, name)
+            form = self._given.get(name) if isinstance(self._given, dict) else None
+            given = self._decode(form) if type(form) is list else None
+            if isinstance(given, enum.EnumMeta):
+                self.calls += 1  # the test reads what the program has told
+                return given
+            return Remote(self, name, kind, name, given if isinstance(given, Handle) else None)
         self._variables[name] = self.operate("name", name, back="always")
         return self._variables[name]
 
@@ -715,7 +728,7 @@ class Conversation:
             message, _, _ = message.rpartition(" (")  # which `str` adds
             arguments = [message, self._causes(answer.get("parts"), depth) or [RemoteError(message)]]
         error = _made(known, arguments, message)
-        _tell(error, answer)
+        _tell(error, answer, self._decode)
         for name in ("context", "cause"):
             if found := self._causes([answer.get(name)], depth):
                 setattr(error, f"__{name}__", found[0])
@@ -832,22 +845,29 @@ class Conversation:
 
 _OF_OBJECTS = {"__mro_entries__": "derives a class from", "__reduce_ex__": "pickles"}
 """Names that Python and its library look for on the object itself, and what a test does then."""
+_OF_ENUMERATIONS = {"reduce": "pickles", "set": "sets an attribute of", "dir": "lists the attributes of"}
 
 
 class Remote:
     """A function, class or object of the program. Comparing it is refused: the program would decide the outcome."""
 
-    def __init__(self, conversation: Conversation, target: int | str, kind: str, name: str) -> None:
+    def __init__(
+        self, conversation: Conversation, target: int | str, kind: str, name: str, given: "Handle | None" = None
+    ) -> None:
         object.__setattr__(self, "mucode_conversation", conversation)
         object.__setattr__(self, "mucode_target", target)
         object.__setattr__(self, "mucode_kind", kind)
         object.__setattr__(self, "mucode_name", name)
+        object.__setattr__(self, "mucode_object", self if given is None else given)
+        object.__setattr__(self, "mucode_by_identity", given is not None and given.mucode_by_identity)
 
     mucode_conversation: Conversation
     mucode_target: int | str
     mucode_kind: str
     mucode_name: str
-    mucode_by_identity = False
+    mucode_object: "Remote"
+    """One for each object, whether the test has it by a name or not."""
+    mucode_by_identity: bool
     """Nothing but itself equals it, as its class said when it was given."""
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
@@ -980,9 +1000,9 @@ class Remote:
         raise conversation.settled(NotData(status, what))
 
     def mucode_is(self, other: "Remote") -> bool:
-        """Two handles are of two objects. What the test has by its name may be what the program gave."""
-        handles = type(self) is type(other) is Handle
-        return self is other or (not handles and self.mucode_do("is", other) is True)
+        """Two handles are of two objects. Which object a name stands for was told with the name."""
+        self.mucode_conversation.calls += 1  # the test reads what the program has told
+        return self.mucode_object is other.mucode_object
 
     def __bool__(self) -> bool:
         return self.mucode_do("truth") is True
@@ -990,6 +1010,9 @@ class Remote:
     def mucode_equality(self) -> str:
         """Whether its class decides what equals it: `own`, `none`, or `any` where it would equal anything."""
         return "none" if self.mucode_by_identity else str(self.mucode_do("equality"))
+
+    def __hash__(self) -> int:
+        return object.__hash__(self.mucode_object) if self.mucode_by_identity else int(self.mucode_refuse())
 
     def mucode_refuse(self, *_: Any) -> Any:
         raise self.mucode_unjudged("needs the order or hash of")
@@ -1001,7 +1024,7 @@ class Remote:
         fate = NotData("unjudged", f"the test {what} {self.mucode_text()}, which is not plain data")
         return self.mucode_conversation.settled(fate)
 
-    __hash__ = __lt__ = __le__ = __gt__ = __ge__ = __index__ = __int__ = __float__ = mucode_refuse
+    __lt__ = __le__ = __gt__ = __ge__ = __index__ = __int__ = __float__ = mucode_refuse
     __complex__ = __bytes__ = __reversed__ = __await__ = __aiter__ = __anext__ = __aenter__ = __aexit__ = mucode_refuse
     __round__ = __trunc__ = __floor__ = __ceil__ = __divmod__ = __rdivmod__ = mucode_refuse_to_compute
     __fspath__ = mucode_refuse_to_compute
@@ -1026,11 +1049,6 @@ for _name in codec.OPERATORS:
 
 class Handle(Remote):
     """An object that the program returned: the same one for the same object."""
-
-    def __hash__(self) -> int:
-        if not self.mucode_by_identity or self.mucode_kind in ("function", "class"):  # it may have a name, too
-            return int(self.mucode_refuse())
-        return object.__hash__(self)
 
 
 def show(value: Any) -> str:
@@ -1089,13 +1107,13 @@ def _as_raised(kind: type[BaseException], answer: dict[str, Any]) -> BaseExcepti
     return error
 
 
-def _tell(error: Exception, answer: dict[str, Any]) -> None:
+def _tell(error: Exception, answer: dict[str, Any], decode: Callable[[Any], Any]) -> None:
     """The plain attributes that the program has given its exception."""
     fields = answer.get("fields")
     for name, form in fields.items() if isinstance(fields, dict) else ():
         if name == "__notes__" or not name.startswith(("_", "mucode_")):
             with contextlib.suppress(Exception):
-                setattr(error, name, codec.decode(form))
+                setattr(error, name, decode(form))
 
 
 def _texts(lines: Any) -> list[str]:
