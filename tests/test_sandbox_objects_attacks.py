@@ -120,3 +120,11 @@ def test_what_no_honest_program_tells_is_its_end(sandbox, told):
     report = judged(sandbox, code, "assert f(1) == Color.RED")
     assert report.status == "early_exit"
     assert "interfered" in report.results[0].error
+
+
+@pytest.mark.parametrize("code", ["def f(x): return 1", "f = lambda x: 1", "class A: pass\ndef f(x): return A()"])
+@pytest.mark.parametrize(
+    "test", ["def check(candidate): pass", "assert f", "x = f", "assert f is f", "assert f and not 0"]
+)
+def test_a_name_that_is_not_called_is_no_use_of_the_program(sandbox, code, test):
+    assert sandbox.submit(Job(code=code, tests=(test,), entry_point="f")).result().status == "unjudged"

@@ -693,7 +693,7 @@ class Conversation:
         if kind in ("function", "class"):
             form = self._given.get(name) if isinstance(self._given, dict) else None
             given = self._decode(form) if type(form) is list else None
-            if isinstance(given, enum.EnumMeta):
+            if issubclass(type(given), enum.EnumMeta):  # isinstance would ask the program for its class
                 self.calls += 1  # the test reads what the program has told
                 return given
             return Remote(self, name, kind, name, given if isinstance(given, Handle) else None)
@@ -1005,7 +1005,7 @@ class Remote:
         return self.mucode_object is other.mucode_object
 
     def __bool__(self) -> bool:
-        return self.mucode_do("truth") is True
+        return self.mucode_kind == "function" or self.mucode_do("truth") is True
 
     def mucode_equality(self) -> str:
         """Whether its class decides what equals it: `own`, `none`, or `any` where it would equal anything."""
