@@ -221,24 +221,6 @@ def test_no_object_bends_a_verdict(sandbox, code, test):
     assert not any(result.invalid_test for result in report.results)
 
 
-FORGED = {
-    "a special name": '[["str","Enum"],null,[],[["__eq__",["y","str"]]]]',
-    "a hook": '[["Enum"],null,[],[["_missing_",["y","list"]],["RED",1]]]',
-    "no enumeration": '[["int"],null,[],[["RED",1]]]',
-    "another method": '[["Enum"],null,["__eq__"],[["RED",1]]]',
-    "a handle": '[["Enum"],null,[],[["RED",["H",[0,"object","A",true]]]]]',
-    "nothing": "[]",
-    "a name twice": '[["Enum"],null,[],[["RED",1],["RED",2]]]',
-}
-
-
-@pytest.mark.parametrize("form", FORGED.values(), ids=FORGED)
-def test_a_forged_enumeration_is_the_programs_end(sandbox, form):
-    answer = f'{{"ok":null,"names":{{"Color":"class","f":"function"}},"enums":{{"Color":{form}}}}}'
-    code = f"import os, struct\nb = {answer.encode()!r}\nos.write(3, struct.pack('>I', len(b)) + b)\nos.read(3, 9999)\nos._exit(0)"
-    assert judged(sandbox, code, "assert f(1) == Color.RED").status == "early_exit"
-
-
 def test_no_member_is_made_from_its_fields(sandbox):
     forms = (
         '["o",["Color",{"_name_":"RED","_value_":2}]]',

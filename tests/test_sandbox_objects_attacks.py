@@ -105,6 +105,13 @@ def test_the_set_ups_members_are_not_the_programs(sandbox):
 
 
 FORGED = {
+    "nothing": '"enums":{"Color":[]}',
+    "a special name": '"enums":{"Color":[["str","Enum"],null,[],[["__eq__",["y","str"]]]]}',
+    "a hook": '"enums":{"Color":[["Enum"],null,[],[["_missing_",["y","list"]],["RED",1]]]}',
+    "no enumeration": '"enums":{"Color":[["int"],null,[],[["RED",1]]]}',
+    "another method": '"enums":{"Color":[["Enum"],null,["__eq__"],[["RED",1]]]}',
+    "a handle": '"enums":{"Color":[["Enum"],null,[],[["RED",["H",[0,"object","A",true]]]]]}',
+    "a name twice": '"enums":{"Color":[["Enum"],null,[],[["RED",1],["RED",2]]]}',
     "bytes without end": '"enums":{"Color":[["bytes","Enum"],null,[],[["RED",800000000]]]}',
     "values that change": '"enums":{"Color":[["Enum"],null,[],[["RED",["v",[1]]]]]}',
     "another type of value": '"enums":{"Color":[["StrEnum"],null,[],[["RED",["t",[["b","00"],"idna"]]]]]}',
