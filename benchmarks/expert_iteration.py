@@ -38,46 +38,55 @@ CONSOLE = Console(stderr=True, highlight=False, soft_wrap=True)
 def measure(
     config: LoopConfig,
     checkpoint: str,
-    place: Path,
-    benchmark: Benchmark,
+    benchmarks: dict[Path, Benchmark],
     options: argparse.Namespace,
     *,
     selector: Selector = "tests",
     verifier: Verifier | None = None,
 ) -> None:
-    """Writes the results of a checkpoint on a benchmark into `place`, unless they are there for every problem.
+    """Measures a checkpoint on benchmarks, each in its directory, with one start of the server.
 
-    `options` has n, turns and max_tokens.
+    Benchmarks with results for every problem are skipped. `options` has n, turns and max_tokens.
     """
-    if (place / "results.json").exists() and len(read_results(place).outcomes) == len(benchmark.problems):
+    missing = {place: benchmark for place, benchmark in benchmarks.items() if not _measured(place, benchmark)}
+    if not missing:
         return
-    CONSOLE.print(f"{place}: {benchmark.name} with {checkpoint}", markup=False)
-    place.mkdir(parents=True, exist_ok=True)
+    logs = next(iter(missing)).parent
+    logs.mkdir(parents=True, exist_ok=True)
     with (
-        contextlib.closing(serving_of(config, place.parent)) as serving,
+        contextlib.closing(serving_of(config, logs)) as serving,
         contextlib.closing(load_sandbox(config.sandbox)) as sandbox,
-        watching(len(benchmark.problems), CONSOLE) as watch,
     ):
         model, _ = serving.generator(checkpoint, None, 0, max_tokens=options.max_tokens)
-        failures = run_benchmark(
-            benchmark,
-            place,
-            model=model,
-            model_name=checkpoint,
-            sandbox=sandbox,
-            watch=watch,
-            n=options.n,
-            max_turns=options.turns,
-            independent=False,
-            selector=selector,
-            verifier=verifier,
-            max_tokens=options.max_tokens,
-            pace=config,
-            command=shlex.join(["python", *sys.argv]),
-        )
-    write_report(place)
-    if failures:
-        sys.exit(f"{len(failures)} problems are unfinished, the first: {failures[0].cause}; run the same command again")
+        for place, benchmark in missing.items():
+            CONSOLE.print(f"{place}: {benchmark.name} with {checkpoint}", markup=False)
+            with watching(len(benchmark.problems), CONSOLE) as watch:
+                failures = run_benchmark(
+                    benchmark,
+                    place,
+                    model=model,
+                    model_name=checkpoint,
+                    sandbox=sandbox,
+                    watch=watch,
+                    n=options.n,
+                    max_turns=options.turns,
+                    independent=False,
+                    selector=selector,
+                    verifier=verifier,
+                    max_tokens=options.max_tokens,
+                    pace=config,
+                    command=shlex.join(["python", *sys.argv]),
+                )
+            write_report(place)
+            if failures:
+                sys.exit(
+                    f"{len(failures)} problems are unfinished, the first: {failures[0].cause}; "
+                    "run the same command again"
+                )
+
+
+def _measured(place: Path, benchmark: Benchmark) -> bool:
+    return (place / "results.json").exists() and len(read_results(place).outcomes) == len(benchmark.problems)
 
 
 def differences(results: dict[str, Results], kind: str) -> None:
@@ -107,9 +116,9 @@ def main() -> None:
             sys.exit(status)
         checkpoints[name] = str(run / f"round-{config.iterations}" / "generator")
     benchmarks = {"validation": load_benchmark(first.problems.validation), "humaneval": load_benchmark("humaneval")}
-    for kind, benchmark in benchmarks.items():
-        for name, checkpoint in checkpoints.items():
-            measure(first, checkpoint, options.out / "measured" / f"{name}-{kind}", benchmark, options)
+    for name, checkpoint in checkpoints.items():
+        places = {options.out / "measured" / f"{name}-{kind}": benchmark for kind, benchmark in benchmarks.items()}
+        measure(first, checkpoint, places, options)
     for kind in benchmarks:
         differences({name: read_results(options.out / "measured" / f"{name}-{kind}") for name in checkpoints}, kind)
 

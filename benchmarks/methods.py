@@ -77,11 +77,19 @@ def main() -> None:
     verifier = load_verifier(options.verifier)
     made = {
         (which.name, seed): rows_of(which, config, seed, validation, verifier)
-        for which in options.variants
         for seed in options.seed or [config.seed]
+        for which in options.variants
     }
     count = min(map(len, made.values()))
-    checkpoints = {"base": config.base}
+    benchmarks = {"validation": validation, "humaneval": load_benchmark("humaneval")}
+
+    def measured(name: str, kind: str) -> Path:
+        return Path(options.out) / "measured" / f"{name}-{kind}"
+
+    def measure_both(name: str, checkpoint: str) -> None:
+        places = {measured(name, kind): benchmark for kind, benchmark in benchmarks.items()}
+        measure(config, checkpoint, places, options, selector="tests+verifier", verifier=verifier)
+
     for (name, seed), rows in made.items():
         CONSOLE.print(f"{name}, seed {seed}: {count} of {len(rows)} rows", markup=False)
         place = options.out / f"{name}-{seed}"
@@ -92,12 +100,11 @@ def main() -> None:
             settings=config.generator.model_copy(update={"seed": seed}),
             console=CONSOLE,
         )
-        checkpoints[place.name] = str(place)
-    for kind, benchmark in (("validation", validation), ("humaneval", load_benchmark("humaneval"))):
-        places = {name: options.out / "measured" / f"{name}-{kind}" for name in checkpoints}
-        for name, checkpoint in checkpoints.items():
-            measure(config, checkpoint, places[name], benchmark, options, selector="tests+verifier", verifier=verifier)
-        differences({name: read_results(place) for name, place in places.items()}, kind)
+        measure_both(place.name, str(place))
+    measure_both("base", config.base)
+    for kind in benchmarks:
+        names = ["base", *(f"{name}-{seed}" for name, seed in made)]
+        differences({name: read_results(measured(name, kind)) for name in names}, kind)
 
 
 if __name__ == "__main__":
