@@ -85,14 +85,16 @@ def collated(batch: Sequence[EncodedRow], pad: int) -> dict[str, Tensor]:
 
 def answer_losses(model: Any, batch: dict[str, Tensor]) -> Tensor:
     """For each row, the mean over its answer's tokens of -log p(token | all before), (B,)."""
-    targets = batch["targets"]
+    ids, targets = batch["input_ids"], batch["targets"]
+    start = ids.shape[1] - targets.shape[1] - 1  # the logits of a place are of the token after it
     logits = model(
-        input_ids=batch["input_ids"],
+        input_ids=ids,
         attention_mask=batch["attention_mask"],
         position_ids=batch["position_ids"],
-        logits_to_keep=targets.shape[1] + 1,
+        # as indices: a slice's strides would make PyTorch copy the head's weights once for each row
+        logits_to_keep=torch.arange(start, start + targets.shape[1], device=ids.device),
         use_cache=False,
-    ).logits[:, :-1]  # the logits of a place are of the token after it
+    ).logits
     losses = cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none")
     kept = (targets != -100).sum(1)
     return losses.view_as(targets).sum(1) / kept
