@@ -1,12 +1,12 @@
 """Methods of making a generator's rows, side by side: µCODE, its experts, and rejection fine-tuning.
 
     python benchmarks/methods.py examples/training/two-cores.toml --out runs/methods --seed 0 --seed 1 \\
-        mucode:both@runs/multi mucode:oracle@runs/multi rft-multi@runs/multi rft-single@runs/single
+        base mucode:both@runs/multi mucode:oracle@runs/multi rft-multi@runs/multi rft-single@runs/single
 
-A variant is METHOD[:EXPERT]@ROLLOUTS, with a directory of `rollout`. The configuration gives the base, the verifier's
-kind (`evidence` ships with the package), the generator's settings, what serves a checkpoint, and the validation
-problems. Every variant gets the same number of rows, so all trainings take equally many steps: the seed draws them.
-Each generator, and the base, is then measured on the validation problems and on HumanEval, greedy and with N
+A variant is METHOD[:EXPERT]@ROLLOUTS, with a directory of `rollout`, or `base`. The configuration gives the base, the
+verifier's kind (`evidence` ships with the package), the generator's settings, what serves a checkpoint, and the
+validation problems. Every variant gets the same number of rows, so all trainings take equally many steps: the seed
+draws them. Each variant is trained, then measured on the validation problems and on HumanEval, greedy and with N
 candidates in up to T turns. Equal sampled programs are the caller's part: K trajectories of two turns against more of
 one turn. Stopped anywhere, the same command continues.
 """
@@ -41,11 +41,18 @@ class Variant(NamedTuple):
         return f"{self.method}-{self.expert}" if self.method == "mucode" else self.method
 
 
+BASE = Variant("base", "", Path())
+
+
 def variant(text: str) -> Variant:
+    if text == BASE.method:
+        return BASE
     how, at, place = text.partition("@")
     method, _, expert = how.partition(":")
     if not at or not Path(place).is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is not METHOD[:EXPERT]@ROLLOUTS with a directory of `rollout`")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not base, nor METHOD[:EXPERT]@ROLLOUTS with a directory of `rollout`"
+        )
     return Variant(method, expert or "both", Path(place))
 
 
@@ -62,9 +69,10 @@ def rows_of(which: Variant, config: LoopConfig, seed: int, apart: Benchmark, ver
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="a configuration of `train loop` with serving.command")
-    parser.add_argument("variants", type=variant, nargs="+", metavar="METHOD[:EXPERT]@ROLLOUTS")
+    parser.add_argument("variants", type=variant, nargs="+", metavar="VARIANT")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, action="append", default=[])
+    parser.add_argument("--rows", type=int, help="rows of every training; the fewest of the variants unless given")
     parser.add_argument("--n", type=int, default=5)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--max-tokens", type=int, default=512)
@@ -79,8 +87,9 @@ def main() -> None:
         (which.name, seed): rows_of(which, config, seed, validation, verifier)
         for seed in options.seed or [config.seed]
         for which in options.variants
+        if which is not BASE
     }
-    count = min(map(len, made.values()))
+    count = options.rows or min(map(len, made.values()), default=0)
     benchmarks = {"validation": validation, "humaneval": load_benchmark("humaneval")}
 
     def measured(name: str, kind: str) -> Path:
@@ -90,6 +99,8 @@ def main() -> None:
         places = {measured(name, kind): benchmark for kind, benchmark in benchmarks.items()}
         measure(config, checkpoint, places, options, selector="tests+verifier", verifier=verifier)
 
+    if BASE in options.variants:
+        measure_both("base", config.base)
     for (name, seed), rows in made.items():
         CONSOLE.print(f"{name}, seed {seed}: {count} of {len(rows)} rows", markup=False)
         place = options.out / f"{name}-{seed}"
@@ -101,9 +112,8 @@ def main() -> None:
             console=CONSOLE,
         )
         measure_both(place.name, str(place))
-    measure_both("base", config.base)
+    names = ["base"] * (BASE in options.variants) + [f"{name}-{seed}" for name, seed in made]
     for kind in benchmarks:
-        names = ["base", *(f"{name}-{seed}" for name, seed in made)]
         differences({name: read_results(measured(name, kind)) for name in names}, kind)
 
 
