@@ -46,9 +46,9 @@ def measure(
 ) -> None:
     """Measures a checkpoint on benchmarks, each in its directory, with one start of the server.
 
-    Benchmarks with results for every problem are skipped. `options` has n, turns and max_tokens.
+    Finished benchmarks are skipped. `options` has n, turns and max_tokens.
     """
-    missing = {place: benchmark for place, benchmark in benchmarks.items() if not _measured(place, benchmark)}
+    missing = {place: benchmark for place, benchmark in benchmarks.items() if not _measured(place)}
     if not missing:
         return
     logs = next(iter(missing)).parent
@@ -85,8 +85,8 @@ def measure(
                 )
 
 
-def _measured(place: Path, benchmark: Benchmark) -> bool:
-    return (place / "results.json").exists() and len(read_results(place).outcomes) == len(benchmark.problems)
+def _measured(place: Path) -> bool:
+    return (place / "results.json").exists() and not read_results(place).unfinished
 
 
 def differences(results: dict[str, Results], kind: str) -> None:
