@@ -89,7 +89,10 @@ def main() -> None:
         for which in options.variants
         if which is not BASE
     }
-    count = options.rows or min(map(len, made.values()), default=0)
+    fewest = min(map(len, made.values()), default=0)
+    count = options.rows or fewest
+    if count > fewest:
+        parser.error(f"--rows must be at most {fewest}, the fewest of the variants, got {count}")
     benchmarks = {"validation": validation, "humaneval": load_benchmark("humaneval")}
 
     def measured(name: str, kind: str) -> Path:
