@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from expert_iteration import CONSOLE, differences, measure
+from pydantic import ValidationError
 
 from mucode_agent.evaluation.benchmarks import load_benchmark
 from mucode_agent.evaluation.comparison import read_results
+from mucode_agent.files import first_cause
 from mucode_agent.runs.config import Benchmark
 from mucode_agent.training.config import LoopConfig, read_loop_config
 from mucode_agent.training.data import read_attempts
@@ -27,7 +29,7 @@ from mucode_agent.training.examples import without_overlap
 from mucode_agent.training.generator import train_generator
 from mucode_agent.training.relabel import Row
 from mucode_agent.training.rows import make_rows
-from mucode_agent.types import Verifier
+from mucode_agent.types import ProblemError, Verifier
 from mucode_agent.verifiers import load_verifier
 
 
@@ -80,19 +82,24 @@ def main() -> None:
         "--verifier", default="evidence", help="scores rows, and chooses with the tests, as for `solve`"
     )
     options = parser.parse_args()
-    config = read_loop_config(options.config)
-    validation = load_benchmark(config.problems.validation)
-    verifier = load_verifier(options.verifier)
-    made = {
-        (which.name, seed): rows_of(which, config, seed, validation, verifier)
-        for seed in options.seed or [config.seed]
-        for which in options.variants
-        if which is not BASE
-    }
+    try:
+        config = read_loop_config(options.config)
+        validation = load_benchmark(config.problems.validation)
+        verifier = load_verifier(options.verifier)
+        made = {
+            (which.name, seed): rows_of(which, config, seed, validation, verifier)
+            for seed in options.seed or [config.seed]
+            for which in options.variants
+            if which is not BASE
+        }
+    except ValidationError as error:
+        parser.error(f"a variant's {first_cause(error)}")
+    except ProblemError as error:
+        parser.error(str(error))
     fewest = min(map(len, made.values()), default=0)
-    count = options.rows or fewest
-    if count > fewest:
-        parser.error(f"--rows must be at most {fewest}, the fewest of the variants, got {count}")
+    count = fewest if options.rows is None else options.rows
+    if made and not 1 <= count <= fewest:
+        parser.error(f"--rows must be from 1 to {fewest}, the fewest of the variants, got {count}")
     benchmarks = {"validation": validation, "humaneval": load_benchmark("humaneval")}
 
     def measured(name: str, kind: str) -> Path:

@@ -3,39 +3,51 @@
     python benchmarks/stricter_tests.py humaneval+:HumanEvalPlus-OriginFmt.jsonl.gz runs/he-base runs/he-mucode
 
 HumanEval+ differs from HumanEval in its private tests alone, which no search sees, so a search on it would end with
-the same answers. Problems are matched by id. Prints the share of right answers by both suites, and the difference of
-every pair of runs on the problems of both.
+the same answers. Problems are matched by id; an answer that these tests cannot judge is in no figure. Prints the share
+of right answers by both suites, and every pair of runs on the problems of both.
 """
 
 import argparse
 import contextlib
+import sys
 from itertools import combinations
 from pathlib import Path
+from typing import NamedTuple
 
 from mucode_agent.evaluation.benchmarks import load_benchmark
 from mucode_agent.evaluation.comparison import read_results
-from mucode_agent.metrics import Difference, Estimate, compare, proportion
+from mucode_agent.evaluation.results import Comparison
+from mucode_agent.evaluation.tables import comparison_table, for_markdown, percent
+from mucode_agent.metrics import compare, proportion
 from mucode_agent.runs.config import Benchmark
 from mucode_agent.runs.reading import read_solves
 from mucode_agent.tools.sandbox import load_sandbox, run
-from mucode_agent.types import Sandbox
+from mucode_agent.types import ProblemError, Sandbox
 
 
-def judged_again(directory: Path, benchmark: Benchmark, sandbox: Sandbox) -> dict[str, dict[str, tuple[float, float]]]:
-    """By search and problem: 1.0 if the answer is right by the run's own tests, and by the benchmark's; else 0.0."""
+class Right(NamedTuple):
+    """1.0 if an answer is right by the run's own tests, and by these; else 0.0."""
+
+    own: float
+    these: float
+
+
+def judged_again(directory: Path, benchmark: Benchmark, sandbox: Sandbox) -> dict[str, dict[str, Right]]:
+    """By search and problem, without unjudged answers. Raises ProblemError if the run has none of the problems."""
     own = read_results(directory).outcomes
     problems = {problem.id: problem for problem in benchmark.problems}
     solves = [solve for solve in read_solves(directory) if solve.problem_id in own and solve.problem_id in problems]
+    if not solves:
+        raise ProblemError(f"{directory} has no finished problem of {benchmark.name}; give a run of the same problems")
     reports = run(sandbox, [problems[solve.problem_id].judge_job(solve.solution.best.code) for solve in solves])
-    found: dict[str, dict[str, tuple[float, float]]] = {}
+    found: dict[str, dict[str, Right]] = {}
     for solve, report in zip(solves, reports, strict=True):
-        right = own[solve.problem_id][solve.arm], float(report.passed)
+        if report.status in ("infra", "unjudged"):
+            print(f"{directory}, {solve.arm}, {solve.problem_id}: unjudged", file=sys.stderr)
+            continue
+        right = Right(own[solve.problem_id][solve.arm], float(report.passed))
         found.setdefault(solve.arm, {})[solve.problem_id] = right
     return found
-
-
-def percent(found: Estimate | Difference, sign: str = "") -> str:
-    return f"{100 * found.value:{sign}.1f} [{100 * found.low:{sign}.1f}, {100 * found.high:{sign}.1f}]"
 
 
 def main() -> None:
@@ -44,18 +56,23 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="directories of `evaluate run`")
     parser.add_argument("--preload", default="numpy", help="packages that the tests import, as for `evaluate run`")
     options = parser.parse_args()
-    benchmark = load_benchmark(options.benchmark)
-    with contextlib.closing(load_sandbox("local", preload=tuple(options.preload.split(",")))) as sandbox:
-        by_run = {directory: judged_again(directory, benchmark, sandbox) for directory in options.runs}
+    try:
+        benchmark = load_benchmark(options.benchmark)
+        with contextlib.closing(load_sandbox("local", preload=tuple(options.preload.split(",")))) as sandbox:
+            by_run = {directory: judged_again(directory, benchmark, sandbox) for directory in options.runs}
+    except ProblemError as error:
+        parser.error(str(error))
     for directory, searches in by_run.items():
         for search, answers in searches.items():
-            own, again = (percent(proportion([right[i] for right in answers.values()])) for i in (0, 1))
-            print(f"{directory}, {search}, {len(answers)} problems: own tests {own}, these {again}")
+            own, these = (percent(proportion(column)) for column in zip(*answers.values(), strict=True))
+            print(f"{directory}, {search}, {len(answers)} problems: own tests {own}, these {these}")
     for (a, first), (b, second) in combinations(by_run.items(), 2):
-        for search in first.keys() & second.keys():
+        compared = []
+        for search in (search for search in first if search in second):
             common = [problem for problem in first[search] if problem in second[search]]
-            found = compare(*([run_[search][problem][1] for problem in common] for run_ in (first, second)))
-            print(f"{b} - {a}, {search}, {len(common)} problems: {percent(found, '+')}, p {found.p_value:.2g}")
+            found = compare(*([of_run[search][problem].these for problem in common] for of_run in (first, second)))
+            compared.append(Comparison(name=search, a=str(a), b=str(b), difference=found))
+        print(for_markdown(comparison_table(compared, str(a), str(b))))
 
 
 if __name__ == "__main__":
