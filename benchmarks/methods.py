@@ -7,13 +7,15 @@ A variant is METHOD[:EXPERT]@ROLLOUTS, with a directory of `rollout`, or `base`.
 verifier's kind (`evidence` ships with the package), the generator's settings, what serves a checkpoint, and the
 validation problems. Every variant gets the same number of rows, so all trainings take equally many steps: the seed
 draws them. Each variant is trained, then measured on the validation problems and on HumanEval, greedy and with N
-candidates in up to T turns. Equal sampled programs are the caller's part: K trajectories of two turns against more of
-one turn. Stopped anywhere, the same command continues.
+candidates in up to T turns. With several seeds, the mean over them is compared too, paired by problem. Equal sampled
+programs are the caller's part: K trajectories of two turns against more of one turn. Stopped anywhere, the same
+command continues.
 """
 
 import argparse
 import random
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 from expert_iteration import CONSOLE, differences, measure
@@ -21,6 +23,7 @@ from pydantic import ValidationError
 
 from mucode_agent.evaluation.benchmarks import load_benchmark
 from mucode_agent.evaluation.comparison import read_results
+from mucode_agent.evaluation.results import Results
 from mucode_agent.files import first_cause
 from mucode_agent.runs.config import Benchmark
 from mucode_agent.training.config import LoopConfig, read_loop_config
@@ -68,6 +71,17 @@ def rows_of(which: Variant, config: LoopConfig, seed: int, apart: Benchmark, ver
     return list(make_rows([e for e in data if e.problem.id in kept], relabel, expert, verifier).rows)
 
 
+def over_seeds(runs: list[Results]) -> Results:
+    """The first run, with the mean of every outcome over all runs, for the problems that all have."""
+    common = set.intersection(*(set(run.outcomes) for run in runs))
+    means = {
+        problem: {figure: fmean(run.outcomes[problem][figure] for run in runs) for figure in figures}
+        for problem, figures in runs[0].outcomes.items()
+        if problem in common
+    }
+    return runs[0].model_copy(update={"outcomes": means})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="a configuration of `train loop` with serving.command")
@@ -86,9 +100,10 @@ def main() -> None:
         config = read_loop_config(options.config)
         validation = load_benchmark(config.problems.validation)
         verifier = load_verifier(options.verifier)
+        seeds = options.seed or [config.seed]
         made = {
             (which.name, seed): rows_of(which, config, seed, validation, verifier)
-            for seed in options.seed or [config.seed]
+            for seed in seeds
             for which in options.variants
             if which is not BASE
         }
@@ -122,9 +137,16 @@ def main() -> None:
             console=CONSOLE,
         )
         measure_both(place.name, str(place))
-    names = ["base"] * (BASE in options.variants) + [f"{name}-{seed}" for name, seed in made]
+    groups = {
+        which.name: ["base"] if which is BASE else [f"{which.name}-{seed}" for seed in seeds]
+        for which in options.variants
+    }
     for kind in benchmarks:
-        differences({name: read_results(measured(name, kind)) for name in names}, kind)
+        runs = {name: read_results(measured(name, kind)) for group in groups.values() for name in group}
+        differences(runs, kind)
+        if len(seeds) > 1:
+            means = {name: over_seeds([runs[one] for one in group]) for name, group in groups.items()}
+            differences(means, f"{kind}, mean of {len(seeds)} seeds")
 
 
 if __name__ == "__main__":
