@@ -16,10 +16,10 @@ import argparse
 import random
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from expert_iteration import CONSOLE, differences, measure
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from mucode_agent.evaluation.benchmarks import load_benchmark
 from mucode_agent.evaluation.comparison import read_results
@@ -34,6 +34,8 @@ from mucode_agent.training.relabel import Row
 from mucode_agent.training.rows import make_rows
 from mucode_agent.types import ProblemError, Verifier
 from mucode_agent.verifiers import load_verifier
+
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 class Variant(NamedTuple):
@@ -61,13 +63,17 @@ def variant(text: str) -> Variant:
     return Variant(method, expert or "both", Path(place))
 
 
+def changed(settings: Settings, **values: str | int) -> Settings:
+    """A copy with values of the command line, which `model_copy` would not check. Raises ValidationError."""
+    return type(settings).model_validate(settings.model_dump() | values)
+
+
 def rows_of(which: Variant, config: LoopConfig, seed: int, apart: Benchmark, verifier: Verifier) -> list[Row]:
     """The rows of one variant, without problems of the validation set."""
     data = read_attempts([which.rollouts])
     kept = without_overlap([entry.problem for entry in data], apart.problems, drop=True)
-    # model_validate, since model_copy would not check the names that the command line gave
-    relabel = type(config.relabel).model_validate(config.relabel.model_dump() | {"method": which.method, "seed": seed})
-    expert = type(config.expert).model_validate(config.expert.model_dump() | {"mode": which.expert})
+    relabel = changed(config.relabel, method=which.method, seed=seed)
+    expert = changed(config.expert, mode=which.expert)
     return list(make_rows([e for e in data if e.problem.id in kept], relabel, expert, verifier).rows)
 
 
@@ -100,7 +106,8 @@ def main() -> None:
         config = read_loop_config(options.config)
         validation = load_benchmark(config.problems.validation)
         verifier = load_verifier(options.verifier)
-        seeds = options.seed or [config.seed]
+        seeds = list(dict.fromkeys(options.seed)) or [config.seed]
+        settings = {seed: changed(config.generator, seed=seed) for seed in seeds}
         made = {
             (which.name, seed): rows_of(which, config, seed, validation, verifier)
             for seed in seeds
@@ -133,7 +140,7 @@ def main() -> None:
             random.Random(seed).sample(rows, count),
             base=config.base,
             out=place,
-            settings=config.generator.model_copy(update={"seed": seed}),
+            settings=settings[seed],
             console=CONSOLE,
         )
         measure_both(place.name, str(place))
