@@ -14,6 +14,7 @@ from command_line import mucode
 from fakes import fenced
 from openai_server import ChatServer, serve
 from processes import alive, busy_programs, descendants
+from terminal import at_terminal
 from waiting import until
 
 from mucode_agent.cli.output import BAD_INPUT, INFRASTRUCTURE, INTERRUPTED, NOT_SOLVED, READER_GONE, SOLVED
@@ -263,6 +264,26 @@ def test_an_interrupted_solve_leaves_no_process_and_no_file(
     until(lambda: not alive(below), seconds=10)
     assert not output.exists()
     assert {path.name for path in tmp_path.iterdir()} == {"problem.json"}
+
+
+def test_at_a_terminal_the_line_counts_the_seconds_while_the_model_draws(problem: Path) -> None:
+    with serve([fenced(GOOD)], delay_s=2.5) as server:
+        command = [sys.executable, "-m", "mucode_agent", "solve", problem, "--model", server.url, "--n", 1]
+        code, written = at_terminal(command)
+    assert code == SOLVED
+    assert "turn 1 · 0/1 candidates run 0:00:01" in written
+    assert "solved in turn 1 of 1 · 2 of 2 public tests pass · P(correct)" in written.replace("\r\n", " ")
+
+
+def test_at_a_terminal_a_sentence_replaces_the_line_that_is_shown() -> None:
+    script = (
+        "from mucode_agent.cli.output import progress\n"
+        "from mucode_agent.console import messages\n"
+        "from mucode_agent.runs.progress import watching\n"
+        "with watching(3, progress()): messages().print('a sentence')\n"
+    )
+    code, written = at_terminal([sys.executable, "-c", script])
+    assert (code, "0/3" in written, "\r\x1b[2Ka sentence\r\n" in written) == (0, True, True)
 
 
 def test_no_file_is_asked_to_be_two_things(

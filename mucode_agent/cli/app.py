@@ -11,12 +11,13 @@ import typer
 
 from mucode_agent.cli.evaluate import app as evaluate
 from mucode_agent.cli.execute import execute
-from mucode_agent.cli.output import BAD_INPUT, EXIT_CODES, INFRASTRUCTURE, INTERRUPTED, messages, rank, write_lines
+from mucode_agent.cli.output import BAD_INPUT, EXIT_CODES, INFRASTRUCTURE, INTERRUPTED, rank, write_lines
 from mucode_agent.cli.serve import mcp, serve
 from mucode_agent.cli.solve import solve
 from mucode_agent.cli.traces import app as traces
 from mucode_agent.cli.traces import rollout
 from mucode_agent.cli.train import train
+from mucode_agent.console import messages
 from mucode_agent.files import in_our_words
 from mucode_agent.types import InfrastructureError, ProblemError
 

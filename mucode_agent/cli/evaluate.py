@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 
 from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
-from mucode_agent.cli.output import command_line, messages
+from mucode_agent.cli.output import command_line
+from mucode_agent.console import messages
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.models.embedded import MODELS
 from mucode_agent.runs.config import Pace

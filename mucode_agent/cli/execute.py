@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mucode_agent.cli.options import RUNNING, command
-from mucode_agent.cli.output import messages, write_bytes
+from mucode_agent.cli.output import write_bytes
+from mucode_agent.console import messages
 from mucode_agent.runs.running import Running
 from mucode_agent.types import InfrastructureError, ProblemError
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 import typer
 from rich.console import Console
 
+from mucode_agent.console import messages
+
 SOLVED, NOT_SOLVED, BAD_INPUT, INFRASTRUCTURE, UNJUDGED, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 4, 130, 141
 EXIT_CODES = {
     SOLVED: "solved",
@@ -20,16 +22,9 @@ EXIT_CODES = {
 }
 
 
-def messages() -> Console:
-    """Standard error, for lines that the terminal wraps."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
-
-
 def progress() -> Console:
     """Standard error; if torchrun started several processes, only the first prints."""
-    console = messages()
-    console.quiet = rank() != 0
-    return console
+    return messages() if rank() == 0 else Console(quiet=True)
 
 
 def command_line(shown: Callable[[str], str] = str) -> str:

@@ -4,17 +4,16 @@ import asyncio
 import contextlib
 import itertools
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from mucode_agent.cli.evaluate import ModelSpec, RequestTimeout, VerifierSpec
 from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
-from mucode_agent.cli.output import NOT_SOLVED, SOLVED, UNJUDGED, messages, write_bytes
+from mucode_agent.cli.output import NOT_SOLVED, SOLVED, UNJUDGED, write_bytes
+from mucode_agent.console import messages
 from mucode_agent.files import replacing
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.models.embedded import DEFAULT_MODEL
@@ -147,7 +146,6 @@ class Line:
     """The progress line: the turn, the candidates drawn, the tests passed."""
 
     def __init__(self) -> None:
-        self._started = time.monotonic()
         self._turn = self._drawn = self._run = 0
         self._best = ""
 
@@ -158,19 +156,22 @@ class Line:
             case "mucode.candidate_executed":
                 self._run += 1
                 self._best = f" · {event['tests_passed']}/{event['tests']} tests"
-        seconds = time.monotonic() - self._started
-        return f"turn {self._turn} · {self._run}/{self._drawn} candidates run{self._best} · {seconds:.0f} s"
+        return f"turn {self._turn} · {self._run}/{self._drawn} candidates run{self._best}"
 
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """A line on standard error that is rewritten; nothing if that is no terminal."""
-    console = Console(stderr=True)
+    """A line on standard error that is rewritten, with the time since the start; nothing if that is no terminal."""
+    console = messages()
     if not console.is_terminal:
         yield lambda _: None
         return
-    with console.status("loading the model") as status:
-        yield status.update
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as line:
+        task = line.add_task("loading the model", total=None)
+        yield lambda text: line.update(task, description=text)
 
 
 def _report(result: SolveOutput, verifier: str, mismatch: str | None, needed: float | None) -> None:

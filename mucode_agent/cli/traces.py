@@ -9,7 +9,8 @@ from rich.console import Console
 
 from mucode_agent.cli.evaluate import BENCHMARKS, Limit, ModelSpec, RequestTimeout, Split, Testless
 from mucode_agent.cli.options import RUNNING, SAMPLING, Fields, command
-from mucode_agent.cli.output import command_line, messages, write_lines
+from mucode_agent.cli.output import command_line, write_lines
+from mucode_agent.console import messages
 from mucode_agent.graphs.settings import StatedSettings
 from mucode_agent.runs.config import Pace
 from mucode_agent.runs.running import Running

@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 
 from mucode_agent.cli.options import RUNNING, Fields, command
-from mucode_agent.cli.output import command_line, messages, progress
+from mucode_agent.cli.output import command_line, progress
+from mucode_agent.console import messages
 from mucode_agent.runs.running import Running
 from mucode_agent.training.settings import ExpertSettings, GeneratorSettings, RelabelSettings
 from mucode_agent.types import ProblemError

@@ -398,18 +398,19 @@ def _appear(place: Path, prefix: str, write: Callable[[Path], None]) -> None:
 
 
 def _tell(sentence: str) -> None:
-    from rich.console import Console
+    from mucode_agent.console import messages
 
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"mucode_agent: {sentence}", markup=False)
+    messages().print(f"mucode_agent: {sentence}", markup=False)
 
 
 @contextmanager
 def _progress(what: str, total: int | None) -> Iterator[Callable[[], None]]:
     """A bar on standard error where a person looks at it."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
+    from mucode_agent.console import messages
+
+    console = messages()
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     with Progress(
         *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal

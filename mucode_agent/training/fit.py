@@ -23,6 +23,7 @@ from rich.console import Console
 from safetensors import SafetensorError
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
+from mucode_agent.console import messages
 from mucode_agent.files import check_same, lock_file, remedy, write_whole
 from mucode_agent.models.checkpoints import best_device, quiet
 from mucode_agent.runs.progress import BETWEEN_LINES_S, duration
@@ -129,7 +130,7 @@ def fit(
             "processes; change one of them"
         )
     checkpoints = directory / "checkpoints"
-    watch = _Progress(console or Console(stderr=True, highlight=False), report)
+    watch = _Progress(console or messages(), report)
     trainer = _Trainer(
         model=model,
         args=_arguments(checkpoints, settings, world),

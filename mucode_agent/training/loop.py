@@ -22,6 +22,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from rich.console import Console
 
+from mucode_agent.console import messages
 from mucode_agent.evaluation.benchmarks import load_benchmark
 from mucode_agent.evaluation.check import without_false_examples
 from mucode_agent.evaluation.comparison import read_results
@@ -76,7 +77,7 @@ def run_loop(
     `serving` computes generators, by default as the configuration says. Raises ProblemError if `out` holds another
     training or is in use, or if the data give nothing to learn; InfrastructureError if a model, sandbox or disk failed.
     """
-    console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+    console = console or messages()
     train, validation = (without_false_examples(part, sandbox) for part in benchmarks(config, console))
     check_base(config.base, chats=True)
     if config.verifier.reads and config.verifier.base is not None:
