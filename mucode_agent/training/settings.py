@@ -156,7 +156,7 @@ class RelabelSettings(Record):
     """Maximum rows of one problem: those of its first state, and others drawn with the seed; default: all."""
     last_state: bool = True
     """`mucode` also pairs the state after a failed last turn, which a longer search would visit."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     """Seed for drawing the rows that are kept."""
 
     def needs_verifier(self, settings: ExpertSettings) -> bool:
