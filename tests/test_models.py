@@ -344,13 +344,28 @@ def test_a_killed_first_run_leaves_nothing_that_is_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_a_gguf_file_loads_as_it_is() -> None:
+def test_a_gguf_file_loads_without_a_word_and_hides_nobody_elses(capsys: pytest.CaptureFixture[str]) -> None:
     from mucode_agent.models.embedded import EMBEDDED, _installed
 
-    [one] = sample(
-        load_model(f"hf:{_installed(EMBEDDED['smollm2'])}", max_tokens=20), [HumanMessage("Say hello.")], n=1, seed=0
-    )
+    model = load_model(f"hf:{_installed(EMBEDDED['smollm2'])}", max_tokens=20)
+    loaded, said = threading.Event(), 0
+
+    def speak() -> None:
+        nonlocal said
+        while not loaded.wait(0.05):
+            print("a word", file=sys.stderr)
+            said += 1
+
+    speaker = threading.Thread(target=speak)
+    speaker.start()
+    try:
+        [one] = sample(model, [HumanMessage("Say hello.")], n=1, seed=0)
+    finally:
+        loaded.set()
+        speaker.join()
     assert one.text.strip()
+    assert said > 1
+    assert capsys.readouterr() == ("", "a word\n" * said)
 
 
 # --- servers -------------------------------------------------------------------------------------------------------

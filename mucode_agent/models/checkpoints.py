@@ -6,7 +6,6 @@ takes seconds.
 """
 
 import contextlib
-import io
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -114,18 +113,20 @@ def _load(name: str, device: str, dtype: str) -> Engine:
 
 def _read(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import modeling_gguf_pytorch_utils as gguf_reader
+    from transformers.utils import logging
 
     path = Path(name).expanduser()
     with quiet():
         if not (path.suffix == ".gguf" and path.is_file()):
             place = str(path) if path.exists() else of_the_hub(name)
             return AutoModelForCausalLM.from_pretrained(place, dtype=dtype), AutoTokenizer.from_pretrained(place)
-        with contextlib.redirect_stderr(io.StringIO()):  # the only switch of the reader's progress bar
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-            model = AutoModelForCausalLM.from_pretrained(
-                path.parent, gguf_file=path.name, dtype=dtype, quantization_config=GgufConfig(dequantize=True)
-            )
-            return model, tokenizer
+        gguf_reader.tqdm = logging.tqdm  # type: ignore[attr-defined]  # obeys `quiet`, unlike the one that it imports
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        model = AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=dtype, quantization_config=GgufConfig(dequantize=True)
+        )
+        return model, tokenizer
 
 
 def of_the_hub(name: str) -> str:
