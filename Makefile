@@ -30,7 +30,7 @@ check-real: $(VENV)/dev
 # The lowest versions that pyproject.toml admits.
 test-lowest:
 	$(PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/pip install -q langgraph==1.2.12 langchain-core==1.6.0 pydantic==2.12.0 typer==0.19.0 rich==13.9.0 \
+	.venv-lowest/bin/pip install -q langgraph==1.2.12 langchain-core==1.6.0 pydantic==2.12.0 typer==0.19.0 rich==14.1.0 \
 	  langchain==1.3.0 langgraph-checkpoint-sqlite==3.1.0 pytest pytest-asyncio pytest-socket pytest-timeout
 	.venv-lowest/bin/pip install -q --no-deps --editable .
 	.venv-lowest/bin/python -m pytest $(LOWEST)
