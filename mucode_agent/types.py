@@ -417,6 +417,7 @@ class Review(Record):
 StopReason = Literal[
     "accepted",  # passes every public test, and P(correct) reaches `accept_threshold` where one is set
     "max_turns",
+    "no_feedback",  # there are no public tests and the best candidate runs: nothing failed that a turn could repair
     "max_candidates",
     "max_tokens",
     "max_seconds",

@@ -116,6 +116,16 @@ def test_no_tests_and_no_score_is_never_accepted() -> None:
     assert decision(untested, has_tests=False, accept_threshold=0.9).action == "accept"
 
 
+def test_without_tests_another_turn_follows_only_a_failure_or_a_refusal() -> None:
+    untested = candidate(0, tests=0, probability=0.4)
+    for threshold in (None, 0.9):
+        assert decision(untested, has_tests=False, accept_threshold=threshold).stop_reason == "no_feedback"
+        assert decision(untested, has_tests=False, accept_threshold=threshold, drawn=1).action == "draw"
+    assert decision(untested, has_tests=False, approval="refused").action == "next_turn"
+    broken = untested.model_copy(update={"report": ExecutionReport(status="exception")})
+    assert decision(broken, has_tests=False).action == "next_turn"
+
+
 def test_without_tests_a_program_that_does_not_load_is_never_accepted() -> None:
     broken = candidate(0, tests=0, probability=1.0).model_copy(
         update={"report": ExecutionReport(status="syntax_error")}

@@ -166,7 +166,15 @@ def test_a_model_of_prose_only_is_told_so_and_never_run() -> None:
 def test_no_tests_are_never_accepted() -> None:
     graph, _, _ = solver([GOOD], n=1)
     solution = solve(graph, TESTLESS)
-    assert (solution.solved, solution.stop_reason, solution.code) == (False, "max_turns", GOOD)
+    assert (solution.solved, solution.stop_reason, solution.code) == (False, "no_feedback", GOOD)
+
+
+def test_without_tests_only_a_program_that_does_not_run_is_repaired() -> None:
+    model = ScriptedModel(replies=[fenced("import nothing_of_this_name"), fenced(GOOD)])
+    with contextlib.closing(LocalSandbox(workers=1)) as sandbox:
+        solution = solve(create_solver(model, sandbox=sandbox, n=1, max_turns=3), TESTLESS)
+    assert (solution.stop_reason, solution.turns, solution.code) == ("no_feedback", 2, GOOD)
+    assert "nothing_of_this_name" in str(model.seen[-1][-1].content)
 
 
 def test_a_calibrated_verifier_accepts_without_tests() -> None:

@@ -68,10 +68,12 @@ def decide(
     """What follows a selection: accept, ask a person, draw another wave, go to the next turn with feedback, or stop.
 
     `turn` and `drawn` (candidates of this turn so far) count what is done; `n` is the turn's full number. Passing all
-    public tests accepts a candidate; with `accept_threshold` its P(correct) must reach that too. Without tests only
-    P(correct) can accept. Another wave is drawn, unless the last one raised P(best) from `before` by less than
-    `least_gain` (0: always). With `approval` pending, a person is asked before the acceptance; if the person refuses,
-    the next turn follows. Raises ProblemError when a threshold is set and the verifier gives no probability.
+    public tests accepts a candidate; with `accept_threshold` its P(correct) must reach that too. Another wave is drawn,
+    unless the last one raised P(best) from `before` by less than `least_gain` (0: always). Without tests only
+    P(correct) can accept, and a candidate that runs ends the search: there is no failure to feed back, and candidates
+    that see an earlier one agree with it even where it is wrong, so their P(correct) does not hold. With `approval`
+    pending, a person is asked before the acceptance; if the person refuses, the next turn follows. Raises ProblemError
+    when a threshold is set and the verifier gives no probability.
     """
     probability = best.score.probability if best.score else None
 
@@ -102,10 +104,12 @@ def decide(
         end, why = "recursion_limit", "LangGraph's recursion limit is near"
     elif drawn < n and not refused and (not least_gain or gain is None or gain >= least_gain):
         return decided("draw", f"{verdict}; {drawn} of {n} candidates are drawn")
-    elif turn < max_turns:
+    elif turn >= max_turns:
+        end, why = "max_turns", f"all {max_turns} turns are done"
+    elif has_tests or refused or not _runs(best):
         return decided("next_turn", f"{verdict}; turn {turn} of {max_turns} is done")
     else:
-        end, why = "max_turns", f"all {max_turns} turns are done"
+        end, why = "no_feedback", "no failure can be fed back"
     return decided("stop", f"{verdict}; {why}", "rejected" if refused else end)
 
 
@@ -113,13 +117,18 @@ def _rejection_reason(best: Candidate, has_tests: bool, threshold: float | None)
     """Why the candidate is not accepted; None if it is."""
     if has_tests and not (best.report and best.report.passed):
         return "the best candidate fails public tests"
-    if not has_tests and (not best.code or best.report is None or best.report.status != "unjudged"):
+    if not has_tests and not _runs(best):
         return "the best candidate does not run"
     if threshold is None:
         return None if has_tests else "there are no public tests and no accept_threshold to judge by"
     if _probability(best) < threshold:
         return f"P(correct) {_probability(best):.2f} is below {threshold:.2f}"
     return None
+
+
+def _runs(best: Candidate) -> bool:
+    """Whether a candidate without tests runs."""
+    return bool(best.code) and best.report is not None and best.report.status == "unjudged"
 
 
 def _merits(best: Candidate, has_tests: bool, threshold: float | None) -> str:
