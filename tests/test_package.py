@@ -40,6 +40,7 @@ IMPORTS = {
     part: set(others.split())
     for part, others in {
         "types": "",
+        "console": "",
         "calls": "",
         "syntax": "",
         "files": "types",
@@ -51,16 +52,16 @@ IMPORTS = {
         "probes": GROUND,
         "prompts": f"{GROUND} program extraction wording",
         "traces": GROUND,
-        "models": GROUND,
+        "models": f"{GROUND} console",
         "tools": f"{GROUND} problems prompts",
         "verifiers": f"{GROUND} models probes prompts wording",
         "graphs": f"{BELOW_GRAPHS} prose",
         "metrics": "types",
         "runs": f"{BELOW_GRAPHS} graphs metrics",
         "evaluation": f"{BELOW_GRAPHS} graphs metrics runs",
-        "training": f"{BELOW_GRAPHS} graphs metrics runs evaluation",
+        "training": f"{BELOW_GRAPHS} console graphs metrics runs evaluation",
         "adapters": f"{BELOW_GRAPHS} graphs runs evaluation",
-        "cli": f"{BELOW_GRAPHS} graphs runs evaluation training adapters",
+        "cli": f"{BELOW_GRAPHS} console graphs runs evaluation training adapters",
         "__main__": "cli",
         "__init__": f"{BELOW_GRAPHS} graphs",
     }.items()
