@@ -113,14 +113,15 @@ def _load(name: str, device: str, dtype: str) -> Engine:
 
 def _read(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers import modeling_gguf_pytorch_utils as gguf_reader
-    from transformers.utils import logging
 
     path = Path(name).expanduser()
     with quiet():
         if not (path.suffix == ".gguf" and path.is_file()):
             place = str(path) if path.exists() else of_the_hub(name)
             return AutoModelForCausalLM.from_pretrained(place, dtype=dtype), AutoTokenizer.from_pretrained(place)
+        from transformers import modeling_gguf_pytorch_utils as gguf_reader
+        from transformers.utils import logging
+
         gguf_reader.tqdm = logging.tqdm  # type: ignore[attr-defined]  # obeys `quiet`, unlike the one that it imports
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
         model = AutoModelForCausalLM.from_pretrained(
